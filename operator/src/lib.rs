@@ -1,0 +1,9 @@
+//! Kubernetes operator that moves OpenStack servers, with their volumes, between clouds.
+//!
+//! The pipeline of every reconcile is: observe (all reads) -> decide (pure) -> execute (one side effect a
+//! step) -> one status write. `migration` and `crd` import neither `kube::Client` nor `openstack_sdk`.
+
+pub mod mover;
+pub mod openstack;
+pub mod restic;
+pub mod store;

@@ -1,0 +1,1 @@
+//! One cloud as a project member sees it: typed calls over openstack_sdk.

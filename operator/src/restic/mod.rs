@@ -1,0 +1,1 @@
+//! restic as a child process: command lines, JSON output, exit codes.

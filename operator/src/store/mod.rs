@@ -1,0 +1,1 @@
+//! The object store: write, read, list and delete under one prefix.
