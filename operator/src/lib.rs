@@ -3,6 +3,7 @@
 //! The pipeline of every reconcile is: observe (all reads) -> decide (pure) -> execute (one side effect a
 //! step) -> one status write. `migration` and `crd` import neither `kube::Client` nor `openstack_sdk`.
 
+pub mod build;
 pub mod crd;
 pub mod migration;
 pub mod mover;
