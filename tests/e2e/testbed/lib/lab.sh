@@ -51,7 +51,7 @@ lab_left() { # what of the lab is still on the machine; prints nothing when clea
   grep -E "$STATE|$LAB_RUN" /proc/mounts | sed 's/^/mount /' || true
   ip -br link | grep -E '^(os[ab]x?(host|phy)|site-[ab]|brq|tap|cni)' | sed 's/^/link /' || true
   for p in /proc/[0-9]*; do
-    grep -qsaE "$STATE|$CACHE/bin" "$p/cmdline" && [ "${p#/proc/}" != $$ ] && [ -e "$p/exe" ] && echo "process ${p#/proc/} $(tr '\0' ' ' <"$p/cmdline" | cut -c1-120)"
+    { grep -qsaF "$STATE" "$p/cmdline" || [[ $(readlink "$p/exe") == "$BIN"/* ]]; } && [ "${p#/proc/}" != $$ ] && [ -e "$p/exe" ] && echo "process ${p#/proc/} $(tr '\0' ' ' <"$p/cmdline" | cut -c1-120)"
   done
   if [ -e "$LAB_RUN/sysctl" ]; then
     while IFS='= ' read -r p x; do [ "$(sysctl -n "$p" 2>/dev/null)" = "$x" ] || echo "sysctl $p is $(sysctl -n "$p"), was $x"; done <"$LAB_RUN/sysctl"
@@ -77,7 +77,7 @@ lab_down() {
   for ((i = 0; i < 50; i++)); do rm -rf "$STATE" 2>/dev/null && break; sleep 0.1; done
   for d in /var/lib/kubelet /var/lib/cni /etc/cni/net.d /etc/cni /var/log/pods /var/log/containers; do rmdir "$d" 2>/dev/null || true; done
   [ ! -e "$LAB_RUN/sysctl" ] || sysctl -qp "$LAB_RUN/sysctl" 2>/dev/null || true
-  l=$(lab_left)
+  for ((i = 0; i < 30; i++)); do l=$(lab_left); [ -n "$l" ] || break; sleep 0.1; done # an "exec" that was cut off takes a moment to end
   if [ -n "$l" ]; then echo "left behind:"; echo "$l"; return 1; fi
   rm -rf "$LAB_RUN"
   say "down in $(elapsed "$t") s, nothing left behind"

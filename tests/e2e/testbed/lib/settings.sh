@@ -45,7 +45,7 @@ cluster_vars() {
   esac
 }
 
-T0=${T0:-$EPOCHREALTIME}
+export T0=${T0:-$EPOCHREALTIME}
 # seconds since T0 (or since $1) with one decimal
 elapsed() { local t=${1:-$T0} n=$EPOCHREALTIME; local d=$(((${n/./} - ${t/./}) / 100000)); printf '%d.%d' $((d / 10)) $((d % 10)); }
 say() { printf '[%6s s] %s\n' "$(elapsed)" "$*"; }

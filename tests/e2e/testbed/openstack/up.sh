@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 cd "$TB/openstack"
-pfx() { sed -u "s/^/clouds: $1/"; }
+pfx() { sed -u "s/^/clouds: ${1:-}/"; }
 tenant() {
   cloud_vars "$1"; local ca=; [ $SCHEME = http ] || ca=$STATE/ca.pem
   /usr/bin/python3 ./tenant.py $C $BE $REGION $NET $EXT $SVCPW "$CLOUDS" $SCHEME://$IP "$ca" "$CACHE/pki/id_ed25519.pub" "$CACHE/guest/guest.qcow2"
