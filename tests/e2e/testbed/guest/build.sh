@@ -37,15 +37,19 @@ echo "hello from the root disk" > root/www/root.txt
 ln -s PWRF root/etc/acpi/PWRB
 for x in "" c d; do mkdir -p "root/data$x"; ln -s "/data$x" "root/www/data$x"; done
 chmod 755 root/sbin/init root/etc/udhcpc.sh root/etc/acpi/PWRF/* root/www/cgi-bin/*
-# --- disk: one partition, syslinux; mke2fs fills it from the directory, only extlinux needs it mounted
+# --- disk: one partition, syslinux (it cannot read files that "mkfs -d" put there, hence the mount)
 rm -f guest.raw; truncate -s 64M guest.raw
 printf 'label: dos\n2048,,L,*\n' | sfdisk -q guest.raw
 dd if=/usr/lib/syslinux/mbr/mbr.bin of=guest.raw bs=440 count=1 conv=notrunc status=none
 LO=$(losetup -f --show -o $((2048 * 512)) --sizelimit $(((64 * 1024 - 1024) * 1024)) guest.raw)
 trap 'umount "$G/mnt" 2>/dev/null || true; losetup -d "$LO" 2>/dev/null || true' EXIT
 # extlinux cannot read a file system with the newer features
-mkfs.ext4 -q -O ^64bit,^metadata_csum,^has_journal -L guestroot -d root "$LO"
-mkdir -p mnt; mount "$LO" mnt; extlinux --install mnt/boot/extlinux; umount mnt; losetup -d "$LO"; trap - EXIT
+mkfs.ext4 -q -O ^64bit,^metadata_csum,^has_journal -L guestroot "$LO"
+mkdir -p mnt; mount "$LO" mnt; cp -a root/. mnt/; extlinux --install mnt/boot/extlinux; umount mnt; losetup -d "$LO"; trap - EXIT
+# --- does it boot? (on a copy that is thrown away)
+rm -f console; qemu-system-x86_64 -m 128 -display none -nodefaults -snapshot -drive file=guest.raw,if=virtio,format=raw -serial file:console </dev/null &
+q=$!; wait_for 60 grep -qa HTTPD-UP console || { cat console; kill $q; echo "the guest does not boot"; exit 1; }
+grep -a HTTPD-UP console; kill $q; wait $q || true; rm -f console
 qemu-img convert -O qcow2 guest.raw guest.qcow2.new; mv guest.qcow2.new guest.qcow2
 rm -rf ird root mnt initrd
 ls -la --block-size=K guest.raw guest.qcow2

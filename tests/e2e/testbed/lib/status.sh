@@ -4,10 +4,10 @@ set -uo pipefail
 . "$(dirname "$0")/../openstack/env.sh"
 export PATH=$BIN:$PATH
 t=$(mktemp -d); trap 'rm -rf "$t"' EXIT
-C="$TB/lib/components.sh"
+COMPONENT=$TB/lib/components.sh
 # every check prints nothing if all is well
 processes() { # which components of $1 (a pattern) do not run
-  local n; for n in $("$C" list | grep -E "$1"); do "$C" alive "$n" 2>/dev/null || echo -n "${n#*/} does not run; "; done; }
+  local n; for n in $("$COMPONENT" list | grep -E "$1"); do "$COMPONENT" alive "$n" 2>/dev/null || echo -n "${n#*/} does not run; "; done; }
 cloud() {
   cloud_vars "$1"; local s p code ca=()
   [ $SCHEME = http ] || ca=(--cacert "$STATE/ca.pem")
@@ -28,7 +28,7 @@ cluster() {
 }
 store() {
   live_f "$STORE/pid" || { echo -n "does not run"; return; }
-  local code; code=$(curl -s -m 5 --cacert "$STATE/ca.pem" --aws-sigv4 aws:amz:us-east-1:s3 --user "$S3_ACCESS_KEY:$S3_SECRET_KEY" -o /dev/null -w '%{http_code}' "https://$STORE_ADDR/$S3_BUCKET?list-type=2&max-keys=1")
+  local code; code=$(curl -s -m 5 --cacert "$STATE/ca.pem" --aws-sigv4 aws:amz:us-east-1:s3 --user "$S3_ACCESS_KEY:$S3_SECRET_KEY" -o /dev/null -w '%{http_code}' -H "x-amz-content-sha256: UNSIGNED-PAYLOAD" "https://$STORE_ADDR/$S3_BUCKET")
   [ "$code" = 200 ] || echo -n "bucket $S3_BUCKET answers $code"
 }
 shared() { processes '^(mariadb|rabbitmq|libvirtd)$'; tcp_open $INFRA_IP 5672 || echo -n "RabbitMQ does not answer; "; }
