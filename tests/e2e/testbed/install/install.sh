@@ -9,7 +9,7 @@ exec 9>"$CACHE/install.lock"; flock 9
 I=$TB/install
 
 hash_of() { cat "$@" | sha256sum | cut -c1-16; }
-# part NAME HASH OUTPUT...: true if it has to be made
+# stale NAME HASH OUTPUT...: true if it has to be made
 stale() { local n=$1 h=$2 f; shift 2; for f in "$@"; do [ -e "$f" ] || return 0; done; [ "$(cat "$CACHE/stamps/$n" 2>/dev/null)" != "$h" ]; }
 done_part() { echo "$2" >"$CACHE/stamps/$1"; }
 # make NAME HASH COMMAND OUTPUT...: run COMMAND (a function) if the part is stale, say how long it took
@@ -32,8 +32,8 @@ packages() {
   fi
   apt-get -o DPkg::Lock::Timeout=600 update -q || true # another vendor's list may fail; what is needed is checked by install
   local i=(apt-get -o DPkg::Lock::Timeout=600 install -y -q --no-install-recommends -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-unsafe-io)
-  local p; mapfile -t p <"$I/packages.txt"
-  "${i[@]}" "${p[@]}" || { "${i[@]}" -f; "${i[@]}" "${p[@]}"; }
+  local names; mapfile -t names <"$I/packages.txt"
+  "${i[@]}" "${names[@]}" || { "${i[@]}" -f; "${i[@]}" "${names[@]}"; }
 }
 kubelab() {
   cd "$TB/kubernetes/kubelab"
@@ -84,10 +84,10 @@ h_images=$(hash_of images/build.sh images/oci-image.sh images/pause.c)
 if stale kubelab "$h_kubelab" "$BIN/kubelab" || stale versitygw $VERSITYGW "$BIN/versitygw"; then command -v go >/dev/null || die "install needs Go in PATH"; fi
 fail=0
 make_part kubelab "$h_kubelab" kubelab "$BIN/kubelab" "$BIN/kubectl" & j1=$!
-p=$(hash_of install/packages.txt)
+h_packages=$(hash_of install/packages.txt)
 # shellcheck disable=SC2046
 dpkg-query -W -f '${db:Status-Status}\n' $(cat install/packages.txt) 2>/dev/null | grep -qvx installed && rm -f "$CACHE/stamps/packages"
-make_part packages "$p" packages || fail=1
+make_part packages "$h_packages" packages || fail=1
 if [ $fail = 0 ]; then
   make_part restic 0.19 restic "$BIN/restic" || fail=1
   make_part pki 1 pki "$CACHE/pki/ca.pem" "$CACHE/pki/id_ed25519" || fail=1

@@ -1,4 +1,5 @@
 # The lab: one process tree in its own pid, mount, net, ipc and uts namespaces (sourced). Its end is the end of everything in it.
+# shellcheck shell=bash disable=SC2034,SC2045,SC2154
 LAB_ADDRESSES="10 11 12 20 31 32" # 10.99.0.x: infrastructure, cloud A, cloud B, store, API servers A and B
 OUR_CGROUPS='/sys/fs/cgroup/*/testbed-[ab]'
 OUR_SYSCTLS='vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes'

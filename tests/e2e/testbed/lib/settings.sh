@@ -1,4 +1,5 @@
 # Settings and small helpers shared by every part of the test bed (sourced, never run).
+# shellcheck shell=bash disable=SC2034,SC2045,SC2154
 # Directories do not depend on the checkout, so any checkout of the project controls the same lab.
 TB=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${TESTBED_CACHE:-/var/cache/vmmigration-testbed} # survives "down": binaries, guest image, saved clouds, private CA

@@ -1,4 +1,5 @@
 # Environment of everything that belongs to the clouds (sourced; inside the lab).
+# shellcheck shell=bash disable=SC2034,SC2045,SC2154
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/settings.sh"
 # the shims come first; nothing of the caller's PATH, since another Python must not be found before Debian's
 export PATH=$CLOUDS/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
