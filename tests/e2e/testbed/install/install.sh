@@ -79,7 +79,7 @@ images() { "$TB/images/build.sh"; }
 cd "$TB"
 h_kubelab=$(hash_of kubernetes/kubelab/* <(echo $K8S_VERSION))
 h_guest=$(cd guest && find . -type f | sort | xargs cat | sha256sum | cut -c1-16)
-h_images=$(hash_of images/build.sh images/oci-image.sh images/pause.c)
+h_images=$(hash_of images/build.sh images/libs.sh images/layer.sh images/oci-image.sh images/pause.c)
 # The Go builds take longest and need nothing but Go: they run beside apt.
 if stale kubelab "$h_kubelab" "$BIN/kubelab" || stale versitygw $VERSITYGW "$BIN/versitygw"; then command -v go >/dev/null || die "install needs Go in PATH"; fi
 fail=0

@@ -9,7 +9,7 @@ DUMP=$CLOUDS/infra/schema.sql.gz
 if [ ! -s $DUMP ]; then
   T=$CLOUDS/template; rm -rf $T; mkdir -p $T/log
   for d in $DBS; do $SQL -e "DROP DATABASE IF EXISTS os${C}_$d; CREATE DATABASE os${C}_$d CHARACTER SET utf8mb3"; done
-  tm() { local n=$1; shift; local s=$(date +%s.%N); "$@" >$T/log/$n.log 2>&1 || { echo "$n FAILED"; tail -5 $T/log/$n.log; exit 1; }; printf 'db sync %-10s %5.1f s\n' $n $(echo "$(date +%s.%N)-$s"|bc); }
+  tm() { local n=$1; shift; local s; s=$(date +%s.%N); "$@" >$T/log/$n.log 2>&1 || { echo "$n FAILED"; tail -5 $T/log/$n.log; exit 1; }; printf 'db sync %-10s %5.1f s\n' $n $(echo "$(date +%s.%N)-$s"|bc); }
   # two lanes for two cores
   ( tm neutron neutron-db-manage --config-file $ETC/neutron/neutron.conf --config-file $ETC/neutron/ml2_conf.ini upgrade heads
     tm keystone keystone-manage --config-file $ETC/keystone/keystone.conf db_sync

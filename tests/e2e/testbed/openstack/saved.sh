@@ -1,9 +1,10 @@
 #!/bin/bash
-# Keep two initialised clouds (databases with catalog, tenants, networks, images; keys; CA) for the next start.
+# Keeps two initialised clouds (databases with catalog, tenants, networks, images; keys) for the next start.
 # saved.sh save | restore | key     The archive's name carries a hash of the scripts and package versions: a change makes a new one.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"; I=$CLOUDS/infra
-key() { { cat "$TB"/openstack/{infra.sh,config.sh,databases.sh,catalog.py,tenant.py} "$TB"/lib/{settings,certificate}.sh "$CACHE"/pki/{ca.pem,id_ed25519.pub} "$CACHE/guest/guest.qcow2"
+key() { { cat "$TB"/openstack/{infra.sh,config.sh,databases.sh,catalog.py,tenant.py} "$TB/lib/certificate.sh" "$CACHE"/pki/{ca.pem,id_ed25519.pub} "$CACHE/guest/guest.qcow2"
+  echo $CLOUDS $INFRA_IP $SVCPW; for c in a b; do cloud_vars $c; echo $IP $BE $NET $EXT $REGION $SCHEME; done
   dpkg-query -W -f '${Package} ${Version}\n' mariadb-server rabbitmq-server keystone glance-api placement-api nova-api neutron-server cinder-api; } | sha256sum | cut -c1-16; }
 F=$CACHE/clouds/saved-$(key).tar.zst; mkdir -p $CACHE/clouds
 case ${1:-} in
