@@ -22,13 +22,17 @@ fn crds_are_what_the_code_says() {
     for crd in vmmigration::crd::all() {
         let name = vmmigration::crd::file_name(&crd);
         let path = directory.join(&name);
-        let text = fs::read_to_string(&path)
-            .unwrap_or_else(|e| panic!("{}: {e}: run `make crds`", path.display()));
+        let text =
+            fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}: run `make crds`", path.display()));
         let file: Value = serde_saphyr::from_str(&text).unwrap();
         assert_eq!(file, serde_json::to_value(&crd).unwrap(), "crds/{name} is out of date: run `make crds`");
         expected.insert(name);
     }
-    assert_eq!(names_in(&directory), expected, "crds/ holds other files than the code makes: run `make crds`");
+    assert_eq!(
+        names_in(&directory),
+        expected,
+        "crds/ holds other files than the code makes: run `make crds`"
+    );
 }
 
 #[test]
