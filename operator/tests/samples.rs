@@ -3,19 +3,17 @@
 //! Each document is read into its type and written again: a field that got lost on the way is a field that does not
 //! exist. Our own kinds must pass the rules that the API server checks, too.
 
+mod common;
+
 use std::{fs, path::PathBuf};
 
+use common::{repository, typed};
 use k8s_openapi::api::{
     core::v1::{Namespace, Secret},
     rbac::v1::RoleBinding,
 };
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use vmmigration::crd::v1alpha1::{ObjectStore, OpenStackCloud, VmMigration};
-
-fn repository() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
     let mut found: Vec<_> = fs::read_dir(repository().join(directory))
@@ -25,34 +23,6 @@ fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
         .collect();
     found.sort();
     found
-}
-
-/// The first field of `given` that `read` does not have.
-fn lost(given: &Value, read: &Value, at: &str) -> Option<String> {
-    match (given, read) {
-        (Value::Object(given), Value::Object(read)) => given.iter().find_map(|(key, value)| {
-            let at = format!("{at}.{key}");
-            match read.get(key) {
-                Some(read) => lost(value, read, &at),
-                None => Some(at),
-            }
-        }),
-        (Value::Array(given), Value::Array(read)) => given
-            .iter()
-            .zip(read)
-            .enumerate()
-            .find_map(|(i, (value, read))| lost(value, read, &format!("{at}[{i}]"))),
-        _ => None,
-    }
-}
-
-fn typed<T: DeserializeOwned + Serialize>(document: &Value, origin: &str) -> T {
-    let object: T =
-        serde_json::from_value(document.clone()).unwrap_or_else(|e| panic!("{origin}: {e}: {document:#}"));
-    if let Some(field) = lost(document, &serde_json::to_value(&object).unwrap(), "") {
-        panic!("{origin}: there is no field {field}");
-    }
-    object
 }
 
 /// Reads all documents of one text; how many are of our own kinds.
