@@ -4,6 +4,7 @@
 //! step) -> one status write. `migration` and `crd` import neither `kube::Client` nor `openstack_sdk`.
 
 pub mod crd;
+pub mod migration;
 pub mod mover;
 pub mod openstack;
 pub mod restic;

@@ -1,1 +1,21 @@
 //! What runs inside a Job: moves one disk between a cloud and the repository.
+//!
+//! Every subcommand ends with a [`result::JobOutcome`] in the termination message, the exit code that belongs
+//! to it, and nothing half-done that looks whole: no snapshot of a short read, no image of a short dump.
+
+pub mod backup;
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod digest;
+pub mod error;
+pub mod feed;
+pub mod glance;
+pub mod guard;
+pub mod image;
+pub mod init;
+pub mod probe;
+pub mod progress;
+pub mod purge;
+pub mod restore;
+pub mod result;

@@ -1,1 +1,10 @@
 //! restic as a child process: command lines, JSON output, exit codes.
+
+mod command;
+mod output;
+mod process;
+
+pub(crate) use command::program_from_environment;
+pub use command::{BackupArgs, Restic, SnapshotId};
+pub use output::{BackupStatus, BackupSummary, Line, StderrTail};
+pub use process::{Child, Finished, ResticError};

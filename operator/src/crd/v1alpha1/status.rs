@@ -135,6 +135,9 @@ pub struct VmMigrationStatus {
     /// What happened when; the newest 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<TimelineRow>,
+    /// When clean-up was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cleaned_up_at: Option<Time>,
     /// How often clean-up looked and found nothing more; two looks end it.
     #[serde(skip_serializing_if = "is_zero")]
     pub clean_looks: i32,
@@ -234,6 +237,9 @@ pub struct SourceStatus {
     /// Written before the server is unlocked and started again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub give_back_at: Option<Time>,
+    /// Somebody started or unlocked it in the middle; it stays as they want it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub taken_back: bool,
     /// Snapshots of the stopped server must stay until it runs again or is gone.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keeps_snapshots: bool,

@@ -1,0 +1,148 @@
+//! The Job's files: the keys of one mounted Secret.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::{Path, PathBuf},
+};
+
+use super::{error::MoverError, result::FailureReason};
+use crate::store::StoreKeys;
+
+/// No file of the Secret is larger.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Names of the files.
+pub const CLOUDS_YAML: &str = "clouds.yaml";
+/// The cloud's CA.
+pub const CLOUD_CACERT: &str = "cloud-cacert";
+/// The store's CA.
+pub const STORE_CACERT: &str = "store-cacert";
+/// The repository's password.
+pub const RESTIC_PASSWORD: &str = "restic-password";
+const SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
+
+/// The directory that the Secret is mounted at.
+#[derive(Debug, Clone)]
+pub struct ConfigDir(PathBuf);
+
+impl ConfigDir {
+    /// Nothing is read yet.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file that must be there and not be empty.
+    pub fn required(&self, key: &str) -> Result<Vec<u8>, MoverError> {
+        match self.optional(key)? {
+            Some(content) if !content.is_empty() => Ok(content),
+            _ => Err(invalid(format!("the Job's Secret has no key {key}, or an empty one"))),
+        }
+    }
+
+    /// A file that need not be there.
+    pub fn optional(&self, key: &str) -> Result<Option<Vec<u8>>, MoverError> {
+        let unreadable =
+            |error: std::io::Error| invalid(format!("{key} of the Job's Secret cannot be read: {error}"));
+        let file = match File::open(self.0.join(key)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let mut content = Vec::new();
+        file.take(MAX_FILE + 1).read_to_end(&mut content).map_err(unreadable)?;
+        if content.len() as u64 > MAX_FILE {
+            return Err(invalid(format!("{key} of the Job's Secret is larger than {MAX_FILE} bytes")));
+        }
+        Ok(Some(content))
+    }
+
+    /// The path of a file, if it is there.
+    pub fn existing_path(&self, key: &str) -> Option<PathBuf> {
+        let path = self.0.join(key);
+        path.is_file().then_some(path)
+    }
+
+    /// The store's keys.
+    pub fn store_keys(&self) -> Result<StoreKeys, MoverError> {
+        Ok(StoreKeys {
+            access_key_id: self.text("AWS_ACCESS_KEY_ID")?.ok_or_else(|| missing("AWS_ACCESS_KEY_ID"))?,
+            secret_access_key: self.text(SECRET_ACCESS_KEY)?.ok_or_else(|| missing(SECRET_ACCESS_KEY))?,
+            session_token: self.text(SESSION_TOKEN)?,
+            region: self.text("AWS_DEFAULT_REGION")?,
+        })
+    }
+
+    /// Values that must never appear in a message or a log line.
+    pub fn secrets(&self) -> Vec<String> {
+        let keys = [SECRET_ACCESS_KEY, SESSION_TOKEN, RESTIC_PASSWORD];
+        let mut secrets: Vec<String> = keys.iter().filter_map(|key| self.text(key).ok().flatten()).collect();
+        let clouds = self.optional(CLOUDS_YAML).ok().flatten().unwrap_or_default();
+        secrets.extend(yaml_secrets(&String::from_utf8_lossy(&clouds)));
+        // Short values would tear holes into ordinary words.
+        secrets.retain(|secret| secret.len() >= 6);
+        secrets
+    }
+
+    /// A one-line value without the newline that editors add.
+    fn text(&self, key: &str) -> Result<Option<String>, MoverError> {
+        let Some(content) = self.optional(key)? else { return Ok(None) };
+        let text = String::from_utf8(content)
+            .map_err(|_| invalid(format!("{key} of the Job's Secret is no text")))?;
+        let text = text.trim();
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    }
+}
+
+/// Values of `password`, `application_credential_secret` and the like, found line by line: good enough to mask.
+fn yaml_secrets(yaml: &str) -> impl Iterator<Item = String> {
+    let secret =
+        |name: &str| ["password", "secret", "token", "passcode"].iter().any(|word| name.ends_with(word));
+    yaml.split(['\n', ',', '{', '}']).filter_map(move |line| {
+        let (name, value) = line.split_once(':')?;
+        let name = name.trim().trim_matches(['"', '\'']).to_ascii_lowercase();
+        secret(&name).then(|| value.trim().trim_matches(['"', '\'']).to_owned())
+    })
+}
+
+/// Replaces every secret in a text.
+pub fn mask(text: &str, secrets: &[String]) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+}
+
+fn missing(key: &str) -> MoverError {
+    invalid(format!("the Job's Secret has no key {key}, or an empty one"))
+}
+
+fn invalid(message: String) -> MoverError {
+    MoverError::terminal(FailureReason::InvalidConfiguration, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_masks() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| std::fs::write(directory.path().join(name), content).unwrap();
+        let config = ConfigDir::new(directory.path());
+        assert_eq!(config.store_keys().unwrap_err().reason, FailureReason::InvalidConfiguration);
+        write("AWS_ACCESS_KEY_ID", "id\n");
+        write("AWS_SECRET_ACCESS_KEY", "very-secret\n");
+        write("restic-password", "pass-word");
+        write("clouds.yaml", "clouds: {a: {auth: {password: 'hunter22', username: someone}}}");
+        let keys = config.store_keys().unwrap();
+        assert_eq!((keys.access_key_id.as_str(), keys.secret_access_key.as_str()), ("id", "very-secret"));
+        assert_eq!((keys.session_token.is_none(), keys.region()), (true, "us-east-1"));
+        let masked = mask("a very-secret pass-word hunter22 someone", &config.secrets());
+        assert_eq!(masked, "a *** *** *** someone");
+        assert!(config.required("nothing").is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! `mover init`: marks the prefix as one migration's, then makes the repository. May be repeated.
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    error::MoverError,
+    result::{FailureReason, InitResult},
+};
+use crate::{
+    restic::{Child, Restic, ResticError},
+    store::{Store, StoreError},
+};
+
+/// The marker's name below the repository's prefix.
+pub const MARKER: &str = "vmmigration.json";
+const MAX_MARKER: usize = 64 << 10;
+
+/// Says whose prefix this is. Nothing is ever deleted where it does not stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Marker {
+    /// The migration.
+    pub uid: String,
+    /// Its namespace and name.
+    pub object: String,
+    /// When it was written (RFC 3339).
+    pub created_at: String,
+}
+
+/// Makes the repository unless it is there; refuses a prefix of somebody else.
+pub async fn init(
+    store: &Store,
+    restic: &Restic,
+    uid: &str,
+    object: &str,
+    cancel: &CancellationToken,
+) -> Result<InitResult, MoverError> {
+    require_uid(store, uid)?;
+    match read_marker(store).await? {
+        Some(marker) => require_ours(store, &marker, uid)?,
+        None => write_marker(store, uid, object).await?,
+    }
+    if opens(restic, cancel).await? {
+        return Ok(InitResult { created: false });
+    }
+    remove_half_made(store).await?;
+    let mut command = restic.init();
+    Child::spawn(&mut command)?.run_lines(cancel, |_| {}).await?.into_result()?;
+    tracing::info!(repository = %store.location(), "repository made");
+    Ok(InitResult { created: true })
+}
+
+async fn opens(restic: &Restic, cancel: &CancellationToken) -> Result<bool, MoverError> {
+    let mut command = restic.cat_config();
+    match Child::spawn(&mut command)?.run_lines(cancel, |_| {}).await?.into_result() {
+        Ok(()) => Ok(true),
+        Err(ResticError::NoRepository(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An `init` that was killed between key and config leaves a key, and then restic refuses every other `init`.
+async fn remove_half_made(store: &Store) -> Result<(), MoverError> {
+    let keys = store.list_all("").await?;
+    let (half_made, other): (Vec<String>, Vec<String>) =
+        keys.into_iter().filter(|key| !is_ours_beside(key)).partition(|key| key.starts_with("keys/"));
+    if let Some(first) = other.first() {
+        let message = format!(
+            "{} has no repository that opens, but {} objects like {first}; they are left alone: look at them or use another prefix",
+            store.location(),
+            other.len()
+        );
+        return Err(MoverError::terminal(FailureReason::ForeignRepository, message));
+    }
+    Ok(store.delete_many(&half_made).await?)
+}
+
+/// The marker and probes: objects of ours that are no part of a repository.
+pub(super) fn is_ours_beside(key: &str) -> bool {
+    key == MARKER || is_probe(key)
+}
+
+pub(super) fn is_probe(key: &str) -> bool {
+    key.starts_with(crate::store::PROBE_PREFIX) && !key.contains('/')
+}
+
+/// The marker, if there is one. One that cannot be read is somebody else's.
+pub(super) async fn read_marker(store: &Store) -> Result<Option<Marker>, MoverError> {
+    let content = match store.get(MARKER, MAX_MARKER).await {
+        Ok(content) => content,
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    serde_json::from_slice(&content).map(Some).map_err(|error| {
+        let message =
+            format!("{}/{MARKER} is not one of our markers ({error}); nothing was touched", store.location());
+        MoverError::terminal(FailureReason::ForeignRepository, message)
+    })
+}
+
+async fn write_marker(store: &Store, uid: &str, object: &str) -> Result<(), MoverError> {
+    if let Some(first) = store.list_all("").await?.iter().find(|key| !is_ours_beside(key)) {
+        let message = format!(
+            "{} holds objects like {first}, but no marker of ours; use another prefix",
+            store.location()
+        );
+        return Err(MoverError::terminal(FailureReason::ForeignRepository, message));
+    }
+    let created_at = jiff::Timestamp::now().to_string();
+    let marker = Marker { uid: uid.to_owned(), object: object.to_owned(), created_at };
+    let content = serde_json::to_vec(&marker)
+        .map_err(|error| MoverError::terminal(FailureReason::Internal, format!("the marker: {error}")))?;
+    Ok(store.put(MARKER, content).await?)
+}
+
+pub(super) fn require_ours(store: &Store, marker: &Marker, uid: &str) -> Result<(), MoverError> {
+    if marker.uid == uid {
+        return Ok(());
+    }
+    let message = format!(
+        "{} belongs to migration {} ({}), not to {uid}; nothing was touched",
+        store.location(),
+        marker.uid,
+        marker.object
+    );
+    Err(MoverError::terminal(FailureReason::ForeignRepository, message))
+}
+
+/// A uid that is not empty and is the last part of the prefix.
+pub(super) fn require_uid(store: &Store, uid: &str) -> Result<(), MoverError> {
+    if !uid.is_empty() && store.location().last_part() == uid {
+        return Ok(());
+    }
+    let message =
+        format!("the repository {} does not end with /{uid}, the migration's uid; refused", store.location());
+    Err(MoverError::terminal(FailureReason::InvalidArguments, message))
+}

@@ -1,0 +1,388 @@
+//! What a Job tells the operator: results, failures and progress, as they cross the termination message.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The kubelet keeps 4096 bytes of a termination message; we stay below.
+pub const MAX_TERMINATION_MESSAGE: usize = 4000;
+/// A failure's message in characters.
+const MAX_MESSAGE: usize = 1500;
+
+/// Result of `mover backup`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupResult {
+    /// The snapshot's full id.
+    pub snapshot_id: String,
+    /// The disk's length in bytes, as read.
+    pub bytes: u64,
+    /// SHA-256 of all bytes, in hex.
+    pub sha256: String,
+    /// The algorithm of Glance's own hash, when it is one that we computed and compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_algo: Option<String>,
+    /// The hash in that algorithm, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_value: Option<String>,
+    /// Bytes added to the repository, compressed and encrypted.
+    pub stored_bytes: u64,
+    /// How long the whole step took.
+    pub seconds: u64,
+}
+
+/// Result of `mover restore`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreResult {
+    /// Bytes written to the image; equal to what was read in the source cloud.
+    pub bytes: u64,
+    /// SHA-256 of what came out of the repository, in hex.
+    pub sha256: String,
+    /// The algorithm of the new image's hash, when it is one that we computed and compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_algo: Option<String>,
+    /// The hash that Glance computed of what arrived, in hex; equal to ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_value: Option<String>,
+    /// How long the whole step took.
+    pub seconds: u64,
+}
+
+/// Result of `mover probe`: everything worked; these are the times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeResult {
+    /// Milliseconds to write a small object.
+    pub store_write_ms: u64,
+    /// Milliseconds to read it back.
+    pub store_read_ms: u64,
+    /// Milliseconds to delete it.
+    pub store_delete_ms: u64,
+    /// Milliseconds to log in to the cloud.
+    pub cloud_connect_ms: u64,
+    /// Milliseconds for one call to its image service.
+    pub cloud_image_ms: u64,
+}
+
+/// Result of `mover init`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InitResult {
+    /// False when the repository was there already.
+    pub created: bool,
+}
+
+/// Result of `mover purge`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PurgeResult {
+    /// How many objects were deleted; 0 when nothing was there any more.
+    pub deleted_objects: u64,
+}
+
+/// Result of `mover check`; on failure too, inside of [`Failure::result`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChecksResult {
+    /// One for each check, in the order given.
+    pub checks: Vec<CheckResult>,
+}
+
+/// How one check ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckResult {
+    /// The check's name.
+    pub name: String,
+    /// Whether it passed before the deadline.
+    pub ok: bool,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The last answer, at most 200 characters.
+    pub message: String,
+}
+
+/// Why a step failed, for machines. Names that this version does not know become `Unknown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+pub enum FailureReason {
+    /// A wrong command line.
+    InvalidArguments,
+    /// The Job's Secret or scratch directory cannot be used.
+    InvalidConfiguration,
+    /// The cloud refused the credentials.
+    CloudUnauthorized,
+    /// The cloud did not answer, or answered with an error.
+    CloudError,
+    /// The image is not there.
+    ImageNotFound,
+    /// The image is not in the state that the step needs, or lacks a size.
+    ImageNotReady,
+    /// The download ended early, or went on too long.
+    ShortRead,
+    /// Bytes or digests differ from what was recorded.
+    DigestMismatch,
+    /// The new image is not what was sent.
+    UploadMismatch,
+    /// The store refused the keys.
+    StoreUnauthorized,
+    /// The bucket is not there.
+    NoBucket,
+    /// The store cannot be reached, its certificate or its address is refused, or it answered with an error.
+    StoreError,
+    /// No restic repository where one is needed.
+    RepositoryMissing,
+    /// Somebody holds an exclusive lock.
+    RepositoryLocked,
+    /// The password does not open the repository.
+    WrongPassword,
+    /// What lies under the prefix is not this migration's.
+    ForeignRepository,
+    /// The snapshot, or the disk in it, is not there.
+    SnapshotNotFound,
+    /// restic failed, or was killed.
+    ResticFailed,
+    /// At least one check did not pass before the deadline.
+    CheckFailed,
+    /// SIGTERM.
+    Terminated,
+    /// A bug, or the machine.
+    Internal,
+    /// A reason of another version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A step that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure<T> {
+    /// For machines.
+    pub reason: FailureReason,
+    /// For people: the object, what was expected and found, what to do.
+    pub message: String,
+    /// Whether a new attempt may succeed without anybody changing anything.
+    pub retryable: bool,
+    /// What is known besides; only checks have it.
+    pub result: Option<T>,
+}
+
+/// How a Job ended: exactly what stands in its termination message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    try_from = "RawOutcome<T>",
+    into = "RawOutcome<T>",
+    bound = "T: Clone + Serialize + DeserializeOwned"
+)]
+pub enum JobOutcome<T> {
+    /// It did what it was asked to.
+    Ok(T),
+    /// It did not.
+    Failed(Failure<T>),
+}
+
+/// Short name of [`JobOutcome`].
+pub type Outcome<T> = JobOutcome<T>;
+
+/// The flat form on the wire.
+#[derive(Serialize, Deserialize)]
+struct RawOutcome<T> {
+    ok: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<FailureReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retryable: Option<bool>,
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    result: Option<T>,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+impl<T> From<JobOutcome<T>> for RawOutcome<T> {
+    fn from(outcome: JobOutcome<T>) -> Self {
+        match outcome {
+            JobOutcome::Ok(result) => {
+                Self { ok: true, reason: None, message: None, retryable: None, result: Some(result) }
+            }
+            JobOutcome::Failed(failure) => Self {
+                ok: false,
+                reason: Some(failure.reason),
+                message: Some(failure.message),
+                retryable: Some(failure.retryable),
+                result: failure.result,
+            },
+        }
+    }
+}
+
+impl<T> TryFrom<RawOutcome<T>> for JobOutcome<T> {
+    type Error = &'static str;
+
+    fn try_from(raw: RawOutcome<T>) -> Result<Self, Self::Error> {
+        if raw.ok {
+            return raw.result.map(Self::Ok).ok_or("a success without a result");
+        }
+        Ok(Self::Failed(Failure {
+            reason: raw.reason.ok_or("a failure without a reason")?,
+            message: raw.message.unwrap_or_default(),
+            retryable: raw.retryable.unwrap_or(false),
+            result: raw.result,
+        }))
+    }
+}
+
+impl<T: Clone + Serialize + DeserializeOwned> JobOutcome<T> {
+    /// The termination message: JSON of at most [`MAX_TERMINATION_MESSAGE`] bytes. Only `message` texts are
+    /// shortened, never ids or digests.
+    pub fn to_termination_message(&self) -> String {
+        let Ok(mut value) = serde_json::to_value(self) else { return too_large() };
+        for limit in [MAX_MESSAGE, 800, 400, 200, 100, 40, 0] {
+            shorten_messages(&mut value, limit);
+            let text = value.to_string();
+            if text.len() <= MAX_TERMINATION_MESSAGE {
+                return text;
+            }
+        }
+        too_large()
+    }
+
+    /// Reads a termination message.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+}
+
+fn too_large() -> String {
+    r#"{"ok":false,"reason":"Internal","message":"the result does not fit into a termination message","retryable":false}"#
+        .to_owned()
+}
+
+fn shorten_messages(value: &mut serde_json::Value, limit: usize) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, field) in fields {
+                match field {
+                    serde_json::Value::String(text) if name == "message" => *text = shorten(text, limit),
+                    other => shorten_messages(other, limit),
+                }
+            }
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| shorten_messages(item, limit)),
+        _ => {}
+    }
+}
+
+/// At most `limit` characters; what was cut is marked.
+pub(crate) fn shorten(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(limit.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+/// One line of a mover's stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ProgressLine {
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// How far a copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Bytes done.
+    pub bytes: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes a second over the last seconds.
+    pub rate: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backup() -> BackupResult {
+        BackupResult {
+            snapshot_id: "ab".repeat(32),
+            bytes: 1,
+            sha256: "cd".repeat(32),
+            hash_algo: Some("sha512".into()),
+            hash_value: Some("ef".repeat(64)),
+            stored_bytes: 2,
+            seconds: 3,
+        }
+    }
+
+    fn failure(message: String) -> JobOutcome<BackupResult> {
+        JobOutcome::Failed(Failure {
+            reason: FailureReason::ShortRead,
+            message,
+            retryable: true,
+            result: None,
+        })
+    }
+
+    #[test]
+    fn the_wire_form() {
+        let text = JobOutcome::Ok(backup()).to_termination_message();
+        assert!(text.starts_with(r#"{"ok":true,"result":{"#), "{text}");
+        for field in ["snapshotId", "bytes", "sha256", "hashAlgo", "hashValue", "storedBytes", "seconds"] {
+            assert!(text.contains(&format!("\"{field}\":")), "{field}: {text}");
+        }
+        assert_eq!(JobOutcome::parse(&text).unwrap(), JobOutcome::Ok(backup()));
+        let failed = failure("3 of 4 bytes".into());
+        let value: serde_json::Value = serde_json::from_str(&failed.to_termination_message()).unwrap();
+        let expected = serde_json::json!({"ok": false, "reason": "ShortRead", "message": "3 of 4 bytes", "retryable": true});
+        assert_eq!(value, expected);
+        assert_eq!(JobOutcome::<BackupResult>::parse(&value.to_string()).unwrap(), failed);
+    }
+
+    #[test]
+    fn odd_messages() {
+        for text in ["", "{}", "null", r#"{"ok":true}"#, r#"{"ok":false}"#, r#"{"ok":true,"result":{}}"#] {
+            assert!(JobOutcome::<BackupResult>::parse(text).is_err(), "{text}");
+        }
+        let later = r#"{"ok":false,"reason":"SomethingNew","message":"m","retryable":false,"more":1}"#;
+        let JobOutcome::Failed(failure) = JobOutcome::<BackupResult>::parse(later).unwrap() else {
+            panic!("ok")
+        };
+        assert_eq!(failure.reason, FailureReason::Unknown);
+    }
+
+    #[test]
+    fn always_bounded_always_json() {
+        for message in ["x".repeat(100_000), "é\u{1}\"\\".repeat(20_000), "\u{0}".repeat(50_000)] {
+            let text = failure(message).to_termination_message();
+            assert!(text.len() <= MAX_TERMINATION_MESSAGE, "{}", text.len());
+            assert!(matches!(JobOutcome::<BackupResult>::parse(&text), Ok(JobOutcome::Failed(_))));
+        }
+        let check =
+            CheckResult { name: "n".repeat(63), ok: false, attempts: 900, message: "\u{1}".repeat(200) };
+        let text = JobOutcome::Ok(ChecksResult { checks: vec![check; 32] }).to_termination_message();
+        assert!(text.len() <= MAX_TERMINATION_MESSAGE, "{}", text.len());
+        let JobOutcome::Ok(back) = JobOutcome::<ChecksResult>::parse(&text).unwrap() else {
+            panic!("{text}")
+        };
+        assert_eq!(back.checks.len(), 32);
+    }
+
+    #[test]
+    fn digests_are_never_cut() {
+        let outcome = JobOutcome::Failed(Failure {
+            reason: FailureReason::Internal,
+            message: "m".repeat(90_000),
+            retryable: false,
+            result: Some(backup()),
+        });
+        let JobOutcome::Failed(back) =
+            JobOutcome::<BackupResult>::parse(&outcome.to_termination_message()).unwrap()
+        else {
+            panic!("ok")
+        };
+        assert_eq!(back.result, Some(backup()));
+    }
+}

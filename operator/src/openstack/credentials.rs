@@ -1,0 +1,393 @@
+//! One entry of a `clouds.yaml` from a Secret: inline data only, checked before anything is sent anywhere.
+
+use std::fmt;
+
+use openstack_sdk::config::CloudConfig;
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+use url::Url;
+
+/// Why a `clouds.yaml` was not accepted. No variant carries a value from the file except names of clouds, of
+/// keys and of authentication types.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CredentialsError {
+    /// The file is no YAML, or has no `clouds` map.
+    #[error("clouds.yaml cannot be read: {0}")]
+    Malformed(String),
+    /// The named cloud is not in the file, or none was named and there is more than one.
+    #[error("{problem}; clouds.yaml has: {names}")]
+    Choice {
+        /// What is wrong with the choice.
+        problem: String,
+        /// Comma separated names of all clouds in the file.
+        names: String,
+    },
+    /// A key that would need a local file, switch off a check, or cannot work.
+    #[error("cloud {cloud}: {key}: {reason}")]
+    Refused {
+        /// Name of the entry.
+        cloud: String,
+        /// Key below the entry, with dots.
+        key: String,
+        /// What to do instead.
+        reason: String,
+    },
+    /// The separate CA bundle is not usable.
+    #[error("key cacert of the Secret holds no PEM certificate")]
+    CaCert,
+}
+
+/// Keys that name files of the machine that reads them; only data in the Secret count.
+const FILE_KEYS: [&str; 4] = ["cacert", "cert", "key", "ca_cert"];
+
+/// Credentials for one project in one cloud. Clones are cheap enough to pass around; `Debug` shows no secret.
+#[derive(Clone)]
+pub struct Credentials {
+    cloud_name: String,
+    entry: Map<String, Value>,
+    config: CloudConfig,
+    auth_url: Url,
+    cacert: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("cloud_name", &self.cloud_name)
+            .field("auth_url", &self.auth_url.as_str())
+            .field("region", &self.region())
+            .field("auth_type", &self.config.auth_type)
+            .field("cacert", &self.cacert.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Reads the entry `cloud_name` (may be left out when there is exactly one) of a `clouds.yaml`, with an
+    /// optional PEM bundle of CA certificates that are trusted in addition to the public ones.
+    pub fn parse(
+        clouds_yaml: &[u8],
+        cloud_name: Option<&str>,
+        cacert: Option<&[u8]>,
+    ) -> Result<Self, CredentialsError> {
+        let clouds = read_clouds(clouds_yaml)?;
+        let cloud_name = choose(&clouds, cloud_name)?;
+        let Some(Value::Object(entry)) = clouds.get(&cloud_name) else {
+            return Err(CredentialsError::Malformed(format!("cloud {cloud_name} is not a map")));
+        };
+        let mut entry = entry.clone();
+        let refused = |(key, reason): (String, String)| CredentialsError::Refused {
+            cloud: cloud_name.clone(),
+            key,
+            reason,
+        };
+        let auth_url = check_entry(&mut entry).map_err(refused)?;
+        let config = sdk_config(&entry).map_err(refused)?;
+        let cacert = cacert.filter(|pem| !pem.trim_ascii().is_empty()).map(check_cacert).transpose()?;
+        Ok(Self { cloud_name, entry, config, auth_url, cacert })
+    }
+
+    /// A `clouds.yaml` with this entry alone, under its own name, for the Secret of one migration. The CA bundle
+    /// is not in it; see [`Credentials::cacert`].
+    pub fn to_single_clouds_yaml(&self) -> String {
+        // JSON is YAML 1.2, and leaves no doubt about which scalars are strings.
+        let document = json!({ "clouds": { &self.cloud_name: Value::Object(self.entry.clone()) } });
+        format!("{document:#}\n")
+    }
+
+    /// Address of the identity service as written in the file.
+    pub fn auth_url(&self) -> &Url {
+        &self.auth_url
+    }
+
+    /// Region whose endpoints are used; `None` takes the first of the catalog.
+    pub fn region(&self) -> Option<&str> {
+        self.config.region_name.as_deref()
+    }
+
+    /// Name of the entry in the file.
+    pub fn cloud_name(&self) -> &str {
+        &self.cloud_name
+    }
+
+    /// PEM bundle that came with the file.
+    pub fn cacert(&self) -> Option<&[u8]> {
+        self.cacert.as_deref()
+    }
+
+    /// The entry in the SDK's types.
+    pub(super) fn config(&self) -> &CloudConfig {
+        &self.config
+    }
+}
+
+fn read_clouds(bytes: &[u8]) -> Result<Map<String, Value>, CredentialsError> {
+    // The parser's own message quotes the file, secrets included: only its place is passed on.
+    let file: Value = serde_saphyr::from_slice(bytes).map_err(|error| {
+        let place = error.location().map(|at| format!(" at line {}", at.line())).unwrap_or_default();
+        CredentialsError::Malformed(format!("not valid YAML{place}"))
+    })?;
+    match file.get("clouds") {
+        Some(Value::Object(clouds)) if !clouds.is_empty() => Ok(clouds.clone()),
+        _ => Err(CredentialsError::Malformed("it has no entry below the key clouds".into())),
+    }
+}
+
+fn choose(clouds: &Map<String, Value>, wanted: Option<&str>) -> Result<String, CredentialsError> {
+    let names: Vec<&str> = clouds.keys().map(String::as_str).collect();
+    let problem = match (wanted, names.as_slice()) {
+        (Some(name), _) if clouds.contains_key(name) => return Ok(name.to_string()),
+        (None, [only]) => return Ok((*only).to_string()),
+        (Some(name), _) => format!("there is no cloud {name:?}"),
+        (None, _) => "cloudName is needed because there is more than one cloud".to_string(),
+    };
+    Err(CredentialsError::Choice { problem, names: names.join(", ") })
+}
+
+type Refusal = (String, String);
+
+fn refuse(key: &str, reason: &str) -> Refusal {
+    (key.to_string(), reason.to_string())
+}
+
+/// Refuses what must not come from a tenant, normalises `auth_type` in place, and gives `auth_url`.
+fn check_entry(entry: &mut Map<String, Value>) -> Result<Url, Refusal> {
+    for key in FILE_KEYS {
+        if present(entry.get(key)) {
+            let reason = "is a file path; put the PEM text into the key cacert of the Secret";
+            return Err(refuse(
+                key,
+                if key == "cacert" { reason } else { "client certificate files are not supported" },
+            ));
+        }
+    }
+    if present(entry.get("profile")) {
+        return Err(refuse("profile", "vendor profiles are files; write the values into this entry"));
+    }
+    if entry.get("verify").is_some_and(|v| !is_true(v)) || entry.get("insecure").is_some_and(is_true) {
+        let key = if entry.contains_key("insecure") { "insecure" } else { "verify" };
+        return Err(refuse(
+            key,
+            "TLS verification cannot be switched off; give the CA in the key cacert of the Secret",
+        ));
+    }
+    let auth_type = normalised_auth_type(entry)?;
+    entry.insert("auth_type".into(), auth_type.into());
+    check_auth(entry, auth_type)
+}
+
+fn present(value: Option<&Value>) -> bool {
+    !matches!(value, None | Some(Value::Null)) && value.and_then(Value::as_str) != Some("")
+}
+
+fn is_true(value: &Value) -> bool {
+    match value {
+        Value::Bool(b) => *b,
+        Value::String(s) => matches!(s.to_ascii_lowercase().as_str(), "true" | "yes" | "on" | "1"),
+        _ => false,
+    }
+}
+
+/// The SDK's name of the method. The documented `application_credential` is one that the SDK does not know.
+fn normalised_auth_type(entry: &Map<String, Value>) -> Result<&'static str, Refusal> {
+    let has_credential =
+        entry.get("auth").is_some_and(|auth| present(auth.get("application_credential_secret")));
+    let written = match entry.get("auth_type") {
+        None | Some(Value::Null) if has_credential => return Ok("v3applicationcredential"),
+        None | Some(Value::Null) => "password",
+        Some(Value::String(written)) => written.as_str(),
+        Some(_) => return Err(refuse("auth_type", "must be a string")),
+    };
+    match written.to_ascii_lowercase().replace(['_', '-'], "").as_str() {
+        "password" | "v3password" => Ok("v3password"),
+        "applicationcredential" | "v3applicationcredential" => Ok("v3applicationcredential"),
+        _ => Err((
+            "auth_type".into(),
+            format!("{written:?} is not supported; use v3applicationcredential (preferred) or password"),
+        )),
+    }
+}
+
+fn check_auth(entry: &Map<String, Value>, auth_type: &str) -> Result<Url, Refusal> {
+    let Some(Value::Object(auth)) = entry.get("auth") else {
+        return Err(refuse("auth", "is missing"));
+    };
+    for (key, value) in auth {
+        // An unquoted 0123 is a number to YAML and not the password any more.
+        if matches!(value, Value::Number(_) | Value::Bool(_)) {
+            return Err((format!("auth.{key}"), "must be a string; put it in quotes".into()));
+        }
+    }
+    let needed: &[&[&str]] = match auth_type {
+        "v3password" => &[&["password"], &["user_id", "username"], &["project_id", "project_name"]],
+        _ => &[
+            &["application_credential_secret"],
+            &["application_credential_id", "application_credential_name"],
+        ],
+    };
+    for choice in needed {
+        if !choice.iter().any(|key| present(auth.get(*key))) {
+            return Err((format!("auth.{}", choice.join(" or auth.")), format!("is needed for {auth_type}")));
+        }
+    }
+    parse_auth_url(auth.get("auth_url"))
+}
+
+fn parse_auth_url(value: Option<&Value>) -> Result<Url, Refusal> {
+    let Some(text) = value.and_then(Value::as_str).filter(|s| !s.is_empty()) else {
+        return Err(refuse("auth.auth_url", "is missing"));
+    };
+    let url = Url::parse(text).map_err(|e| ("auth.auth_url".to_string(), format!("is no URL: {e}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(refuse("auth.auth_url", "must begin with https:// or http://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+        return Err(refuse("auth.auth_url", "must not contain a user, password or query"));
+    }
+    if url.path().trim_end_matches('/').ends_with("/v2.0") {
+        return Err(refuse("auth.auth_url", "is of identity API v2.0; v3 is needed"));
+    }
+    Ok(url)
+}
+
+fn sdk_config(entry: &Map<String, Value>) -> Result<CloudConfig, Refusal> {
+    // serde's message may quote a value, so it is not passed on.
+    serde_json::from_value(Value::Object(entry.clone()))
+        .map_err(|_| refuse("clouds.yaml", "a value has the wrong type (most values must be strings)"))
+}
+
+fn check_cacert(pem: &[u8]) -> Result<Vec<u8>, CredentialsError> {
+    match reqwest::Certificate::from_pem_bundle(pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(pem.to_vec()),
+        _ => Err(CredentialsError::CaCert),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = r#"
+clouds:
+  site-a:
+    auth_type: application_credential
+    region_name: RegionOne
+    auth:
+      auth_url: https://a.example:5000/v3
+      application_credential_id: "0123"
+      application_credential_secret: s3cr3t-value
+"#;
+
+    fn password(extra: &str) -> String {
+        format!(
+            "clouds:\n  b:\n{extra}    auth:\n      auth_url: http://b.example/identity\n      username: u\n      \
+             password: hunter2-secret\n      user_domain_name: Default\n      project_name: p\n      \
+             project_domain_name: Default\n"
+        )
+    }
+
+    #[test]
+    fn reads_the_only_cloud_and_normalises_its_type() {
+        let read = Credentials::parse(ONE.as_bytes(), None, None).unwrap();
+        assert_eq!((read.cloud_name(), read.region()), ("site-a", Some("RegionOne")));
+        assert_eq!(read.auth_url().as_str(), "https://a.example:5000/v3");
+        assert_eq!(read.config().auth_type.as_deref(), Some("v3applicationcredential"));
+        for written in ["password", "v3password"] {
+            let yaml = password(&format!("    auth_type: {written}\n"));
+            let read = Credentials::parse(yaml.as_bytes(), Some("b"), None).unwrap();
+            assert_eq!(read.config().auth_type.as_deref(), Some("v3password"), "{written}");
+        }
+        let absent = Credentials::parse(password("").as_bytes(), None, None).unwrap();
+        assert_eq!(absent.config().auth_type.as_deref(), Some("v3password"));
+    }
+
+    #[test]
+    fn a_single_entry_survives_the_round_trip_and_the_others_stay_behind() {
+        let two = format!("{ONE}  other:\n    auth: {{auth_url: 'https://x', password: other-secret}}\n");
+        let read = Credentials::parse(two.as_bytes(), Some("site-a"), None).unwrap();
+        let single = read.to_single_clouds_yaml();
+        assert!(!single.contains("other-secret"), "{single}");
+        let again = Credentials::parse(single.as_bytes(), None, None).unwrap();
+        assert_eq!(again.to_single_clouds_yaml(), single);
+        assert!(single.contains("\"0123\"") && single.contains("s3cr3t-value"));
+    }
+
+    #[test]
+    fn secrets_are_not_in_debug_output_or_errors() {
+        let read = Credentials::parse(ONE.as_bytes(), None, None).unwrap();
+        assert!(!format!("{read:?}").contains("s3cr3t"), "{read:?}");
+        for broken in [
+            "clouds: {a: {auth: {password: hunter2-secret",
+            "clouds:\n  a: [hunter2-secret]\n",
+            "\u{1}hunter2-secret",
+        ] {
+            let error = Credentials::parse(broken.as_bytes(), None, None).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_or_ambiguous_choice_lists_the_names() {
+        let two = format!("{ONE}  other:\n    auth: {{auth_url: 'https://x'}}\n");
+        let error = Credentials::parse(two.as_bytes(), None, None).unwrap_err();
+        assert!(error.to_string().contains("site-a") && error.to_string().contains("other"), "{error}");
+        let error = Credentials::parse(ONE.as_bytes(), Some("nope"), None).unwrap_err();
+        assert!(error.to_string().contains("site-a"), "{error}");
+        assert!(Credentials::parse(b"clouds: {}", None, None).is_err());
+        assert!(Credentials::parse(b"", None, None).is_err());
+    }
+
+    #[test]
+    fn refuses_files_switched_off_checks_and_other_methods() {
+        let cases = [
+            ("    verify: false\n", "TLS verification"),
+            ("    insecure: true\n", "TLS verification"),
+            ("    verify: \"false\"\n", "TLS verification"),
+            ("    cacert: /etc/ssl/ca.pem\n", "key cacert"),
+            ("    cert: /etc/ssl/c.pem\n", "client certificate"),
+            ("    key: /etc/ssl/k.pem\n", "client certificate"),
+            ("    profile: vexxhost\n", "profile"),
+            ("    auth_type: v3token\n", "not supported"),
+            ("    auth_type: websso\n", "not supported"),
+            ("    auth_type: v3oidcpassword\n", "not supported"),
+        ];
+        for (extra, expected) in cases {
+            let error = Credentials::parse(password(extra).as_bytes(), None, None).unwrap_err().to_string();
+            assert!(error.contains(expected), "{extra:?}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        Credentials::parse(password("    verify: true\n    cacert: ''\n").as_bytes(), None, None).unwrap();
+    }
+
+    #[test]
+    fn refuses_an_unusable_auth_section() {
+        let cases = [
+            ("username: u", "", "user_id"),
+            ("auth_url: http://b.example/identity", "", "auth_url"),
+            ("auth_url: http://b.example/identity", "auth_url: b.example:5000", "https://"),
+            (
+                "auth_url: http://b.example/identity",
+                "auth_url: http://u:hunter2-secret@b",
+                "must not contain",
+            ),
+            ("auth_url: http://b.example/identity", "auth_url: http://b/v2.0", "v3"),
+            ("password: hunter2-secret", "password: 0123", "quotes"),
+            ("password: hunter2-secret", "", "password"),
+            ("project_name: p", "", "project_id"),
+        ];
+        for (from, to, expected) in cases {
+            let yaml = password("").replace(from, to);
+            let error = Credentials::parse(yaml.as_bytes(), None, None).unwrap_err().to_string();
+            assert!(error.contains(expected), "{from:?} -> {to:?}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_ca_that_is_no_certificate_is_refused() {
+        let parse = |pem: &[u8]| Credentials::parse(ONE.as_bytes(), None, Some(pem));
+        assert_eq!(parse(b"not a certificate").unwrap_err(), CredentialsError::CaCert);
+        assert!(parse(b" \n").unwrap().cacert().is_none());
+    }
+}

@@ -1,0 +1,574 @@
+//! A connection to one project of one cloud: authentication, endpoints, and the guarded HTTP transport.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use openstack_sdk::RestError;
+use openstack_sdk::api::{ApiError, AsyncClient, QueryAsync, RestClient};
+use openstack_sdk::auth::AuthError;
+use openstack_sdk::config::CloudConfig;
+use openstack_sdk::types::{ApiVersion, BoxedAsyncRead, ServiceType};
+use openstack_sdk_auth_core::types::Project;
+use openstack_sdk_auth_core::{Auth, AuthToken, AuthTokenScope, OpenStackAuthType};
+use openstack_sdk_core::api::raw;
+use openstack_sdk_core::catalog::{Catalog, CatalogError, ServiceEndpoint};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use url::Url;
+
+use super::credentials::Credentials;
+use super::endpoint::{Call, Reply};
+use super::error::{CloudError, ErrorKind};
+use super::policy::{EndpointPolicy, GuardedResolver};
+
+/// Services that every migration needs, with the major version of the API that the calls are written for.
+const SERVICES: [(ServiceType, u8); 4] = [
+    (ServiceType::Compute, 2),
+    (ServiceType::BlockStorage, 3),
+    (ServiceType::Image, 2),
+    (ServiceType::Network, 2),
+];
+
+/// A list that has more pages than this does not end.
+const MAX_PAGES: usize = 10_000;
+
+/// How long requests may take, body included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For API calls.
+    pub control: Duration,
+    /// For the whole of one image upload or download.
+    pub data: Duration,
+}
+
+impl Default for Timeouts {
+    /// One minute for calls, one day for images.
+    fn default() -> Self {
+        Self { control: Duration::from_secs(60), data: Duration::from_secs(24 * 3600) }
+    }
+}
+
+/// A service as found by version discovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceVersion {
+    /// Official service type, e.g. `block-storage`.
+    pub service: String,
+    /// Version of the API, e.g. `3.0` or `2.16`.
+    pub version: String,
+    /// Highest microversion that the cloud accepts; `None` for services without microversions.
+    pub microversion: Option<String>,
+}
+
+/// A cloud as one project's member. Clones share the token and the connections.
+#[derive(Clone)]
+pub struct Cloud(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    config: CloudConfig,
+    plugin: &'static dyn OpenStackAuthType,
+    identity: Url,
+    control: reqwest::Client,
+    data: reqwest::Client,
+    token: RwLock<Token>,
+    /// Held while a new token is fetched, so that many 401s at once make one authentication.
+    renewing: tokio::sync::Mutex<()>,
+    endpoints: HashMap<String, ServiceEndpoint>,
+}
+
+/// The token in use, with a number that grows with each renewal.
+#[derive(Clone)]
+struct Token {
+    auth: Arc<AuthToken>,
+    generation: u64,
+}
+
+impl fmt::Debug for Cloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cloud").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+impl Cloud {
+    /// Authenticates and finds the four services. `display_name` is what errors and messages call this cloud.
+    ///
+    /// Redirects are never followed, by any request: a service that answers with one is an error that says so.
+    /// Proxies of the environment are not used, because the policy could not see where they connect to.
+    pub async fn connect(
+        credentials: &Credentials,
+        policy: &EndpointPolicy,
+        display_name: &str,
+        timeouts: Timeouts,
+    ) -> Result<Self, CloudError> {
+        let fail = |kind, message: String| CloudError::local(display_name, "connect", kind, message);
+        policy.check_url(credentials.auth_url()).map_err(|e| fail(ErrorKind::Refused, e.to_string()))?;
+        let config = credentials.config().clone();
+        let plugin = find_plugin(&config)
+            .ok_or_else(|| fail(ErrorKind::Unexpected, "authentication type is not built in".into()))?;
+        let client = |timeout| {
+            http_client(credentials, policy, timeout)
+                .map_err(|e| CloudError::from_reqwest(display_name, "connect", &e))
+        };
+        let (control, data) = (client(timeouts.control)?, client(timeouts.data)?);
+        let identity = identity_v3(credentials.auth_url());
+        let auth = authenticate(plugin, &control, &identity, &config)
+            .await
+            .map_err(|e| CloudError::from_auth(display_name, "authenticate", &e))?;
+        if project(&auth).and_then(|p| p.id).is_none() {
+            return Err(fail(ErrorKind::Unauthorized, "the credential is not for a project".into()));
+        }
+        let finder = Finder { name: display_name, policy, config: &config, client: &control, auth: &auth };
+        let endpoints = finder.all().await?;
+        Ok(Self(Arc::new(Inner {
+            name: display_name.into(),
+            plugin,
+            identity,
+            control,
+            data,
+            token: RwLock::new(Token { auth: Arc::new(auth), generation: 0 }),
+            renewing: tokio::sync::Mutex::new(()),
+            endpoints,
+            config,
+        })))
+    }
+
+    /// Name that messages use.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Id of the project that the credential is for.
+    pub fn project_id(&self) -> String {
+        project(&self.0.token().auth).and_then(|p| p.id).unwrap_or_default()
+    }
+
+    /// Id of the user that the credential belongs to.
+    pub fn user_id(&self) -> String {
+        self.0.token().auth.auth_info.as_ref().map(|info| info.token.user.id.clone()).unwrap_or_default()
+    }
+
+    /// The services' API versions, in the order compute, block storage, image, network.
+    pub fn versions(&self) -> Vec<ServiceVersion> {
+        let one = |(service, _): &(ServiceType, u8)| {
+            let endpoint = self.0.endpoints.get(&service.to_string())?;
+            Some(ServiceVersion {
+                service: service.to_string(),
+                version: endpoint.version().to_string(),
+                microversion: endpoint.max_version().clone(),
+            })
+        };
+        SERVICES.iter().filter_map(one).collect()
+    }
+
+    /// Whether compute or block storage accepts this microversion.
+    pub(super) fn offers(&self, service: &ServiceType, version: (u8, u8)) -> bool {
+        let max = self.0.endpoints.get(&service.to_string()).and_then(|e| e.max_version().clone());
+        max.and_then(|m| ApiVersion::from_apiver_str(m, false).ok()).is_some_and(|m| m >= version.into())
+    }
+
+    /// Sends a call; any status that is no success is an error.
+    pub(super) async fn send(&self, action: &str, call: Call) -> Result<Reply, CloudError> {
+        let answer: http::Response<Bytes> = raw(call)
+            .skip_error_check(true)
+            .query_async(&*self.0)
+            .await
+            .map_err(|e| CloudError::from_sdk(self.name(), action, &e))?;
+        let (parts, body) = answer.into_parts();
+        if !parts.status.is_success() {
+            return Err(CloudError::from_answer(self.name(), action, parts.status, &parts.headers, &body));
+        }
+        Ok(Reply { status: parts.status, headers: parts.headers, body })
+    }
+
+    /// Sends a call and reads member `key` of its answer.
+    pub(super) async fn fetch<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        key: &str,
+        call: Call,
+    ) -> Result<T, CloudError> {
+        let reply = self.send(action, call).await?;
+        reply.get(key).ok_or_else(|| self.unreadable(action, &reply))
+    }
+
+    /// As [`Cloud::fetch`], with `None` for an object that is not there.
+    pub(super) async fn fetch_optional<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        key: &str,
+        call: Call,
+    ) -> Result<Option<T>, CloudError> {
+        match self.fetch(action, key, call).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes; an object that is not there counts as deleted.
+    pub(super) async fn remove(&self, action: &str, call: Call) -> Result<(), CloudError> {
+        match self.send(action, call).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All pages of a list. `marker` gives the member that the next page is asked for by.
+    pub(super) async fn list<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        key: &str,
+        marker: &str,
+        call: Call,
+    ) -> Result<Vec<T>, CloudError> {
+        let mut items = Vec::new();
+        let mut last = None;
+        for _ in 0..MAX_PAGES {
+            let page_call = match &last {
+                Some(id) => call.clone().query("marker", String::clone(id)),
+                None => call.clone(),
+            };
+            let reply = self.send(action, page_call).await?;
+            let body: Value = reply.get("").ok_or_else(|| self.unreadable(action, &reply))?;
+            let Some(Value::Array(page)) = body.get(key) else { return Err(self.unreadable(action, &reply)) };
+            let next = page.last().and_then(|item| member(item, marker));
+            for item in page {
+                let item = T::deserialize(item).map_err(|_| self.unreadable(action, &reply))?;
+                items.push(item);
+            }
+            match next {
+                Some(id) if has_next(&body) && last.as_ref() != Some(&id) => last = Some(id),
+                _ => return Ok(items),
+            }
+        }
+        Err(CloudError::local(self.name(), action, ErrorKind::Unexpected, "the list does not end"))
+    }
+
+    /// An error for an answer that was a success but not what was expected.
+    pub(super) fn unreadable(&self, action: &str, reply: &Reply) -> CloudError {
+        let message = "the answer is not as documented";
+        let mut error = CloudError::local(self.name(), action, ErrorKind::Unexpected, message);
+        error.status = Some(reply.status.as_u16());
+        error.request_id = super::error::request_id(&reply.headers);
+        error
+    }
+
+    /// A request on the data client (hours instead of a minute), with the current token.
+    pub(super) fn data_request(
+        &self,
+        action: &str,
+        method: Method,
+        service: &ServiceType,
+        path: &str,
+    ) -> Result<(reqwest::RequestBuilder, u64), CloudError> {
+        let unusable = || CloudError::local(self.name(), action, ErrorKind::Unexpected, "no usable endpoint");
+        let endpoint = self.0.endpoints.get(&service.to_string()).ok_or_else(unusable)?;
+        let url = endpoint.build_request_url(path).map_err(|_| unusable())?;
+        let token = self.0.token();
+        let mut headers = HeaderMap::new();
+        token.auth.set_header(&mut headers).map_err(|_| unusable())?;
+        Ok((self.0.data.request(method, url).headers(headers), token.generation))
+    }
+
+    /// Fetches a new token unless somebody did so since `generation`.
+    pub(super) async fn renew(&self, action: &str, generation: u64) -> Result<(), CloudError> {
+        self.0.renew(generation).await.map_err(|e| CloudError::from_auth(self.name(), action, &e))
+    }
+}
+
+/// A member of a list's item; `a.b` looks one level down (key pairs).
+fn member(item: &Value, path: &str) -> Option<String> {
+    path.split('.').try_fold(item, |v, key| v.get(key))?.as_str().map(str::to_string)
+}
+
+/// Whether a page says that there is another one: a `..._links` list with `rel: next` (Nova, Cinder, Neutron;
+/// volume types have `volume_type_links`) or `next` (Glance).
+fn has_next(body: &Value) -> bool {
+    let is_next = |link: &Value| link.get("rel").and_then(Value::as_str) == Some("next");
+    body.as_object().into_iter().flatten().any(|(key, value)| match value {
+        Value::Array(links) => key.ends_with("_links") && links.iter().any(is_next),
+        Value::String(_) => key == "next",
+        _ => false,
+    })
+}
+
+/// Keystone's v3 address: clouds write `auth_url` with or without the version.
+fn identity_v3(auth_url: &Url) -> Url {
+    let mut url = auth_url.clone();
+    let path = url.path().trim_end_matches('/').to_string();
+    url.set_path(&if path.ends_with("/v3") { format!("{path}/") } else { format!("{path}/v3/") });
+    url
+}
+
+fn http_client(
+    credentials: &Credentials,
+    policy: &EndpointPolicy,
+    timeout: Duration,
+) -> reqwest::Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("vmmigration/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .dns_resolver(GuardedResolver(policy.clone()))
+        // Image bytes must arrive as they are, with their length.
+        .no_gzip()
+        .no_deflate()
+        .connect_timeout(Duration::from_secs(15))
+        .pool_idle_timeout(Duration::from_secs(30))
+        .tcp_keepalive(Duration::from_secs(60))
+        .timeout(timeout);
+    if let Some(pem) = credentials.cacert() {
+        for certificate in reqwest::Certificate::from_pem_bundle(pem)? {
+            builder = builder.add_root_certificate(certificate);
+        }
+    }
+    builder.build()
+}
+
+/// The SDK's authentication method for the entry. Naming the two crates' statics links them; the SDK's own
+/// registry stays empty as published.
+fn find_plugin(config: &CloudConfig) -> Option<&'static dyn OpenStackAuthType> {
+    let known: [&'static dyn OpenStackAuthType; 2] =
+        [&openstack_sdk_auth_password::ANCHOR, &openstack_sdk_auth_applicationcredential::ANCHOR];
+    let wanted = config.auth_type.as_deref()?;
+    known.into_iter().find(|method| method.get_supported_auth_methods().contains(&wanted))
+}
+
+fn project(auth: &AuthToken) -> Option<Project> {
+    auth.auth_info.as_ref()?.token.project.clone()
+}
+
+/// Asks Keystone for a token through the SDK's authentication method.
+async fn authenticate(
+    plugin: &dyn OpenStackAuthType,
+    client: &reqwest::Client,
+    identity: &Url,
+    config: &CloudConfig,
+) -> Result<AuthToken, AuthError> {
+    // Every string of the entry, not the method's declared ones: the SDK's declaration of application
+    // credentials leaves out their name.
+    let mut values = HashMap::new();
+    if let Value::Object(fields) = serde_json::to_value(&config.auth)? {
+        for (key, value) in fields {
+            if let Value::String(text) = value {
+                values.insert(key, text.into());
+            }
+        }
+    }
+    let scope = AuthTokenScope::try_from(config)?;
+    match plugin.auth(client, identity, &values, Some(&scope), None).await? {
+        Auth::AuthToken(token) => Ok(*token),
+        _ => Err(AuthError::AuthValueNotSupplied("token".into())),
+    }
+}
+
+impl Inner {
+    fn token(&self) -> Token {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn renew(&self, generation: u64) -> Result<(), AuthError> {
+        let _one_at_a_time = self.renewing.lock().await;
+        if self.token().generation != generation {
+            return Ok(());
+        }
+        let auth = authenticate(self.plugin, &self.control, &self.identity, &self.config).await?;
+        let token = Token { auth: Arc::new(auth), generation: generation.wrapping_add(1) };
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+        Ok(())
+    }
+
+    async fn once(
+        &self,
+        parts: &http::request::Parts,
+        body: &[u8],
+        token: &Token,
+    ) -> Result<http::Response<Bytes>, RestError> {
+        let mut headers = parts.headers.clone();
+        token.auth.set_header(&mut headers).map_err(AuthError::from)?;
+        let url = Url::parse(&parts.uri.to_string()).map_err(AuthError::from)?;
+        let request = self.control.request(parts.method.clone(), url).headers(headers).body(body.to_vec());
+        let answer = request.send().await?;
+        let mut response = http::Response::new(Bytes::new());
+        *response.status_mut() = answer.status();
+        *response.headers_mut() = answer.headers().clone();
+        *response.body_mut() = answer.bytes().await?;
+        Ok(response)
+    }
+}
+
+impl RestClient for Inner {
+    type Error = RestError;
+
+    fn get_current_project(&self) -> Option<Project> {
+        project(&self.token().auth)
+    }
+}
+
+#[async_trait]
+impl AsyncClient for Inner {
+    /// Sends, and once more with a new token when the old one was refused.
+    async fn rest_async(
+        &self,
+        request: http::request::Builder,
+        body: Vec<u8>,
+    ) -> Result<http::Response<Bytes>, ApiError<RestError>> {
+        let (parts, ()) =
+            request.body(()).map_err(|source| ApiError::client(RestError::Http { source }))?.into_parts();
+        let token = self.token();
+        let first = self.once(&parts, &body, &token).await.map_err(ApiError::client)?;
+        // An expired token and a missing access rule look the same: only a second 401 is final.
+        if first.status() != StatusCode::UNAUTHORIZED {
+            return Ok(first);
+        }
+        self.renew(token.generation).await.map_err(|source| ApiError::client(source.into()))?;
+        self.once(&parts, &body, &self.token()).await.map_err(ApiError::client)
+    }
+
+    /// Not used: bodies that are streams go through the data client.
+    async fn rest_read_body_async(
+        &self,
+        _: http::request::Builder,
+        _: BoxedAsyncRead,
+    ) -> Result<http::Response<Bytes>, ApiError<RestError>> {
+        Err(ApiError::Session { msg: "streams are sent by the data client".into() })
+    }
+
+    /// Not used, as above.
+    async fn download_async(
+        &self,
+        _: http::request::Builder,
+        _: Vec<u8>,
+    ) -> Result<(HeaderMap, BoxedAsyncRead), ApiError<RestError>> {
+        Err(ApiError::Session { msg: "streams are read by the data client".into() })
+    }
+
+    /// The endpoint found at connect. It stays for the life of the session: in the SDK's own client a renewed
+    /// token throws away what discovery found, and later requests go to addresses without a version.
+    async fn get_service_endpoint(
+        &self,
+        service: &ServiceType,
+        _: Option<&ApiVersion>,
+    ) -> Result<ServiceEndpoint, ApiError<RestError>> {
+        self.endpoints.get(&service.to_string()).cloned().ok_or_else(|| {
+            ApiError::catalog(CatalogError::ServiceNotConfigured {
+                srv_type: service.to_string(),
+                region: None,
+                interface: None,
+            })
+        })
+    }
+}
+
+/// Looks up endpoints in the token's catalog and asks each service for its versions.
+struct Finder<'a> {
+    name: &'a str,
+    policy: &'a EndpointPolicy,
+    config: &'a CloudConfig,
+    client: &'a reqwest::Client,
+    auth: &'a AuthToken,
+}
+
+impl Finder<'_> {
+    async fn all(&self) -> Result<HashMap<String, ServiceEndpoint>, CloudError> {
+        let catalog = self.catalog().map_err(|_| self.fail("read catalog", "the catalog is not usable"))?;
+        let found = futures::future::try_join_all(
+            SERVICES.iter().map(|(service, major)| self.discover(&catalog, service, *major)),
+        )
+        .await?;
+        Ok(SERVICES.iter().map(|(service, _)| service.to_string()).zip(found).collect())
+    }
+
+    fn catalog(&self) -> Result<Catalog, CatalogError> {
+        let mut catalog = Catalog::default();
+        catalog.set_project_id(project(self.auth).and_then(|p| p.id));
+        catalog.configure(self.config)?;
+        let services = self.auth.auth_info.as_ref().and_then(|info| info.token.catalog.clone());
+        catalog.process_catalog_endpoints(&services.unwrap_or_default())?;
+        Ok(catalog)
+    }
+
+    fn fail(&self, action: &str, message: &str) -> CloudError {
+        CloudError::local(self.name, action, ErrorKind::Unexpected, message)
+    }
+
+    /// Asks at the catalog's address and then one level up at a time, as many clouds list an address below the
+    /// one that has the version document. What is found further up counts only if it is of the major version
+    /// wanted: at the root of a shared host another service may answer.
+    async fn discover(
+        &self,
+        catalog: &Catalog,
+        service: &ServiceType,
+        major: u8,
+    ) -> Result<ServiceEndpoint, CloudError> {
+        let action = format!("find the {service} service");
+        let region = self.config.region_name.as_deref();
+        let interface = self.config.interface.as_deref();
+        let listed =
+            catalog.get_service_endpoint(service.to_string(), None, region, interface).map_err(|_| {
+                let place = region.map(|r| format!(" in region {r}")).unwrap_or_default();
+                self.fail(&action, &format!("it is not in the catalog{place}"))
+            })?;
+        let mut url = with_slash(listed.url());
+        loop {
+            self.policy
+                .check_url(&url)
+                .map_err(|e| CloudError::local(self.name, &action, ErrorKind::Refused, e.to_string()))?;
+            if let Some(document) = self.version_document(&action, &url).await? {
+                let parsed = catalog.parse_endpoint_discovery(service, &url, &document, region, interface);
+                let candidates = parsed.map(|found| found.get_all().clone()).unwrap_or_default();
+                if let Some(endpoint) = choose_version(candidates, major) {
+                    return Ok(endpoint);
+                }
+            }
+            match parent(&url) {
+                Some(up) => url = up,
+                None => return Err(self.fail(&action, &format!("no API of version {major} was found"))),
+            }
+        }
+    }
+
+    /// The body at this address, or `None` when it is no success (300 lists versions, too).
+    async fn version_document(&self, action: &str, url: &Url) -> Result<Option<Bytes>, CloudError> {
+        let broken = |e: reqwest::Error| CloudError::from_reqwest(self.name, action, &e);
+        let mut headers =
+            HeaderMap::from_iter([(http::header::ACCEPT, HeaderValue::from_static("application/json"))]);
+        self.auth.set_header(&mut headers).map_err(|_| self.fail(action, "the token is not usable"))?;
+        let answer = self.client.get(url.clone()).headers(headers).send().await.map_err(broken)?;
+        let status = answer.status();
+        if status.is_server_error() {
+            return Err(CloudError::from_answer(self.name, action, status, answer.headers(), b""));
+        }
+        if !status.is_success() && status != StatusCode::MULTIPLE_CHOICES {
+            return Ok(None);
+        }
+        answer.bytes().await.map(Some).map_err(broken)
+    }
+}
+
+fn with_slash(url: &Url) -> Url {
+    let mut url = url.clone();
+    let path = format!("{}/", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    url.set_query(None);
+    url
+}
+
+fn parent(url: &Url) -> Option<Url> {
+    let path = url.path().trim_end_matches('/');
+    let (up, _) = path.rsplit_once('/')?;
+    let mut url = url.clone();
+    url.set_path(&format!("{up}/"));
+    Some(url)
+}
+
+/// The newest endpoint of the major version. The entry for the document itself has version 0 and falls out.
+fn choose_version(candidates: Vec<ServiceEndpoint>, major: u8) -> Option<ServiceEndpoint> {
+    candidates.into_iter().filter(|e| e.version().major == major).max_by_key(|e| *e.version())
+}

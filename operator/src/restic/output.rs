@@ -1,0 +1,159 @@
+//! What restic prints: JSON lines on stdout, errors on stderr.
+
+use std::collections::VecDeque;
+
+use serde::Deserialize;
+
+/// How many lines of stderr are kept for a message.
+const TAIL_LINES: usize = 8;
+/// How much of one line of stderr is kept.
+const TAIL_CHARS: usize = 256;
+
+/// The end of a backup, as restic counts it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BackupSummary {
+    /// The new snapshot's full id. Missing when restic made none.
+    #[serde(default)]
+    pub snapshot_id: String,
+    /// Bytes read from the stream.
+    pub total_bytes_processed: u64,
+    /// Bytes that were new in the repository, compressed and encrypted.
+    #[serde(default)]
+    pub data_added_packed: u64,
+}
+
+/// How far a backup is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BackupStatus {
+    /// Bytes read from the stream so far.
+    #[serde(default)]
+    pub bytes_done: u64,
+}
+
+/// One line of JSON output; lines of no interest are `Other`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "message_type", rename_all = "snake_case")]
+pub enum Line {
+    /// Once a second.
+    Status(BackupStatus),
+    /// Once, at the end of a backup.
+    Summary(BackupSummary),
+    /// Anything else.
+    #[serde(other)]
+    Other,
+}
+
+impl Line {
+    /// Reads one line; what is no JSON object of restic's is `Other`.
+    pub fn parse(line: &str) -> Self {
+        serde_json::from_str(line).unwrap_or(Self::Other)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "message_type", rename_all = "snake_case")]
+enum ErrorLine {
+    ExitError {
+        message: String,
+    },
+    Error {
+        error: ErrorText,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct ErrorText {
+    message: String,
+}
+
+/// The last lines of restic's stderr, and what it gave as the cause of its end.
+#[derive(Debug, Clone, Default)]
+pub struct StderrTail {
+    exit_error: Option<String>,
+    lines: VecDeque<String>,
+}
+
+impl StderrTail {
+    /// Takes one line.
+    pub fn push(&mut self, line: &str) {
+        let text = match serde_json::from_str::<ErrorLine>(line) {
+            Ok(ErrorLine::ExitError { message }) => {
+                self.exit_error = Some(last_chars(&message));
+                return;
+            }
+            Ok(ErrorLine::Error { error }) => error.message,
+            Ok(ErrorLine::Other) => return,
+            Err(_) => line.trim().to_owned(),
+        };
+        if text.is_empty() {
+            return;
+        }
+        if self.lines.len() == TAIL_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(last_chars(&text));
+    }
+
+    /// What to show: the cause restic named, else its last line.
+    pub fn message(&self) -> String {
+        match (&self.exit_error, self.lines.back()) {
+            (Some(cause), _) => cause.clone(),
+            (None, Some(line)) => line.clone(),
+            (None, None) => "restic said nothing".to_owned(),
+        }
+    }
+
+    /// Whether any kept line holds this text.
+    pub fn mentions(&self, text: &str) -> bool {
+        self.exit_error.iter().chain(&self.lines).any(|line| line.contains(text))
+    }
+}
+
+/// The end of a text, on one line: the cause comes last in Go's wrapped errors.
+fn last_chars(text: &str) -> String {
+    let skip = text.chars().count().saturating_sub(TAIL_CHARS);
+    text.chars().skip(skip).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_backup() {
+        let summary = r#"{"message_type":"summary","files_new":1,"data_added":100291,"data_added_packed":100340,"total_bytes_processed":100000,"total_duration":0.75,"snapshot_id":"d0e7"}"#;
+        let expected = BackupSummary {
+            snapshot_id: "d0e7".into(),
+            total_bytes_processed: 100_000,
+            data_added_packed: 100_340,
+        };
+        assert_eq!(Line::parse(summary), Line::Summary(expected));
+        let status = r#"{"message_type":"status","seconds_elapsed":1,"percent_done":0,"bytes_done":77,"current_files":["/x"]}"#;
+        assert_eq!(Line::parse(status), Line::Status(BackupStatus { bytes_done: 77 }));
+        for other in [r#"{"message_type":"initialized","id":"x"}"#, "", "plain words", "{", "null"] {
+            assert_eq!(Line::parse(other), Line::Other, "{other}");
+        }
+        let no_snapshot = r#"{"message_type":"summary","total_bytes_processed":1}"#;
+        assert!(matches!(Line::parse(no_snapshot), Line::Summary(summary) if summary.snapshot_id.is_empty()));
+    }
+
+    #[test]
+    fn the_cause_is_found_in_stderr() {
+        let mut tail = StderrTail::default();
+        assert_eq!(tail.message(), "restic said nothing");
+        tail.push("subprocess sh: why it failed");
+        assert_eq!(tail.message(), "subprocess sh: why it failed");
+        tail.push(r#"{"message_type":"error","error":{"message":"failed to save /disk-0.img"},"during":"archival","item":"/disk-0.img"}"#);
+        assert_eq!(tail.message(), "failed to save /disk-0.img");
+        tail.push(r#"{"message_type":"exit_error","code":1,"message":"Fatal: unable\nto save"}"#);
+        tail.push("later noise");
+        assert_eq!(tail.message(), "Fatal: unable to save");
+        assert!(tail.mentions("why it failed"));
+        for _ in 0..100 {
+            tail.push(&"x".repeat(10_000));
+        }
+        assert!(tail.lines.len() == TAIL_LINES && tail.lines.iter().all(|line| line.len() == TAIL_CHARS));
+    }
+}
