@@ -1,6 +1,12 @@
 //! Every rule that the definitions carry: one object that it accepts and one that it refuses.
 //!
 //! Run offline, by the same rules that the API server runs; tests/e2e asks a real API server.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests; clippy.toml speaks of #[test] only"
+)]
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,12 @@
 //! What the chart renders: real objects, the restricted profile, the least rights, and settings that the operator knows.
 //!
 //! Uses the real helm, from PATH; `make unit` brings it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests; clippy.toml speaks of #[test] only"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! The generated definitions in `crds/`, and the chart's copy of them, say what the code says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests; clippy.toml speaks of #[test] only"
+)]
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

@@ -2,6 +2,12 @@
 //!
 //! Each document is read into its type and written again: a field that got lost on the way is a field that does not
 //! exist. Our own kinds must pass the rules that the API server checks, too.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests; clippy.toml speaks of #[test] only"
+)]
 
 mod common;
 
