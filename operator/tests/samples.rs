@@ -41,8 +41,14 @@ fn check(text: &str, origin: &str) -> usize {
             "OpenStackCloud" => typed::<OpenStackCloud>(document, origin).validate_cel(),
             "ObjectStore" => typed::<ObjectStore>(document, origin).validate_cel(),
             "VmMigration" => typed::<VmMigration>(document, origin).validate_cel(),
-            "Namespace" => Ok(drop(typed::<Namespace>(document, origin))),
-            "RoleBinding" => Ok(drop(typed::<RoleBinding>(document, origin))),
+            "Namespace" => {
+                typed::<Namespace>(document, origin);
+                Ok(())
+            }
+            "RoleBinding" => {
+                typed::<RoleBinding>(document, origin);
+                Ok(())
+            }
             "Secret" => {
                 let secret: Secret = typed(document, origin);
                 // YAML within YAML is where indentation goes wrong.
