@@ -174,7 +174,8 @@ impl CloudError {
             format!("the host name cannot be resolved: {cause}")
         } else if error.is_connect() {
             format!("cannot connect: {cause}")
-        } else if error.is_decode() {
+        } else if find::<serde_json::Error>(error).is_some() {
+            // reqwest calls a body that ends early a decoding error, too: that one is no answer.
             return Self::local(cloud, action, ErrorKind::Unexpected, "the answer cannot be understood");
         } else if error.is_builder() {
             return Self::local(cloud, action, ErrorKind::Unexpected, "the request could not be made");
