@@ -679,6 +679,9 @@ async fn bodies_and_paths_of_the_remaining_calls() {
     assert_eq!(fake.last("PATCH").header("content-type"), "application/openstack-images-v2.1-json-patch");
     fake.on("PUT /image/v2/images/i1/tags/vmmigration.io%3Amigration%3Du", 204, Value::Null);
     cloud.add_image_tag("i1", "vmmigration.io:migration=u").await.unwrap();
+    fake.on("GET /image/v2/images/i1", 200, json!({"id": "i1", "tags": ["a"]}));
+    cloud.add_image_tag("i1", "vmmigration.io:object=ns/n").await.unwrap();
+    assert_eq!(fake.last("PATCH").json()[0]["value"], json!(["a", "vmmigration.io:object=ns/n"]));
 
     fake.on(
         "GET /network/v2.0/ports?device_id=s1",
@@ -708,4 +711,330 @@ async fn status_codes_are_those_of_http() {
     let bare = reqwest::Client::builder().no_proxy().build().unwrap();
     let status = bare.get(fake.url("/network/v2.0/ports")).send().await.unwrap().status();
     assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+/// Every call against real clouds, one after the other. Run inside the test bed:
+/// `testbed exec <this test binary> --ignored --nocapture --test-threads=1 real_`.
+mod real {
+    use super::*;
+    use sha2::{Digest, Sha512};
+    use vmmigration::openstack::{Image, Server};
+
+    fn credentials(name: &str, with_ca: bool) -> Credentials {
+        let file = std::env::var("OS_CLIENT_CONFIG_FILE").unwrap();
+        let mut yaml: Value = serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let entry = yaml["clouds"][name].as_object_mut().unwrap();
+        // A path in this file; the operator gets the PEM text beside it.
+        let ca = entry.remove("cacert").and_then(|p| std::fs::read(p.as_str()?).ok());
+        Credentials::parse(yaml.to_string().as_bytes(), Some(name), ca.as_deref().filter(|_| with_ca))
+            .unwrap()
+    }
+
+    async fn connect(name: &str) -> Cloud {
+        Cloud::connect(&credentials(name, true), &EndpointPolicy::default(), name, Timeouts::default())
+            .await
+            .unwrap()
+    }
+
+    async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut poll: impl FnMut() -> F) -> T {
+        let started = std::time::Instant::now();
+        loop {
+            if let Some(found) = poll().await {
+                println!("  {what}: {:.1} s", started.elapsed().as_secs_f32());
+                return found;
+            }
+            assert!(started.elapsed() < Duration::from_secs(180), "{what} takes too long");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn volume_is(cloud: &Cloud, id: &str, status: &str) {
+        until(&format!("volume {status}"), async || {
+            cloud.get_volume(id).await.unwrap().filter(|v| v.status == status)
+        })
+        .await;
+    }
+
+    async fn server_is(cloud: &Cloud, id: &str, status: &str) -> Server {
+        until(&format!("server {status}"), async || {
+            let server = cloud.get_server(id).await.unwrap().unwrap();
+            assert_ne!(server.status, "ERROR", "{:?}", server.fault);
+            (server.status == status && server.task_state.is_none()).then_some(server)
+        })
+        .await
+    }
+
+    async fn image_is_active(cloud: &Cloud, id: &str) -> Image {
+        until("image active", async || cloud.get_image(id).await.unwrap().filter(|i| i.status == "active"))
+            .await
+    }
+
+    async fn hash_of(cloud: &Cloud, id: &str) -> (u64, String) {
+        let mut download = cloud.download_image(id).await.unwrap();
+        let (mut hash, mut count) = (Sha512::new(), 0);
+        while let Some(chunk) = download.stream.next().await {
+            let chunk = chunk.unwrap();
+            count += chunk.len() as u64;
+            hash.update(&chunk);
+        }
+        assert_eq!(download.content_length, Some(count));
+        (count, hex::encode(hash.finalize()))
+    }
+
+    async fn reads(cloud: &Cloud) {
+        println!("{} {:?}", cloud.name(), cloud.versions());
+        println!("  flavors {:?}", cloud.list_flavors().await.unwrap());
+        println!("  key pairs {:?}", cloud.list_keypairs().await.unwrap());
+        println!(
+            "  zones {:?} {:?}",
+            cloud.availability_zones().await.unwrap(),
+            cloud.volume_availability_zones().await.unwrap()
+        );
+        println!("  compute {:?}", cloud.compute_limits().await.unwrap());
+        println!("  volume {:?}", cloud.volume_limits().await.unwrap());
+        println!("  volume quotas {:?}", cloud.volume_quotas().await.unwrap());
+        println!("  network quotas {:?}", cloud.network_quotas().await.unwrap());
+        println!("  types {:?}", cloud.list_volume_types().await.unwrap());
+        println!("  networks {:?}", cloud.list_networks().await.unwrap());
+        println!("  subnets {:?}", cloud.list_subnets().await.unwrap());
+        println!("  groups {:?}", cloud.list_security_groups().await.unwrap());
+        println!("  trunks {:?}", cloud.list_trunks().await.unwrap());
+        println!(
+            "  {} ports, {} servers, {} volumes, {} snapshots",
+            cloud.list_ports().await.unwrap().len(),
+            cloud.list_servers().await.unwrap().len(),
+            cloud.list_volumes().await.unwrap().len(),
+            cloud.list_snapshots().await.unwrap().len()
+        );
+        assert_eq!(cloud.get_server("00000000-0000-0000-0000-000000000000").await.unwrap(), None);
+        assert_eq!(cloud.get_volume("no-such").await.unwrap(), None);
+        assert_eq!(cloud.get_snapshot("no-such").await.unwrap(), None);
+        assert_eq!(cloud.get_image("no-such").await.unwrap(), None);
+        assert_eq!(cloud.get_port("no-such").await.unwrap(), None);
+        assert_eq!(cloud.get_server("..").await.unwrap(), None);
+        cloud.delete_volume("00000000-0000-0000-0000-000000000000").await.unwrap();
+    }
+
+    async fn images(cloud: &Cloud, name: &str) {
+        let guest = cloud.list_images().await.unwrap().into_iter().find(|i| i.name == "guest").unwrap();
+        let (count, hash) = hash_of(cloud, &guest.id).await;
+        assert_eq!((guest.size, guest.os_hash_value), (Some(count as i64), Some(hash)));
+        let record = json!({"name": name, "disk_format": "raw", "container_format": "bare", "visibility": "private", "x_test": "1"});
+        let made = cloud.create_image(&record).await.unwrap();
+        println!("  download of a queued image: {}", cloud.download_image(&made.id).await.unwrap_err());
+        let body = stream::iter((0..64u8).map(|i| Ok(Bytes::from(vec![i; 1 << 20]))));
+        cloud.upload_image(&made.id, body).await.unwrap();
+        let mark = format!("vmmigration.io:migration={}", "00000000-0000-0000-0000-000000000000");
+        cloud.add_image_tag(&made.id, &mark).await.unwrap();
+        cloud.add_image_tag(&made.id, "vmmigration.io:object=ns/name").await.unwrap();
+        let renamed = [json!({"op": "replace", "path": "/name", "value": format!("{name}-2")})];
+        assert_eq!(cloud.update_image(&made.id, &renamed).await.unwrap().name, format!("{name}-2"));
+        let record = image_is_active(cloud, &made.id).await;
+        assert!(record.tags.contains(&mark), "{:?}", record.tags);
+        assert_eq!(record.properties["x_test"], "1");
+        assert_eq!(hash_of(cloud, &made.id).await, (64 << 20, record.os_hash_value.unwrap()));
+        let again = cloud.upload_image(&made.id, stream::iter([Ok(Bytes::from_static(b"x"))])).await;
+        println!("  second upload: {}", again.unwrap_err());
+        cloud.delete_image(&made.id).await.unwrap();
+        cloud.delete_image(&made.id).await.unwrap();
+    }
+
+    async fn ports(cloud: &Cloud, name: &str) -> String {
+        let networks = cloud.list_networks().await.unwrap();
+        let network = &networks.iter().find(|n| n.name == "provider").unwrap().id;
+        let port = cloud.create_port(&json!({"port": {"network_id": network, "name": name}})).await.unwrap();
+        let mark = format!("vmmigration.io:migration={}", "00000000-0000-0000-0000-000000000000");
+        for length in [60, 61, 64, 128, 255, 256, 300] {
+            let tag = format!("{mark:x<length$}").chars().take(length).collect::<String>();
+            let result = cloud.set_port_tags(&port.id, std::slice::from_ref(&tag)).await;
+            let kept = cloud.get_port(&port.id).await.unwrap().unwrap().tags == [tag];
+            println!(
+                "  port tag of {length} characters: {:?}, kept {kept}",
+                result.map_err(|e| e.to_string())
+            );
+        }
+        cloud.set_port_tags(&port.id, std::slice::from_ref(&mark)).await.unwrap();
+        cloud.update_port(&port.id, &json!({"port": {"admin_state_up": false}})).await.unwrap();
+        let read = cloud.get_port(&port.id).await.unwrap().unwrap();
+        assert_eq!((read.admin_state_up, &read.tags), (false, &vec![mark]));
+        cloud.update_port(&port.id, &json!({"port": {"admin_state_up": true}})).await.unwrap();
+        port.id
+    }
+
+    async fn volume(cloud: &Cloud, name: &str) -> String {
+        let guest = cloud.list_images().await.unwrap().into_iter().find(|i| i.name == "guest").unwrap();
+        let marks = BTreeMap::from([("vmmigration.io:migration".to_string(), "u".to_string())]);
+        let body = json!({"volume": {"size": 1, "name": name, "imageRef": guest.id, "metadata": marks}});
+        let made = cloud.create_volume(&body).await.unwrap();
+        volume_is(cloud, &made.id, "available").await;
+        cloud.set_bootable(&made.id, false).await.unwrap();
+        cloud.set_bootable(&made.id, true).await.unwrap();
+        cloud
+            .set_volume_image_metadata(&made.id, &BTreeMap::from([("hw_x".into(), "1".into())]))
+            .await
+            .unwrap();
+        cloud.update_volume(&made.id, &json!({"volume": {"description": "d"}})).await.unwrap();
+        let read = cloud.get_volume(&made.id).await.unwrap().unwrap();
+        assert!(
+            read.bootable && read.volume_image_metadata["hw_x"] == "1" && read.metadata == marks,
+            "{read:?}"
+        );
+        let image =
+            cloud.upload_volume_to_image(&made.id, &format!("vmm-{name}-copy-0"), false).await.unwrap();
+        let copy = image_is_active(cloud, &image).await;
+        println!("  volume as image: {:?} {:?}", copy.size, copy.os_hash_algo);
+        volume_is(cloud, &made.id, "available").await;
+        cloud.delete_image(&image).await.unwrap();
+        let snapshot = cloud.create_snapshot(&made.id, name, &marks, true).await.unwrap();
+        until("snapshot available", async || {
+            cloud.get_snapshot(&snapshot.id).await.unwrap().filter(|s| s.status == "available")
+        })
+        .await;
+        assert_eq!(cloud.delete_volume(&made.id).await.unwrap_err().kind, ErrorKind::Invalid);
+        cloud.delete_snapshot(&snapshot.id).await.unwrap();
+        until("snapshot gone", async || {
+            cloud.get_snapshot(&snapshot.id).await.unwrap().is_none().then_some(())
+        })
+        .await;
+        made.id
+    }
+
+    async fn server(cloud: &Cloud, name: &str, volume: &str, port: &str) -> String {
+        let flavors = cloud.list_flavors().await.unwrap();
+        let flavor = &flavors.iter().find(|f| f.name == "tiny-bfv").unwrap().id;
+        let id = cloud.create_server(&json!({"server": {
+            "name": name, "flavorRef": flavor, "networks": [{"port": port}], "metadata": {"vmmigration.io:role": "server"},
+            "block_device_mapping_v2": [{"uuid": volume, "source_type": "volume", "destination_type": "volume",
+                "boot_index": 0, "delete_on_termination": false}]}})).await.unwrap();
+        let active = server_is(cloud, &id, "ACTIVE").await;
+        println!("  {active:?}");
+        assert_eq!(cloud.find_servers(name).await.unwrap()[0].id, id);
+        assert_eq!(cloud.find_servers(&id).await.unwrap()[0].name, name);
+        println!("  {:?}", cloud.volume_attachments(&id).await.unwrap());
+        println!("  driver {:?}", cloud.volume_driver_types(volume).await.unwrap());
+        assert_eq!(cloud.ports_of_device(&id).await.unwrap()[0].id, port);
+        println!("  console: {} bytes", cloud.console_output(&id, 50).await.unwrap().len());
+        cloud.set_server_metadata(&id, "vmmigration.io:claimed-by", "u").await.unwrap();
+        cloud.set_server_tags(&id, &["a".into()]).await.unwrap();
+        let read = cloud.get_server(&id).await.unwrap().unwrap();
+        assert!(read.tags == ["a"] && read.metadata["vmmigration.io:claimed-by"] == "u", "{read:?}");
+        cloud.delete_server_metadata_key(&id, "vmmigration.io:claimed-by").await.unwrap();
+        cloud.delete_server_metadata_key(&id, "vmmigration.io:claimed-by").await.unwrap();
+        let (image, request) = cloud.create_server_image(&id, name, &BTreeMap::new()).await.unwrap();
+        println!("  server image under {request}");
+        image_is_active(cloud, &image).await;
+        server_is(cloud, &id, "ACTIVE").await;
+        cloud.delete_image(&image).await.unwrap();
+        for snapshot in cloud.list_snapshots().await.unwrap().iter().filter(|s| s.volume_id == volume) {
+            // The image of a server on volumes is active at once; its snapshots are not.
+            until("snapshot of the image", async || {
+                cloud.get_snapshot(&snapshot.id).await.unwrap().filter(|s| s.status == "available")
+            })
+            .await;
+            cloud.delete_snapshot(&snapshot.id).await.unwrap();
+            until("snapshot gone", async || {
+                cloud.get_snapshot(&snapshot.id).await.unwrap().is_none().then_some(())
+            })
+            .await;
+        }
+        id
+    }
+
+    async fn stop_and_lock(cloud: &Cloud, id: &str) {
+        let stop = cloud.stop_server(id).await.unwrap();
+        server_is(cloud, id, "SHUTOFF").await;
+        let lock = cloud.lock_server(id, "by the test").await.unwrap();
+        let locked = cloud.get_server(id).await.unwrap().unwrap();
+        assert_eq!((locked.locked, locked.locked_reason.as_deref()), (true, Some("by the test")));
+        let refused = cloud.start_server(id).await.unwrap_err();
+        println!("  start of a locked server: {refused}");
+        assert_eq!(refused.kind, ErrorKind::Conflict);
+        let actions = cloud.server_actions(id).await.unwrap();
+        let find =
+            |request: &str| actions.iter().find(|a| a.request_id == request).map(|a| a.action.as_str());
+        assert_eq!((find(&stop), find(&lock)), (Some("stop"), Some("lock")), "{actions:?}");
+        println!("  {:?}", &actions[..2]);
+        cloud.unlock_server(id).await.unwrap();
+        cloud.start_server(id).await.unwrap();
+        server_is(cloud, id, "ACTIVE").await;
+    }
+
+    /// What an earlier run left behind when it failed.
+    async fn clean(cloud: &Cloud) {
+        let ours = |name: &str| name.contains("adapter-"); // Nova names snapshots "snapshot for <image>"
+        for server in cloud.list_servers().await.unwrap().iter().filter(|s| ours(&s.name)) {
+            cloud.unlock_server(&server.id).await.unwrap();
+            cloud.delete_server(&server.id).await.unwrap();
+            until("server gone", async || {
+                cloud.get_server(&server.id).await.unwrap().is_none().then_some(())
+            })
+            .await;
+        }
+        for port in cloud.list_ports().await.unwrap().iter().filter(|p| ours(&p.name)) {
+            cloud.delete_port(&port.id).await.unwrap();
+        }
+        for image in cloud.list_images().await.unwrap().iter().filter(|i| ours(&i.name)) {
+            cloud.delete_image(&image.id).await.unwrap();
+        }
+        for snapshot in cloud.list_snapshots().await.unwrap().iter().filter(|s| ours(&s.name)) {
+            cloud.delete_snapshot(&snapshot.id).await.unwrap();
+            until("snapshot gone", async || {
+                cloud.get_snapshot(&snapshot.id).await.unwrap().is_none().then_some(())
+            })
+            .await;
+        }
+        for volume in cloud.list_volumes().await.unwrap().iter().filter(|v| ours(&v.name)) {
+            cloud.delete_volume(&volume.id).await.unwrap();
+        }
+    }
+
+    async fn everything(site: &str) {
+        let cloud = connect(site).await;
+        clean(&cloud).await;
+        let name = format!("adapter-{}", std::process::id());
+        reads(&cloud).await;
+        images(&cloud, &name).await;
+        let port = ports(&cloud, &name).await;
+        let disk = volume(&cloud, &name).await;
+        let id = server(&cloud, &name, &disk, &port).await;
+        stop_and_lock(&cloud, &id).await;
+        cloud.delete_server(&id).await.unwrap();
+        until("server gone", async || cloud.get_server(&id).await.unwrap().is_none().then_some(())).await;
+        cloud.delete_port(&port).await.unwrap();
+        cloud.delete_port(&port).await.unwrap();
+        volume_is(&cloud, &disk, "available").await;
+        cloud.delete_volume(&disk).await.unwrap();
+        until("volume gone", async || cloud.get_volume(&disk).await.unwrap().is_none().then_some(())).await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs the test bed"]
+    async fn real_site_a() {
+        everything("site-a").await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs the test bed"]
+    async fn real_site_b() {
+        everything("site-b").await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs the test bed"]
+    async fn real_other_ways_to_connect() {
+        for name in ["site-a-tenant", "site-b-tenant", "site-a-rules", "site-b-member-reader"] {
+            println!("{name}: {} servers", connect(name).await.list_servers().await.unwrap().len());
+        }
+        let policy = EndpointPolicy::default();
+        let no_ca = Cloud::connect(&credentials("site-b", false), &policy, "site-b", Timeouts::default())
+            .await
+            .unwrap_err();
+        println!("without the CA: {no_ca}");
+        assert!(no_ca.kind == ErrorKind::Unreachable && no_ca.message.contains("key cacert"), "{no_ca}");
+        let denied = EndpointPolicy { allow_loopback: false, denied: vec!["10.99.0.0/24".parse().unwrap()] };
+        let refused = Cloud::connect(&credentials("site-a", true), &denied, "site-a", Timeouts::default())
+            .await
+            .unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Refused, "{refused}");
+    }
 }

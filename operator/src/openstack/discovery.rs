@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use openstack_sdk::config::CloudConfig;
 use openstack_sdk::types::ServiceType;
@@ -11,7 +12,7 @@ use openstack_sdk_core::catalog::{Catalog, CatalogError, ServiceEndpoint};
 use url::Url;
 
 use super::error::{CloudError, ErrorKind};
-use super::policy::EndpointPolicy;
+use super::policy::{EndpointPolicy, EndpointRefused};
 use super::session::project;
 
 /// Services that every migration needs, with the major version of the API that the calls are written for.
@@ -73,39 +74,47 @@ impl Finder<'_> {
                 self.fail(&action, &format!("it is not in the catalog{place}"))
             })?;
         let mut url = with_slash(listed.url());
+        let mut refused = None;
         loop {
-            self.policy
-                .check_url(&url)
-                .map_err(|e| CloudError::local(self.name, &action, ErrorKind::Refused, e.to_string()))?;
-            if let Some(document) = self.version_document(&action, &url).await? {
-                let parsed = catalog.parse_endpoint_discovery(service, &url, &document, region, interface);
-                let candidates = parsed.map(|found| found.get_all().clone()).unwrap_or_default();
-                if let Some(endpoint) = choose_version(candidates, major) {
-                    return Ok(endpoint);
+            match self.version_document(&action, &url).await {
+                Ok(document) => {
+                    let parsed =
+                        catalog.parse_endpoint_discovery(service, &url, &document, region, interface);
+                    let candidates = parsed.map(|found| found.get_all().clone()).unwrap_or_default();
+                    if let Some(endpoint) = choose_version(candidates, major) {
+                        return Ok(endpoint);
+                    }
                 }
+                Err(error) if error.is_transient() || error.kind == ErrorKind::Refused => return Err(error),
+                // A credential with access rules may be refused here and accepted further up.
+                Err(error) if error.kind == ErrorKind::Unauthorized => refused = Some(error),
+                Err(_) => {}
             }
             match parent(&url) {
                 Some(up) => url = up,
-                None => return Err(self.fail(&action, &format!("no API of version {major} was found"))),
+                None => {
+                    let nothing = || self.fail(&action, &format!("no API of version {major} was found"));
+                    return Err(refused.unwrap_or_else(nothing));
+                }
             }
         }
     }
 
-    /// The body at this address, or `None` when it is no success (300 lists versions, too).
-    async fn version_document(&self, action: &str, url: &Url) -> Result<Option<Bytes>, CloudError> {
+    /// The body at this address. 300 lists versions, too.
+    async fn version_document(&self, action: &str, url: &Url) -> Result<Bytes, CloudError> {
+        let refused =
+            |e: EndpointRefused| CloudError::local(self.name, action, ErrorKind::Refused, e.to_string());
+        self.policy.check_url(url).map_err(refused)?;
         let broken = |e: reqwest::Error| CloudError::from_reqwest(self.name, action, &e);
-        let mut headers =
-            HeaderMap::from_iter([(http::header::ACCEPT, HeaderValue::from_static("application/json"))]);
+        let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]);
         self.auth.set_header(&mut headers).map_err(|_| self.fail(action, "the token is not usable"))?;
         let answer = self.client.get(url.clone()).headers(headers).send().await.map_err(broken)?;
-        let status = answer.status();
-        if status.is_server_error() {
-            return Err(CloudError::from_answer(self.name, action, status, answer.headers(), b""));
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = answer.bytes().await.map_err(broken)?;
+        if status.is_success() || status == StatusCode::MULTIPLE_CHOICES {
+            return Ok(body);
         }
-        if !status.is_success() && status != StatusCode::MULTIPLE_CHOICES {
-            return Ok(None);
-        }
-        answer.bytes().await.map(Some).map_err(broken)
+        Err(CloudError::from_answer(self.name, action, status, &headers, &body))
     }
 }
 
