@@ -1,0 +1,87 @@
+# Everything there is to run. `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+TESTBED := tests/e2e/testbed/testbed
+TESTBED_CACHE ?= /var/cache/vmmigration-testbed
+# The test bed's helm and restic come first: Debian's restic is too old.
+export PATH := $(TESTBED_CACHE)/bin:$(PATH)
+
+# One feature set for all of cargo's commands: another one would build the dependencies again.
+FEATURES := --features vmmigration/cel
+# End-to-end tests need the test bed: built with the rest, run by tests/e2e/run.
+UNIT := --workspace --exclude e2e
+
+CHART := charts/vmmigration-operator
+CONTAINER ?= docker
+IMAGE ?= localhost/vmmigration:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## two clouds and two clusters on this machine, and a server that moves from one to the other
+	tests/e2e/demo/run
+
+.PHONY: test
+test: check ## all tests: check, then the end-to-end tests on the test bed (TESTS=name: only those)
+	tests/e2e/run $(TESTS)
+
+.PHONY: check
+check: fmt-check lint unit chart-lint ## what needs no test bed: format, lints, tests, generated files, chart, samples
+
+.PHONY: unit
+unit: tools ## unit, adapter and controller tests; generated files, samples and rules (TESTS=name: only those)
+	cargo test $(UNIT) $(FEATURES) --all-targets --locked -- $(TESTS)
+
+.PHONY: build
+build: ## compile everything, tests included
+	cargo test --workspace $(FEATURES) --all-targets --locked --no-run
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt --all
+
+.PHONY: fmt-check
+fmt-check:
+	cargo fmt --all -- --check
+
+.PHONY: lint
+lint: ## clippy, warnings are errors
+	cargo clippy --workspace $(FEATURES) --all-targets --locked -- -D warnings
+
+.PHONY: crds
+crds: ## write crds/ and the chart's copy from the code
+	mkdir -p crds $(CHART)/files/crds
+	rm -f crds/*.yaml $(CHART)/files/crds/*.yaml
+	cargo run -q -p vmmigration $(FEATURES) --locked -- crd --dir crds
+	cp crds/*.yaml $(CHART)/files/crds/
+
+.PHONY: chart-lint
+chart-lint: tools ## helm lint, in both modes (what the chart renders is tested by operator/tests/chart.rs)
+	helm lint --strict --quiet $(CHART)
+	helm lint --strict --quiet $(CHART) --set mode=movers
+
+.PHONY: image
+image: ## build the container image (IMAGE=name:tag, CONTAINER=docker|podman)
+	$(CONTAINER) build -t $(IMAGE) .
+
+.PHONY: testbed-up
+testbed-up: ## install and start the test bed
+	$(TESTBED) install
+	$(TESTBED) up
+
+.PHONY: testbed-down
+testbed-down: ## end the test bed, with everything in it
+	$(TESTBED) down
+
+# Tests drive the real helm and the real restic. The test bed brings both; that needs root and takes minutes once.
+.PHONY: tools
+tools:
+	@if ! command -v helm >/dev/null || ! restic version 2>/dev/null | grep -qE '^restic 0\.(19|[2-9][0-9])'; then $(TESTBED) install; fi
+
+.PHONY: clean
+clean: ## remove what was built
+	cargo clean

@@ -1,0 +1,634 @@
+//! Status of a `VmMigration`: what was observed and recorded; every decision can be rebuilt from it and the clouds.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The phases of a migration, for people. Programs read conditions.
+#[derive(
+    JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
+pub enum Phase {
+    /// Not looked at yet.
+    #[default]
+    Pending,
+    /// Both sides are looked at; nothing is touched.
+    Preflight,
+    /// Something is in the way; nothing was touched. Looks again by itself.
+    Blocked,
+    /// Ready; waits for `spec.cutover`.
+    AwaitingCutover,
+    /// Second preflight, claim, stop, lock.
+    Stopping,
+    /// Disks leave A and arrive in B.
+    Transferring,
+    /// Ports and server in B.
+    Creating,
+    /// The checks in B.
+    Verifying,
+    /// The server runs in B, proven.
+    Succeeded,
+    /// Somebody started the source in the middle; it stays as they want it.
+    Held,
+    /// The source is given back and what was made is removed.
+    RollingBack,
+    /// Ended without success; the source is as it was.
+    Failed,
+    /// Ended by request; the source is as it was.
+    Cancelled,
+    /// The object is being deleted; the same clean-up.
+    Deleting,
+}
+
+/// Where the server runs, as observed.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunningIn {
+    /// In the source cloud.
+    A,
+    /// In the destination cloud.
+    B,
+    /// In neither.
+    #[serde(rename = "none")]
+    None,
+}
+
+/// What is known and recorded of one migration.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VmMigrationStatus {
+    /// For people: what, waiting for whom since when, the deadline, the next command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// For people; see conditions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Percent of all bytes that were copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// When the running copy will be done, at the present rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta: Option<String>,
+    /// Bytes a second of all disks together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
+    /// Bytes copied of bytes in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<String>,
+    /// Where the server runs, as observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running_in: Option<RunningIn>,
+    /// How long neither side served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down: Option<String>,
+    /// The generation that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// For programs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// When this phase was entered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase_since: Option<Time>,
+    /// When the object was first seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it ended, either way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// The answer to `spec.cutover`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cutover: Option<CutoverStatus>,
+    /// Why it ended without success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// An error that may pass, and since when it has lasted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
+    /// The source side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceStatus>,
+    /// The destination side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<DestinationStatus>,
+    /// Where the data rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreStatus>,
+    /// What preflight found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preflight: Vec<Finding>,
+    /// What will be made in the destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+    /// What is kept, changed and dropped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fidelity: Vec<FidelityRow>,
+    /// Jobs by purpose and how often each was tried.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobRecord>,
+    /// The checks in the destination.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckRow>,
+    /// What still exists that a clean-up would remove, and why it stays.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retained: Vec<RetainedRow>,
+    /// What happened when; the newest 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<TimelineRow>,
+    /// When clean-up was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cleaned_up_at: Option<Time>,
+    /// How often clean-up looked and found nothing more; two looks end it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub clean_looks: i32,
+    /// The disks; last, since they are long.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskStatus>,
+}
+
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
+/// The answer to `spec.cutover`.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CutoverStatus {
+    /// A time that was past when first seen: it waits as `Manual` does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_at: Option<Time>,
+    /// When the go was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted_at: Option<Time>,
+}
+
+/// Why a migration ended without success.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Failure {
+    /// In one word, as in the conditions.
+    pub reason: String,
+    /// What failed, on which object, what the cloud answered, what to do.
+    pub message: String,
+    /// When.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+    /// Ended because somebody asked for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
+}
+
+/// An error that may pass.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Trouble {
+    /// What is in trouble: `source-cloud`, `destination-cluster`, or a step such as `create-volume`.
+    pub what: String,
+    /// The last answer.
+    pub message: String,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// How many times in a row.
+    pub count: i32,
+}
+
+/// The source side.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SourceStatus {
+    /// Pinned when preflight first found the server.
+    pub project_id: String,
+    /// Pinned when preflight first found the server.
+    pub server_id: String,
+    /// Its name then.
+    pub server_name: String,
+    /// Its status as last observed.
+    pub server_status: String,
+    /// It ran when the migration claimed it.
+    pub was_running: bool,
+    /// Its owner had locked it before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub was_locked: bool,
+    /// When our claim was read back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed_at: Option<Time>,
+    /// Written before the stop is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_requested_at: Option<Time>,
+    /// The request id of our stop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_request_id: Option<String>,
+    /// When it was seen SHUTOFF.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<Time>,
+    /// Written before the lock is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_requested_at: Option<Time>,
+    /// The request id of our lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_request_id: Option<String>,
+    /// When it was seen locked by us.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked_at: Option<Time>,
+    /// The request id of our image of its local root disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_request_id: Option<String>,
+    /// Written before the server is unlocked and started again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub give_back_at: Option<Time>,
+    /// Somebody started or unlocked it in the middle; it stays as they want it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub taken_back: bool,
+    /// Snapshots of the stopped server must stay until it runs again or is gone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_snapshots: bool,
+}
+
+/// The destination side.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DestinationStatus {
+    /// Pinned by preflight.
+    pub project_id: String,
+    /// The new server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<String>,
+    /// Its status as last observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_status: Option<String>,
+    /// Written before the server is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_requested_at: Option<Time>,
+    /// When it was first seen ACTIVE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_at: Option<Time>,
+    /// When its last check passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<Time>,
+    /// Written before a server whose source was stopped is stopped again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_requested_at: Option<Time>,
+    /// Its ports, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub port_ids: Vec<String>,
+    /// Its addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+}
+
+/// Where the data rest.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoreStatus {
+    /// The `ObjectStore`.
+    pub name: String,
+    /// The restic repository, in restic's form. Pinned.
+    pub repository: String,
+    /// When the repository was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initialized_at: Option<Time>,
+    /// When it was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purged_at: Option<Time>,
+}
+
+/// How much a finding weighs.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Severity {
+    /// The migration cannot start.
+    Blocker,
+    /// It can, but somebody should know.
+    Warning,
+    /// For the record.
+    Info,
+}
+
+/// Something that preflight found.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// A stable name, such as `flavor-not-found`.
+    pub id: String,
+    /// How much it weighs.
+    pub severity: Severity,
+    /// What was found, on which object.
+    pub message: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
+}
+
+/// What will be made in the destination.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Plan {
+    /// Name of the new server.
+    pub server_name: String,
+    /// Its flavor.
+    pub flavor_id: String,
+    /// Its flavor's name.
+    pub flavor_name: String,
+    /// Its key pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keypair: Option<String>,
+    /// Its availability zone, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub availability_zone: Option<String>,
+    /// It has a config drive.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub config_drive: bool,
+    /// Its description.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Its metadata, without marks.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Its tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Its ports, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PlannedPort>,
+}
+
+/// A port to be made.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlannedPort {
+    /// The port of the source that it takes the place of.
+    pub source_port_id: String,
+    /// Its final name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its network.
+    pub network_id: String,
+    /// Its network's name.
+    pub network_name: String,
+    /// Its MAC address; unset: chosen by the cloud.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Its fixed addresses; none: chosen by the cloud.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fixed_ips: Vec<PlannedAddress>,
+    /// Ids of its security groups; unset: the cloud's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_group_ids: Option<Vec<String>>,
+    /// Port security, where the source has it off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port_security_enabled: Option<bool>,
+    /// Other addresses that may be used behind it: `address` or `address mac`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_address_pairs: Vec<String>,
+    /// Its tags in the source.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+/// A fixed address to be asked for.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlannedAddress {
+    /// The subnet in the destination.
+    pub subnet_id: String,
+    /// The address; unset: any of the subnet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_address: Option<String>,
+}
+
+/// What becomes of an attribute.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// As in the source.
+    Kept,
+    /// Another value.
+    Changed,
+    /// Not carried over.
+    Dropped,
+}
+
+/// What becomes of one attribute.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FidelityRow {
+    /// Such as `port 1 address`.
+    pub attribute: String,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Why, with both values.
+    pub why: String,
+}
+
+/// A Job's purpose and how often it was tried.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JobRecord {
+    /// Such as `probe-source`, `backup-0`.
+    pub name: String,
+    /// The running attempt, from 1.
+    pub attempt: i32,
+    /// `Running`, `Succeeded`, `Failed`.
+    pub state: String,
+    /// The last failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When this attempt ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+}
+
+/// The outcome of one check in the destination.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckRow {
+    /// The check's name; `active` for the server's own state.
+    pub name: String,
+    /// It passed.
+    pub passed: bool,
+    /// The last answer.
+    pub message: String,
+}
+
+/// Something that stays, and why.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetainedRow {
+    /// Such as `snapshot 3f… in site-a`.
+    pub what: String,
+    /// Why it stays and when it can go.
+    pub why: String,
+}
+
+/// Something that happened.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TimelineRow {
+    /// When.
+    pub at: Time,
+    /// In which phase.
+    pub phase: Phase,
+    /// What.
+    pub message: String,
+}
+
+/// What a disk is in the source.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskKind {
+    /// A volume.
+    #[default]
+    Volume,
+    /// The local root disk of a server that was made from an image.
+    Image,
+}
+
+/// One disk on its way.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DiskStatus {
+    /// Its place in the boot order; 0 is the root disk.
+    pub index: i32,
+    /// A volume or the local root disk.
+    pub kind: DiskKind,
+    /// What is being done to it.
+    pub stage: String,
+    /// Its size in GiB.
+    pub size_gib: i64,
+    /// Bytes copied, of the transfer that runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<DiskProgress>,
+    /// Its volume in the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_volume_id: Option<String>,
+    /// What it is in the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<DiskAttributes>,
+    /// Objects made in the source.
+    pub export: ExportStatus,
+    /// Objects made in the destination.
+    pub import: ImportStatus,
+    /// What was read in the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Digest>,
+    /// What was written in the destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Digest>,
+    /// What was read back in the destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readback: Option<Digest>,
+}
+
+/// What a disk is in the source, and what it will be in the destination.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DiskAttributes {
+    /// Name of the volume.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Description of the volume.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The device name that the cloud shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The device tag of the attachment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// The volume is deleted with the server.
+    pub delete_on_termination: bool,
+    /// The volume's bootable flag.
+    pub bootable: bool,
+    /// Volume type in the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_type: Option<String>,
+    /// Volume type in the destination; unset: the cloud's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_volume_type: Option<String>,
+    /// Metadata of the volume, without marks.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Image metadata of the volume: firmware, machine type, bus.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub image_metadata: BTreeMap<String, String>,
+}
+
+/// Objects made in the source for one disk.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExportStatus {
+    /// The snapshot of the volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<String>,
+    /// The temporary volume made from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_id: Option<String>,
+    /// The image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
+}
+
+/// Objects made in the destination for one disk.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ImportStatus {
+    /// The image of the present attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
+    /// The volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_id: Option<String>,
+    /// The bootable flag and image metadata are set.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dressed: bool,
+    /// The image that the volume was read back into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readback_image_id: Option<String>,
+}
+
+/// Bytes copied.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DiskProgress {
+    /// So far.
+    pub bytes: i64,
+    /// In all.
+    pub total: i64,
+    /// Bytes a second.
+    pub rate: i64,
+}
+
+/// What somebody read, and when.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Digest {
+    /// How many bytes.
+    pub bytes: i64,
+    /// SHA-256 of them, where the mover read them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The image service's algorithm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_algo: Option<String>,
+    /// The hash in that algorithm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_value: Option<String>,
+    /// The repository snapshot that holds them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<String>,
+    /// Who read them: `mover` or `image-service`.
+    pub by: String,
+    /// When.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+}

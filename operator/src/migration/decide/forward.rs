@@ -1,0 +1,768 @@
+//! The way forward: preflight, cutover, stop, transfer, create, verify.
+
+use super::{
+    AT_ONCE, Decision, Draft, Flow, LATER, SOON, clock, disks,
+    jobs::{Progress, Wanted},
+    ran, set_at,
+};
+use crate::{
+    crd::v1alpha1::*,
+    migration::{
+        names::{MARK_CLAIM, Role, Side},
+        observed::{Problem, Seen, SourceView},
+        preflight,
+        step::Step,
+    },
+    openstack::Server,
+};
+use std::time::Duration;
+
+/// For how long a passed probe of a side counts, in seconds.
+const PROBE_SECONDS: i64 = 600;
+/// After how many seconds a failed probe is tried again.
+const PROBE_AGAIN_SECONDS: i64 = 30;
+/// How long the source's guest gets to shut down, in seconds; Nova cuts its power before.
+const STOP_SECONDS: i64 = 600;
+
+/// Pending, Preflight, Blocked.
+pub(super) fn preflight(mut d: Draft<'_>) -> Decision {
+    if d.phase() == Phase::Pending {
+        d.enter(Phase::Preflight, "first seen");
+        remember_stale_cutover(&mut d);
+    }
+    match look(&mut d) {
+        Look::Passed => {
+            d.enter(Phase::AwaitingCutover, "preflight passed");
+            d.recheck = Some(AT_ONCE);
+            d.say("Preflight passed");
+        }
+        Look::Waiting(what) => d.say(what),
+        Look::Blocked => block(&mut d),
+    }
+    d.decided()
+}
+
+fn remember_stale_cutover(d: &mut Draft<'_>) {
+    let at = d.input.spec.cutover.at.clone();
+    if let Some(at) = at.filter(|at| at.0 <= d.input.now) {
+        d.status.cutover.get_or_insert_default().stale_at = Some(at);
+    }
+}
+
+fn block(d: &mut Draft<'_>) {
+    let blockers: Vec<_> = d.status.preflight.iter().filter(|f| f.severity == Severity::Blocker).collect();
+    let first = blockers.first().map_or(String::new(), |f| {
+        let hint = f.suggestion.as_ref().map_or(String::new(), |s| format!(" ({s})"));
+        format!("{}{hint}", f.message)
+    });
+    let more = match blockers.len() {
+        0 | 1 => String::new(),
+        n => format!(" [and {} more: see status.preflight]", n - 1),
+    };
+    d.enter(Phase::Blocked, first.clone());
+    d.say(format!("Blocked, nothing was touched: {first}{more}"));
+    d.recheck = Some(LATER);
+}
+
+enum Look {
+    Passed,
+    Blocked,
+    Waiting(String),
+}
+
+/// One look at everything: references, both clouds, the server, and the store from inside a pod near each cloud.
+fn look(d: &mut Draft<'_>) -> Look {
+    let seen = d.input.seen;
+    let mut problems: Vec<Problem> = seen.reference_problems.clone();
+    problems.extend([seen.source.problem(), seen.destination.problem()].into_iter().flatten().cloned());
+    problems.extend(
+        [seen.source_cluster.problem(), seen.destination_cluster.problem()].into_iter().flatten().cloned(),
+    );
+    let mut findings: Vec<Finding> = problems.iter().map(Problem::blocker).collect();
+    if let Some(inventory) = &seen.inventory {
+        let project = seen.destination_project.as_deref().unwrap_or_default();
+        let found = preflight::preflight(d.input.me, d.input.spec, project, inventory);
+        findings.extend(found.findings.clone());
+        pin(d, found);
+    }
+    if let Some(store) = &seen.store {
+        let pinned = d.status.store.get_or_insert_default();
+        if pinned.initialized_at.is_none() {
+            (pinned.name, pinned.repository) = (store.name.clone(), store.repository.clone());
+        }
+    }
+    let waiting = if problems.is_empty() { probe(d, &mut findings) } else { None };
+    findings.sort_by_key(|f| f.severity);
+    d.status.preflight = findings;
+    match (d.status.preflight.iter().any(|f| f.severity == Severity::Blocker), waiting) {
+        (_, Some(what)) => Look::Waiting(what),
+        (true, None) => Look::Blocked,
+        (false, None) if seen.inventory.is_none() => Look::Waiting("looking at both clouds".into()),
+        (false, None) => Look::Passed,
+    }
+}
+
+/// Records what was found. Until the claim nothing depends on it, and the spec may still change.
+fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
+    let seen = d.input.seen;
+    let unlocked_by_us = d.phase() == Phase::Stopping && d.source().was_locked;
+    if let Some(server) = &found.server {
+        let project = seen.source_project.clone().unwrap_or_default();
+        let s = d.source();
+        (s.server_id, s.server_name) = (server.id.clone(), server.name.clone());
+        s.server_status = server.status.clone();
+        s.was_running = server.status != "SHUTOFF";
+        s.was_locked = server.locked || unlocked_by_us;
+        s.keeps_snapshots = found.keeps_snapshots;
+        s.project_id = project;
+        d.status.running_in = Some(if server.status == "SHUTOFF" { RunningIn::None } else { RunningIn::A });
+    }
+    d.destination().project_id = seen.destination_project.clone().unwrap_or_default();
+    d.status.plan = Some(found.plan);
+    d.status.disks = found.disks;
+    d.status.fidelity = found.fidelity;
+}
+
+/// A Job on each side writes, reads and deletes in the store and speaks to its cloud. Returns what is waited for.
+fn probe(d: &mut Draft<'_>, findings: &mut Vec<Finding>) -> Option<String> {
+    let repository = d.status.store.as_ref()?.repository.clone();
+    let mut waiting = None;
+    for side in super::SIDES {
+        let purpose = format!("probe-{side}");
+        renew_probe(d, &purpose);
+        let wanted = Wanted {
+            side,
+            purpose: purpose.clone(),
+            args: vec!["probe".into(), "--repository".into(), repository.clone()],
+            credentials: true,
+            deadline_seconds: 120,
+            attempts: 1,
+        };
+        // A failed probe is not made again at once: its record says when it is due.
+        if d.job_record(&purpose).state == "Failed" {
+            findings.push(probe_failed(side, d.job_record(&purpose).message.clone().unwrap_or_default()));
+            continue;
+        }
+        if d.job_record(&purpose).state == "Succeeded" {
+            continue;
+        }
+        match d.job(wanted) {
+            Progress::Running(why) => {
+                waiting = Some(format!("Probing the store from a pod near the {side} cloud: {why}"))
+            }
+            Progress::Failed(why) => findings.push(probe_failed(side, why)),
+            Progress::Succeeded(_) | Progress::Again => {}
+        }
+    }
+    waiting
+}
+
+fn renew_probe(d: &mut Draft<'_>, purpose: &str) {
+    let now = d.input.now;
+    let record = d.job_record(purpose);
+    let age = record.finished_at.as_ref().map(|t| now.duration_since(t.0).as_secs());
+    let due = match record.state.as_str() {
+        "Succeeded" => age.is_some_and(|a| a > PROBE_SECONDS),
+        "Failed" => age.is_none_or(|a| a > PROBE_AGAIN_SECONDS),
+        _ => false,
+    };
+    if due {
+        let side = if purpose.ends_with("source") { Side::Source } else { Side::Destination };
+        let old = d.input.me.job(purpose, d.job_record(purpose).attempt);
+        d.next_attempt(purpose, None);
+        d.step(Step::DeleteJob { side, name: old });
+        // Secrets may have been corrected since.
+        d.step(Step::PrepareSecrets);
+    }
+}
+
+fn probe_failed(side: Side, message: String) -> Finding {
+    Finding {
+        id: format!("probe-{side}"),
+        severity: Severity::Blocker,
+        message: format!("the store or the cloud cannot be used from a pod near the {side} cloud: {message}"),
+        suggestion: Some("it is probed again every 30 s".into()),
+    }
+}
+
+/// Waits for the go.
+pub(super) fn await_cutover(mut d: Draft<'_>) -> Decision {
+    let cutover = &d.input.spec.cutover;
+    let stale = d.status.cutover.as_ref().and_then(|c| c.stale_at.clone());
+    let granted = match (cutover.mode, &cutover.at) {
+        (CutoverMode::Now, _) => true,
+        (CutoverMode::At, Some(at)) => at.0 <= d.input.now && stale.as_ref() != Some(at),
+        _ => false,
+    };
+    if granted {
+        let now = d.now();
+        d.status.cutover.get_or_insert_default().granted_at = Some(now);
+        d.enter(Phase::Stopping, "cutover granted");
+        d.say("Cutover granted; looking at everything again before the stop");
+        d.recheck = Some(AT_ONCE);
+        return d.decided();
+    }
+    let name = format!("{} -n {}", d.input.me.name, d.input.me.namespace);
+    let go = format!(
+        "kubectl patch vmm {name} --type merge -p '{{\"spec\":{{\"cutover\":{{\"mode\":\"Now\",\"at\":null}}}}}}'"
+    );
+    match (cutover.mode, &cutover.at) {
+        (CutoverMode::At, Some(at)) if stale.as_ref() != Some(at) => {
+            let left = at.0.duration_since(d.input.now).as_secs().clamp(1, 60);
+            d.recheck = Some(Duration::from_secs(left.unsigned_abs()));
+            d.say(format!("Ready; the source is stopped at {}", at.0));
+        }
+        (CutoverMode::At, Some(at)) => {
+            d.recheck = Some(LATER);
+            d.say(format!("Ready; cutover.at {} was past when first seen, so it waits for you: {go}", at.0));
+        }
+        _ => {
+            d.recheck = Some(LATER);
+            d.say(format!("Ready; waiting for your go: {go}"));
+        }
+    }
+    d.decided()
+}
+
+/// Second preflight, repository, claim, stop, lock.
+pub(super) fn stop(mut d: Draft<'_>) -> Decision {
+    if !d.claimed() {
+        return before_the_claim(d);
+    }
+    let Some((view, server)) = source_server(&mut d) else { return d.decided() };
+    let s = d.source();
+    ran::adopt_request_ids(s, &server, &view.actions);
+    s.server_status = server.status.clone();
+    if server.metadata.get(MARK_CLAIM) != Some(&d.input.me.uid) {
+        d.fail("UnrecoverableError", format!("our claim on server {} was taken away", server.name));
+        return d.decided();
+    }
+    if let Flow::Wait = stop_server(&mut d, &server) {
+        return d.decided();
+    }
+    if let Flow::Wait = lock_server(&mut d, &server) {
+        return d.decided();
+    }
+    d.enter(Phase::Transferring, "source stopped and locked");
+    d.say("Source stopped and locked");
+    d.recheck = Some(AT_ONCE);
+    d.decided()
+}
+
+fn before_the_claim(mut d: Draft<'_>) -> Decision {
+    match look(&mut d) {
+        Look::Waiting(what) => {
+            d.say(format!("Before the stop: {what}"));
+            return d.decided();
+        }
+        Look::Blocked => {
+            block(&mut d);
+            return d.decided();
+        }
+        Look::Passed => {}
+    }
+    if let Flow::Wait = init_repository(&mut d) {
+        return d.decided();
+    }
+    let Some(server) = d.input.seen.inventory.as_ref().and_then(|i| i.candidates.first()).cloned() else {
+        return d.decided();
+    };
+    if server.metadata.get(MARK_CLAIM) == Some(&d.input.me.uid) {
+        let now = d.now();
+        d.source().claimed_at = Some(now);
+        d.note(format!("claimed server {}", server.name));
+        d.say("Claimed the source");
+        d.recheck = Some(AT_ONCE);
+    } else if server.locked {
+        // Metadata of a locked server cannot be changed; the lock comes back when the server is given back.
+        d.say("Unlocking the source to claim it");
+        d.step(Step::UnlockSource);
+    } else {
+        // An owner's lock that we have just opened is still remembered.
+        d.say("Claiming the source");
+        d.step(Step::ClaimSource);
+    }
+    d.decided()
+}
+
+fn init_repository(d: &mut Draft<'_>) -> Flow {
+    let Some(store) = d.status.store.clone() else { return Flow::Wait };
+    if store.initialized_at.is_some() {
+        return Flow::On;
+    }
+    let me = d.input.me;
+    let wanted = Wanted {
+        side: Side::Source,
+        purpose: "init".into(),
+        args: [
+            ["init", "--repository", &store.repository].map(String::from).to_vec(),
+            ["--migration-uid", &me.uid, "--object", &format!("{}/{}", me.namespace, me.name)]
+                .map(String::from)
+                .to_vec(),
+        ]
+        .concat(),
+        credentials: true,
+        deadline_seconds: 300,
+        attempts: d.input.limits.job_attempts,
+    };
+    match d.job(wanted) {
+        Progress::Succeeded(_) => {
+            let now = d.now();
+            d.status.store.get_or_insert_default().initialized_at = Some(now);
+            Flow::On
+        }
+        Progress::Running(why) => {
+            d.say(format!("Making the repository: {why}"));
+            Flow::Wait
+        }
+        Progress::Again => Flow::Wait,
+        Progress::Failed(why) => {
+            d.fail("UnrecoverableError", why);
+            Flow::Wait
+        }
+    }
+}
+
+/// The source as seen; when it cannot be seen, or is gone, that is recorded.
+fn source_server<'a>(d: &mut Draft<'a>) -> Option<(&'a SourceView, Server)> {
+    match &d.input.seen.source {
+        Seen::View(v) => match &v.server {
+            Some(s) => Some((v, s.clone())),
+            None => {
+                d.fail("UnrecoverableError", "the source server is gone");
+                None
+            }
+        },
+        Seen::Unseen(p) => {
+            let p = p.clone();
+            d.trouble(&p.id, &p.message);
+            None
+        }
+        Seen::NotLooked => None,
+    }
+}
+
+fn stop_server(d: &mut Draft<'_>, server: &Server) -> Flow {
+    let s = d.source().clone();
+    if s.stopped_at.is_some() {
+        return Flow::On;
+    }
+    let now = d.now();
+    if server.status == "SHUTOFF" && server.task_state.is_none() {
+        d.source().stopped_at = Some(now);
+        d.status.running_in = Some(RunningIn::None);
+        d.note(format!("server {} is SHUTOFF", server.name));
+        return Flow::On;
+    }
+    match (&s.stop_requested_at, &s.stop_request_id, server.status.as_str()) {
+        (None, ..) => {
+            // Written before the POST, so that a crash in between is seen.
+            d.source().stop_requested_at = Some(now);
+            d.recheck = Some(AT_ONCE);
+            d.say("Stopping the source");
+        }
+        (Some(_), None, "ACTIVE") if server.task_state.is_none() => {
+            d.say("Stopping the source");
+            d.step(Step::StopSource);
+        }
+        (Some(since), ..) if d.past(&s.stop_requested_at, STOP_SECONDS) => {
+            let text = format!(
+                "server {} is still {} {STOP_SECONDS} s after the stop of {}",
+                server.name, server.status, since.0
+            );
+            d.fail("UnrecoverableError", text);
+        }
+        (Some(since), ..) => d.say(format!(
+            "Waiting for the guest of {} to shut down since {} (gives up after {STOP_SECONDS} s)",
+            server.name,
+            clock(since.0)
+        )),
+    }
+    Flow::Wait
+}
+
+fn lock_server(d: &mut Draft<'_>, server: &Server) -> Flow {
+    let s = d.source().clone();
+    let now = d.now();
+    if s.locked_at.is_some() {
+        return Flow::On;
+    }
+    if server.status != "SHUTOFF" {
+        hold(d, &format!("server {} is {} although it was seen SHUTOFF", server.name, server.status));
+        return Flow::Wait;
+    }
+    if server.locked && s.lock_request_id.is_some() {
+        d.source().locked_at = Some(now);
+        d.note("locked");
+        return Flow::On;
+    }
+    if s.lock_requested_at.is_none() {
+        d.source().lock_requested_at = Some(now);
+        d.recheck = Some(AT_ONCE);
+    } else if !server.locked {
+        d.step(Step::LockSource);
+    } else {
+        // Locked, by a request whose id we lost; the list of actions will tell it.
+        d.recheck = Some(SOON);
+    }
+    d.say("Locking the source");
+    Flow::Wait
+}
+
+/// Somebody took the source back. Nothing of theirs is undone.
+pub(super) fn hold(d: &mut Draft<'_>, why: &str) {
+    d.enter(Phase::Held, why);
+    let name = format!("{} -n {}", d.input.me.name, d.input.me.namespace);
+    d.say(format!(
+        "Held: {why}. The source stays as it is; kubectl delete vmm {name} removes what was made in B"
+    ));
+    d.source().taken_back = true;
+    d.steps.clear();
+    d.recheck = Some(AT_ONCE);
+}
+
+/// The source is still as we left it. Otherwise: hold.
+fn source_untouched(d: &mut Draft<'_>) -> Option<Server> {
+    let (view, server) = source_server(d)?;
+    let s = d.source();
+    ran::adopt_request_ids(s, &server, &view.actions);
+    s.server_status = server.status.clone();
+    let s = s.clone();
+    if let Some(why) = ran::ran_since_our_stop(&s, &server, &view.actions) {
+        hold(d, &why);
+        return None;
+    }
+    Some(server)
+}
+
+/// Disks leave A and arrive in B, side by side.
+pub(super) fn transfer(mut d: Draft<'_>) -> Decision {
+    if source_untouched(&mut d).is_none() {
+        return d.decided();
+    }
+    disks::all(&mut d);
+    if d.status.failure.is_none()
+        && d.phase() == Phase::Transferring
+        && d.status.disks.iter().all(|k| k.restore.is_some())
+    {
+        d.enter(Phase::Creating, "all disks are in the destination");
+    }
+    d.decided()
+}
+
+/// Read-back, ports, server.
+pub(super) fn create(mut d: Draft<'_>) -> Decision {
+    let requested = d.destination().server_requested_at.is_some();
+    if requested
+        && let Some(view) = d.input.seen.destination.view()
+        && let Some(server) = view.server()
+    {
+        return built(d, server.clone());
+    }
+    let Some(source) = source_untouched(&mut d) else { return d.decided() };
+    if !disks::all(&mut d) || d.status.failure.is_some() {
+        return d.decided();
+    }
+    let view = match &d.input.seen.destination {
+        Seen::View(v) => v,
+        Seen::Unseen(p) => {
+            let p = p.clone();
+            d.trouble(&p.id, &p.message);
+            return d.decided();
+        }
+        Seen::NotLooked => return d.decided(),
+    };
+    if let Flow::Wait = ports(&mut d, view) {
+        return d.decided();
+    }
+    // B is asked for only when A is seen SHUTOFF and was not run since: both were seen in this very pass.
+    debug_assert_eq!(source.status, "SHUTOFF");
+    let now = d.now();
+    if d.destination().server_requested_at.is_none() {
+        d.destination().server_requested_at = Some(now);
+        d.note("asking for the server");
+        d.recheck = Some(AT_ONCE);
+    } else {
+        d.step(Step::CreateServer);
+    }
+    d.say("Creating the server in the destination");
+    d.decided()
+}
+
+fn ports(d: &mut Draft<'_>, view: &crate::migration::observed::DestinationView) -> Flow {
+    let count = d.status.plan.as_ref().map_or(0, |p| p.ports.len());
+    let mut flow = Flow::On;
+    for index in 0..i32::try_from(count).unwrap_or(i32::MAX) {
+        let seen = crate::migration::observed::find(&view.ports, Role::Port, index).cloned();
+        let recorded = d
+            .input
+            .status
+            .destination
+            .as_ref()
+            .and_then(|x| x.port_ids.get(index.unsigned_abs() as usize))
+            .cloned();
+        match seen {
+            None => {
+                d.step(Step::CreatePort { index });
+                flow = Flow::Wait;
+            }
+            Some(port) if recorded.as_ref() != Some(&port.id) => {
+                set_at(&mut d.destination().port_ids, index, port.id);
+                d.recheck = Some(AT_ONCE);
+                flow = Flow::Wait;
+            }
+            Some(port) if d.input.me.parse_name(&port.name).is_some() => {
+                // Its id is in status, so it may take its final name.
+                d.step(Step::FinishPort { index, port_id: port.id });
+                flow = Flow::Wait;
+            }
+            Some(_) => {}
+        }
+    }
+    if let Flow::Wait = flow {
+        d.say("Creating ports in the destination");
+    }
+    flow
+}
+
+/// The server was asked for and is seen.
+fn built(mut d: Draft<'_>, server: Server) -> Decision {
+    let now = d.now();
+    let x = d.destination();
+    x.server_id = Some(server.id.clone());
+    x.server_status = Some(server.status.clone());
+    x.addresses = server.addresses.iter().map(|a| a.address.clone()).collect();
+    match server.status.as_str() {
+        "ACTIVE" => {
+            x.active_at.get_or_insert(now);
+            d.status.running_in = Some(RunningIn::B);
+            d.enter(Phase::Verifying, format!("server {} is ACTIVE", server.name));
+            d.say("The server is ACTIVE in the destination");
+            d.recheck = Some(AT_ONCE);
+        }
+        "ERROR" => {
+            let fault = server.fault.clone().unwrap_or_else(|| "the cloud gave no reason".into());
+            let cloud = d.input.spec.destination.cloud.clone();
+            d.fail("UnrecoverableError", format!("{cloud}: server {} went to ERROR: {fault}", server.id));
+        }
+        other if d.overdue(&server.created) => {
+            let text = format!("server {} is still {other} since {}", server.id, server.created);
+            d.fail("UnrecoverableError", text);
+        }
+        other => {
+            let cloud = &d.input.spec.destination.cloud;
+            let text = format!(
+                "Waiting for {cloud} to build server {} since {}: {other}",
+                server.id, server.created
+            );
+            d.say(text);
+        }
+    }
+    d.decided()
+}
+
+/// Checks in the destination; then the report; then success.
+pub(super) fn verify(mut d: Draft<'_>) -> Decision {
+    if let Some(v) = d.input.seen.source.view()
+        && let Some(s) = &v.server
+        && s.status == "ACTIVE"
+    {
+        let why = format!(
+            "server {} was started in the source although the destination has been asked for",
+            s.name
+        );
+        hold(&mut d, &why);
+        return d.decided();
+    }
+    let server = match &d.input.seen.destination {
+        Seen::View(v) => v.server().cloned(),
+        Seen::Unseen(p) => {
+            let p = p.clone();
+            d.trouble(&p.id, &p.message);
+            return d.decided();
+        }
+        Seen::NotLooked => return d.decided(),
+    };
+    let Some(server) = server else {
+        d.fail("UnrecoverableError", "the server in the destination is gone");
+        return d.decided();
+    };
+    d.destination().server_status = Some(server.status.clone());
+    d.destination().addresses = server.addresses.iter().map(|a| a.address.clone()).collect();
+    let was_running = d.source().was_running;
+    let flow = if was_running { checks(&mut d, &server) } else { as_stopped_as_before(&mut d, &server) };
+    if let Flow::Wait = flow {
+        return d.decided();
+    }
+    succeed(&mut d);
+    d.decided()
+}
+
+/// A source that was stopped arrives stopped: Nova cannot create a stopped server, so its ports were down.
+fn as_stopped_as_before(d: &mut Draft<'_>, server: &Server) -> Flow {
+    let now = d.now();
+    if d.destination().stop_requested_at.is_none() {
+        d.destination().stop_requested_at = Some(now);
+        d.recheck = Some(AT_ONCE);
+        return Flow::Wait;
+    }
+    d.say("Stopping the server in the destination: its source was stopped, too");
+    if server.status == "ACTIVE" {
+        if server.task_state.is_none() {
+            d.step(Step::StopDestination { server_id: server.id.clone() });
+        }
+        return Flow::Wait;
+    }
+    if server.status != "SHUTOFF" {
+        return Flow::Wait;
+    }
+    d.status.running_in = Some(RunningIn::None);
+    let ports = d.input.seen.destination.view().map(|v| v.ports.clone()).unwrap_or_default();
+    let down: Vec<_> = ports.into_iter().filter(|(_, p)| !p.admin_state_up).map(|(_, p)| p.id).collect();
+    for port_id in &down {
+        d.step(Step::RaisePort { port_id: port_id.clone() });
+    }
+    if !down.is_empty() {
+        return Flow::Wait;
+    }
+    let message = "was ACTIVE, then stopped as its source was; no check can be asked of a stopped server";
+    d.status.checks = vec![CheckRow { name: "active".into(), passed: true, message: message.into() }];
+    Flow::On
+}
+
+fn checks(d: &mut Draft<'_>, server: &Server) -> Flow {
+    if server.status != "ACTIVE" {
+        d.fail("VerificationFailed", format!("server {} is {}, not ACTIVE", server.id, server.status));
+        return Flow::Wait;
+    }
+    let mut rows = vec![CheckRow { name: "active".into(), passed: true, message: "ACTIVE".into() }];
+    let wanted = d.input.spec.verification.as_ref().map(|v| v.checks.as_slice()).unwrap_or_default();
+    if !wanted.is_empty() {
+        let seconds = wanted.iter().map(|c| c.timeout_seconds.unwrap_or(300)).max().unwrap_or(300);
+        let Some(address) = server.addresses.iter().find(|a| a.fixed).map(|a| a.address.clone()) else {
+            d.fail("VerificationFailed", format!("server {} has no fixed address to check", server.id));
+            return Flow::Wait;
+        };
+        let json = check_arguments(wanted, &address);
+        let job = Wanted {
+            side: Side::Destination,
+            purpose: "check".into(),
+            args: vec![
+                "check".into(),
+                "--checks".into(),
+                json,
+                "--deadline-seconds".into(),
+                seconds.to_string(),
+            ],
+            credentials: false,
+            deadline_seconds: i64::from(seconds) + 120,
+            attempts: 2,
+        };
+        match d.job(job) {
+            Progress::Succeeded(result) => rows.extend(check_rows(&result)),
+            Progress::Running(why) => {
+                d.say(format!("Checking the server at {address} (for at most {seconds} s): {why}"));
+                return Flow::Wait;
+            }
+            Progress::Again => return Flow::Wait,
+            Progress::Failed(why) => {
+                d.fail("VerificationFailed", why);
+                return Flow::Wait;
+            }
+        }
+    }
+    d.status.checks = rows;
+    let missing = wanted.iter().find(|c| !d.status.checks.iter().any(|r| r.name == c.name && r.passed));
+    if let Some(check) = missing {
+        let text = format!("check {} has no passed result", check.name);
+        d.fail("VerificationFailed", text);
+        return Flow::Wait;
+    }
+    Flow::On
+}
+
+/// The checks as `vmmigration mover check` takes them.
+fn check_arguments(checks: &[Check], address: &str) -> String {
+    let one = |c: &Check| {
+        if let Some(tcp) = &c.tcp {
+            let to = tcp.address.as_deref().unwrap_or(address);
+            return serde_json::json!({"name": c.name, "tcp": {"address": to, "port": tcp.port}});
+        }
+        let h = c.http.clone().unwrap_or(HttpCheck {
+            port: None,
+            path: None,
+            scheme: None,
+            address: None,
+            status: None,
+            contains: None,
+        });
+        let https = h.scheme == Some(HttpScheme::Https);
+        let host = h.address.as_deref().unwrap_or(address);
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
+        let port = h.port.unwrap_or(if https { 443 } else { 80 });
+        let url = format!(
+            "{}://{host}:{port}{}",
+            if https { "https" } else { "http" },
+            h.path.as_deref().unwrap_or("/")
+        );
+        serde_json::json!({"name": c.name, "http": {"url": url, "status": h.status.unwrap_or(200), "contains": h.contains}})
+    };
+    serde_json::Value::Array(checks.iter().map(one).collect()).to_string()
+}
+
+fn check_rows(result: &serde_json::Value) -> Vec<CheckRow> {
+    let rows = result["checks"].as_array().cloned().unwrap_or_default();
+    rows.iter()
+        .map(|r| CheckRow {
+            name: r["name"].as_str().unwrap_or_default().into(),
+            passed: r["ok"] == true,
+            message: r["message"].as_str().unwrap_or_default().into(),
+        })
+        .collect()
+}
+
+/// Never `Succeeded=True` without equal digests of every disk and all checks passed.
+pub(super) fn proven(status: &VmMigrationStatus) -> Result<(), String> {
+    if status.disks.is_empty() || status.checks.is_empty() {
+        return Err("no disk or no check is recorded".into());
+    }
+    if let Some(c) = status.checks.iter().find(|c| !c.passed) {
+        return Err(format!("check {} did not pass", c.name));
+    }
+    for disk in &status.disks {
+        let equal = |a: &Option<Digest>, b: &Option<Digest>| match (a, b) {
+            (Some(a), Some(b)) => {
+                a.bytes == b.bytes
+                    && a.hash_value.is_some()
+                    && (&a.hash_algo, &a.hash_value) == (&b.hash_algo, &b.hash_value)
+            }
+            _ => false,
+        };
+        if !equal(&disk.backup, &disk.restore) || !equal(&disk.backup, &disk.readback) {
+            return Err(format!("disk {} has no equal digests on both sides", disk.index));
+        }
+    }
+    Ok(())
+}
+
+fn succeed(d: &mut Draft<'_>) {
+    if let Err(why) = proven(&d.status) {
+        d.fail("VerificationFailed", why);
+        return;
+    }
+    let now = d.now();
+    d.destination().ready_at.get_or_insert(now.clone());
+    if !d.input.seen.report_exists {
+        d.say("Writing the report");
+        d.step(Step::CreateReport);
+        return;
+    }
+    d.status.finished_at = Some(now);
+    d.status.trouble = None;
+    d.status.clean_looks = 0;
+    d.enter(Phase::Succeeded, "every disk has equal digests and all checks passed");
+    let server = d.destination().server_id.clone().unwrap_or_default();
+    let to = d.input.spec.destination.cloud.clone();
+    d.say(format!("{} runs in {to} as {server}; removing what was temporary", d.input.spec.source.server));
+    d.recheck = Some(AT_ONCE);
+}

@@ -1,0 +1,137 @@
+//! Jobs: one attempt each, tried again within bounds.
+
+use super::{AT_ONCE, Draft, SOON};
+use crate::{
+    crd::v1alpha1::JobRecord,
+    migration::{
+        names::Side,
+        observed::{JobState, JobView, Seen},
+        step::{JobRequest, Step},
+    },
+};
+use serde_json::Value;
+
+/// How far a Job is.
+pub(super) enum Progress {
+    /// Not ended; the sentence says what it waits for.
+    Running(String),
+    /// Ended well, with this result.
+    Succeeded(Value),
+    /// Ended badly for the last time.
+    Failed(String),
+    /// This attempt ended badly; the next one is due.
+    Again,
+}
+
+/// A Job that is wanted.
+pub(super) struct Wanted {
+    pub side: Side,
+    pub purpose: String,
+    pub args: Vec<String>,
+    pub credentials: bool,
+    pub deadline_seconds: i64,
+    /// How often it is tried.
+    pub attempts: i32,
+}
+
+impl Draft<'_> {
+    /// The record of a Job, made if there is none.
+    pub(super) fn job_record(&mut self, purpose: &str) -> &mut JobRecord {
+        let found = self.status.jobs.iter().position(|j| j.name == purpose);
+        let i = found.unwrap_or_else(|| {
+            let record =
+                JobRecord { name: purpose.into(), attempt: 1, state: "Running".into(), ..Default::default() };
+            self.status.jobs.push(record);
+            self.status.jobs.len() - 1
+        });
+        &mut self.status.jobs[i]
+    }
+
+    /// Begins the next attempt.
+    pub(super) fn next_attempt(&mut self, purpose: &str, message: Option<String>) {
+        let record = self.job_record(purpose);
+        record.attempt += 1;
+        record.state = "Running".into();
+        record.finished_at = None;
+        if message.is_some() {
+            record.message = message;
+        }
+        self.recheck = Some(AT_ONCE);
+    }
+
+    /// Creates the Job if it is not there, and tells how far it is.
+    pub(super) fn job(&mut self, wanted: Wanted) -> Progress {
+        let attempt = self.job_record(&wanted.purpose).attempt;
+        let cluster = match self.input.seen.cluster(wanted.side) {
+            Seen::View(c) => c,
+            Seen::Unseen(p) => {
+                let (what, message) = (p.id.clone(), p.message.clone());
+                self.trouble(&what, &message);
+                return Progress::Running(message);
+            }
+            Seen::NotLooked => return Progress::Running("the cluster was not looked at".into()),
+        };
+        if !cluster.anchor || !self.input.seen.vault_exists {
+            if !self.steps.contains(&Step::PrepareSecrets) {
+                self.step(Step::PrepareSecrets);
+            }
+            return Progress::Running("preparing the cluster".into());
+        }
+        let name = self.input.me.job(&wanted.purpose, attempt);
+        match cluster.jobs.get(&name) {
+            None => {
+                self.step(Step::CreateJob(JobRequest {
+                    side: wanted.side,
+                    purpose: wanted.purpose,
+                    attempt,
+                    args: wanted.args,
+                    credentials: wanted.credentials,
+                    deadline_seconds: wanted.deadline_seconds,
+                }));
+                Progress::Running("starting".into())
+            }
+            Some(job) => {
+                let job = job.clone();
+                self.ended(&wanted, &name, &job)
+            }
+        }
+    }
+
+    fn ended(&mut self, wanted: &Wanted, name: &str, job: &JobView) -> Progress {
+        let outcome: Option<Value> = job.termination.as_deref().and_then(|t| serde_json::from_str(t).ok());
+        let now = self.now();
+        match (job.state, outcome) {
+            (JobState::Active, _) => {
+                self.recheck = self.recheck.map(|r| r.min(SOON));
+                Progress::Running(job.reason.clone().unwrap_or_else(|| "running".into()))
+            }
+            (JobState::Succeeded, Some(o)) if o["ok"] == true => {
+                let record = self.job_record(&wanted.purpose);
+                record.state = "Succeeded".into();
+                record.finished_at.get_or_insert(now);
+                Progress::Succeeded(o["result"].clone())
+            }
+            (_, outcome) => self.failed(wanted, name, job, outcome),
+        }
+    }
+
+    fn failed(&mut self, wanted: &Wanted, name: &str, job: &JobView, outcome: Option<Value>) -> Progress {
+        let said = outcome.as_ref().and_then(|o| o["message"].as_str()).map(String::from);
+        let message =
+            said.or_else(|| job.reason.clone()).unwrap_or_else(|| "its pod ended without a result".into());
+        // A pod that was killed says nothing; that may pass.
+        let retryable = outcome.as_ref().is_none_or(|o| o["retryable"] != false);
+        let message = format!("Job {name}: {message}");
+        let record = self.job_record(&wanted.purpose);
+        if retryable && record.attempt < wanted.attempts {
+            self.note(format!("{message}; trying again"));
+            self.next_attempt(&wanted.purpose, Some(message));
+            return Progress::Again;
+        }
+        record.state = "Failed".into();
+        record.message = Some(message.clone());
+        let now = self.now();
+        self.job_record(&wanted.purpose).finished_at.get_or_insert(now);
+        Progress::Failed(message)
+    }
+}

@@ -1,0 +1,376 @@
+//! The decision: spec + status + observed + now -> the next steps and the new status. Pure and total.
+//!
+//! A phase is left only on what was observed. At most one step per disk is named in a pass; every id that a
+//! step brings back is in status, or found again by its mark, before anything that builds on it is named.
+
+mod cleanup;
+mod disks;
+mod forward;
+mod jobs;
+mod ran;
+mod undo;
+
+#[cfg(test)]
+mod tests;
+
+pub use ran::ran_since_our_stop;
+
+use super::{
+    names::{Identity, Side},
+    observed::Observed,
+    step::{Effect, Step, StepFailure},
+};
+use crate::crd::v1alpha1::*;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use std::time::Duration;
+
+/// Bounds on waiting and trying.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long an error that may pass is borne once the source is claimed, in seconds.
+    pub trouble_seconds: i64,
+    /// How long one wait for a cloud may take, in seconds.
+    pub step_seconds: i64,
+    /// How often a Job is tried.
+    pub job_attempts: i32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { trouble_seconds: 600, step_seconds: 3600, job_attempts: 4 }
+    }
+}
+
+/// All that a decision may depend on.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// Who the migration is.
+    pub me: &'a Identity,
+    /// What is wanted.
+    pub spec: &'a VmMigrationSpec,
+    /// The object's generation.
+    pub generation: Option<i64>,
+    /// The object is being deleted.
+    pub deleting: bool,
+    /// Somebody gave up on clean-up.
+    pub abandoned: bool,
+    /// What is recorded.
+    pub status: &'a VmMigrationStatus,
+    /// What was seen.
+    pub seen: &'a Observed,
+    /// Bounds.
+    pub limits: &'a Limits,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// What to record.
+    pub status: VmMigrationStatus,
+    /// What to do; independent of each other.
+    pub steps: Vec<Step>,
+    /// When to look again; `None`: when something changes.
+    pub recheck: Option<Duration>,
+    /// Nothing is left to do for an object that is being deleted.
+    pub release: bool,
+}
+
+/// The next steps.
+pub fn decide(input: Input<'_>) -> Decision {
+    let mut d = Draft::new(input);
+    d.status.observed_generation = input.generation;
+    if d.status.started_at.is_none() {
+        d.status.started_at = Some(Time(input.now));
+    }
+    if input.deleting {
+        return cleanup::delete(d);
+    }
+    match d.phase() {
+        Phase::Succeeded => cleanup::after_success(d),
+        Phase::Failed | Phase::Cancelled => cleanup::after_failure(d),
+        _ if d.status.failure.is_some() => undo::roll_back(d),
+        Phase::Held => undo::held(d),
+        Phase::Pending | Phase::Preflight | Phase::Blocked => forward::preflight(d),
+        Phase::AwaitingCutover => forward::await_cutover(d),
+        Phase::Stopping => forward::stop(d),
+        Phase::Transferring => forward::transfer(d),
+        Phase::Creating => forward::create(d),
+        Phase::Verifying => forward::verify(d),
+        Phase::RollingBack | Phase::Deleting => undo::roll_back(d),
+    }
+}
+
+/// What decides whether the word goes on or waits.
+pub(super) enum Flow {
+    /// Go on to the next question.
+    On,
+    /// Nothing more can be decided in this pass.
+    Wait,
+}
+
+/// A decision in the making.
+pub(super) struct Draft<'a> {
+    pub input: Input<'a>,
+    pub status: VmMigrationStatus,
+    pub steps: Vec<Step>,
+    pub recheck: Option<Duration>,
+    /// Something could not be seen or done in this pass.
+    troubled: bool,
+}
+
+/// How soon to look again while a cloud works.
+const SOON: Duration = Duration::from_secs(2);
+/// How soon to look again while nothing but a change of ours is expected.
+const AT_ONCE: Duration = Duration::from_millis(20);
+/// How soon to look again while something outside has to change.
+const LATER: Duration = Duration::from_secs(15);
+
+impl<'a> Draft<'a> {
+    fn new(input: Input<'a>) -> Self {
+        Draft { input, status: input.status.clone(), steps: vec![], recheck: Some(SOON), troubled: false }
+    }
+
+    fn now(&self) -> Time {
+        Time(self.input.now)
+    }
+
+    fn phase(&self) -> Phase {
+        self.status.phase.unwrap_or_default()
+    }
+
+    fn source(&mut self) -> &mut SourceStatus {
+        self.status.source.get_or_insert_default()
+    }
+
+    fn destination(&mut self) -> &mut DestinationStatus {
+        self.status.destination.get_or_insert_default()
+    }
+
+    fn claimed(&self) -> bool {
+        self.status.source.as_ref().is_some_and(|s| s.claimed_at.is_some())
+    }
+
+    /// Enters a phase; a change is a row in the timeline.
+    fn enter(&mut self, phase: Phase, why: impl Into<String>) {
+        if self.status.phase != Some(phase) {
+            self.status.phase = Some(phase);
+            self.status.phase_since = Some(self.now());
+            self.note(why);
+        }
+    }
+
+    /// A row in the timeline.
+    fn note(&mut self, message: impl Into<String>) {
+        let row = TimelineRow { at: self.now(), phase: self.phase(), message: message.into() };
+        self.status.timeline.push(row);
+        let extra = self.status.timeline.len().saturating_sub(64);
+        self.status.timeline.drain(..extra);
+    }
+
+    fn say(&mut self, message: impl Into<String>) {
+        self.status.message = Some(message.into());
+    }
+
+    /// Names a step for this pass; the look after it comes at once.
+    fn step(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+
+    /// The end without success: the source is given back.
+    fn fail(&mut self, reason: &str, message: impl Into<String>) {
+        if self.status.failure.is_some() {
+            return;
+        }
+        let message = message.into();
+        self.note(format!("{reason}: {message}"));
+        self.status.failure =
+            Some(Failure { reason: reason.into(), message, at: Some(self.now()), cancelled: false });
+        self.steps.clear();
+        self.recheck = Some(AT_ONCE);
+    }
+
+    /// Records that something cannot be seen or done now, and gives up when that lasts too long.
+    fn trouble(&mut self, what: &str, message: &str) {
+        self.troubled = true;
+        let now = self.now();
+        let t = self.status.trouble.get_or_insert_default();
+        if t.what != what {
+            *t = Trouble { what: what.into(), ..Default::default() };
+        }
+        t.message = message.into();
+        let since = t.since.get_or_insert(now).0;
+        let lasted = self.input.now.duration_since(since).as_secs();
+        let bound = self.input.limits.trouble_seconds;
+        let going_back = self.status.failure.is_some() || self.input.deleting;
+        if self.claimed() && !going_back && lasted > bound {
+            self.fail("UnrecoverableError", format!("{message} (for {lasted} s, bound {bound} s)"));
+        } else {
+            self.say(format!("{message}; trying again since {}{}", clock(since), self.where_source_is()));
+            self.recheck = Some(SOON);
+        }
+    }
+
+    /// Half a sentence about the source, for messages.
+    fn where_source_is(&self) -> &'static str {
+        let Some(s) = &self.status.source else { return "" };
+        match (s.claimed_at.is_some(), s.stopped_at.is_some(), s.give_back_at.is_some()) {
+            (_, true, false) => "; A is stopped and intact",
+            (false, ..) => "; nothing was touched",
+            _ => "",
+        }
+    }
+
+    fn decided(mut self) -> Decision {
+        self.bound_trouble();
+        if !self.steps.is_empty() && self.recheck.is_none_or(|r| r > AT_ONCE) {
+            self.recheck = Some(AT_ONCE);
+        }
+        Decision { status: self.status, steps: self.steps, recheck: self.recheck, release: false }
+    }
+
+    /// A step that keeps failing is given up after a while; trouble that is over is forgotten.
+    fn bound_trouble(&mut self) {
+        let Some(t) = self.status.trouble.clone() else { return };
+        if self.steps.iter().any(|s| s.name() == t.what) {
+            let going_back =
+                self.status.failure.is_some() || self.input.deleting || self.phase() == Phase::Succeeded;
+            if self.claimed() && !going_back && self.past(&t.since, self.input.limits.trouble_seconds) {
+                self.fail("UnrecoverableError", format!("{} (tried {} times)", t.message, t.count));
+            }
+        } else if !self.troubled {
+            self.status.trouble = None;
+        }
+    }
+
+    /// Has something that was made at `since` taken too long?
+    fn overdue(&self, created_at: &str) -> bool {
+        parse_time(created_at)
+            .is_some_and(|t| self.input.now.duration_since(t).as_secs() > self.input.limits.step_seconds)
+    }
+
+    fn past(&self, since: &Option<Time>, seconds: i64) -> bool {
+        since.as_ref().is_some_and(|t| self.input.now.duration_since(t.0).as_secs() > seconds)
+    }
+}
+
+/// Hours and minutes, for messages.
+pub(super) fn clock(t: Timestamp) -> String {
+    t.strftime("%H:%M:%SZ").to_string()
+}
+
+/// A time as the clouds write it: with or without `Z`, with or without fractions; always UTC.
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| format!("{text}Z").parse().ok())
+}
+
+/// Records what a step brought back. Also pure.
+pub fn record(
+    status: &mut VmMigrationStatus,
+    step: &Step,
+    result: Result<Effect, StepFailure>,
+    now: Timestamp,
+) {
+    match result {
+        Ok(effect) => record_effect(status, step, &effect),
+        Err(failure) => record_failure(status, step, failure, now),
+    }
+}
+
+fn record_effect(status: &mut VmMigrationStatus, step: &Step, effect: &Effect) {
+    if status.trouble.as_ref().is_some_and(|t| t.what == step.name()) {
+        status.trouble = None;
+    }
+    let disk = |status: &mut VmMigrationStatus, n: i32| status.disks.iter().position(|d| d.index == n);
+    match (step, effect) {
+        (Step::StopSource, Effect::Accepted { request_id }) => {
+            status.source.get_or_insert_default().stop_request_id = request_id.clone();
+        }
+        (Step::LockSource, Effect::Accepted { request_id }) => {
+            status.source.get_or_insert_default().lock_request_id = request_id.clone();
+        }
+        (Step::CreateServerImage { .. }, Effect::Accepted { request_id }) => {
+            status.source.get_or_insert_default().image_request_id = request_id.clone();
+        }
+        (Step::CreateServer, Effect::Created { id }) => {
+            status.destination.get_or_insert_default().server_id = Some(id.clone());
+        }
+        (Step::CreatePort { index }, Effect::Created { id }) => {
+            set_at(&mut status.destination.get_or_insert_default().port_ids, *index, id.clone());
+        }
+        (Step::CreateSnapshot { disk: n, .. }, Effect::Created { id }) => {
+            if let Some(i) = disk(status, *n) {
+                status.disks[i].export.snapshot_id = Some(id.clone());
+            }
+        }
+        (Step::CreateExportVolume { disk: n, .. }, Effect::Created { id }) => {
+            if let Some(i) = disk(status, *n) {
+                status.disks[i].export.volume_id = Some(id.clone());
+            }
+        }
+        (Step::CreateVolume { disk: n, .. }, Effect::Created { id }) => {
+            if let Some(i) = disk(status, *n) {
+                status.disks[i].import.volume_id = Some(id.clone());
+            }
+        }
+        (Step::DressVolume { disk: n, .. }, _) => {
+            if let Some(i) = disk(status, *n) {
+                status.disks[i].import.dressed = true;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Puts an id at a place of a list that may be shorter.
+pub(super) fn set_at(list: &mut Vec<String>, index: i32, id: String) {
+    let index = usize::try_from(index).unwrap_or(0);
+    if list.len() <= index {
+        list.resize(index + 1, String::new());
+    }
+    list[index] = id;
+}
+
+fn record_failure(status: &mut VmMigrationStatus, step: &Step, failure: StepFailure, now: Timestamp) {
+    if failure.conflict {
+        return;
+    }
+    let going_back = status.failure.is_some()
+        || matches!(
+            status.phase,
+            Some(
+                Phase::Succeeded
+                    | Phase::Failed
+                    | Phase::Cancelled
+                    | Phase::Deleting
+                    | Phase::RollingBack
+                    | Phase::Held
+            )
+        );
+    if failure.transient || going_back || undecided(status) {
+        let t = status.trouble.get_or_insert_default();
+        if t.what != step.name() {
+            *t = Trouble { what: step.name().into(), ..Default::default() };
+        }
+        t.message = failure.message;
+        t.since.get_or_insert(Time(now));
+        t.count += 1;
+        return;
+    }
+    status.failure.get_or_insert(Failure {
+        reason: "UnrecoverableError".into(),
+        message: failure.message,
+        at: Some(Time(now)),
+        cancelled: false,
+    });
+}
+
+/// Nothing was touched yet: whatever fails is a reason to wait, not to give up.
+fn undecided(status: &VmMigrationStatus) -> bool {
+    status.source.as_ref().is_none_or(|s| s.claimed_at.is_none())
+}
+
+/// Both sides.
+pub(super) const SIDES: [Side; 2] = [Side::Source, Side::Destination];

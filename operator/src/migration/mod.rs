@@ -1,0 +1,8 @@
+//! The pure core: what is known of a migration, and what to do next. No client, no clock, no randomness.
+
+pub mod decide;
+pub mod names;
+pub mod observed;
+pub mod preflight;
+pub mod present;
+pub mod step;

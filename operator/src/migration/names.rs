@@ -1,0 +1,292 @@
+//! Deterministic names, labels and ownership marks, on both sides.
+
+use crate::openstack::{Image, Port, Server, Snapshot, Volume};
+use std::collections::BTreeMap;
+
+/// Mark on everything that a migration made: its UID.
+pub const MARK_MIGRATION: &str = "vmmigration.io:migration";
+/// Mark on everything that a migration made: what it is for, a [`Role`].
+pub const MARK_ROLE: &str = "vmmigration.io:role";
+/// Mark on everything that a migration made: `<namespace>/<name>` of the object.
+pub const MARK_OBJECT: &str = "vmmigration.io:object";
+/// Mark on everything that a migration made: which disk or port it belongs to.
+pub const MARK_INDEX: &str = "vmmigration.io:index";
+/// Mark on the new server: the id of the server that it takes the place of.
+pub const MARK_SOURCE: &str = "vmmigration.io:source";
+/// The one mark that the source gets: the UID of the migration that has claimed it.
+pub const MARK_CLAIM: &str = "vmmigration.io:claimed-by";
+/// What every mark starts with; such keys are never copied from cloud to cloud.
+pub const MARK_PREFIX: &str = "vmmigration.io:";
+
+/// Label on Jobs, pods and Secrets: the migration's UID.
+pub const LABEL_MIGRATION: &str = "vmmigration.io/migration";
+/// Label on Jobs and pods: what the Job is for.
+pub const LABEL_PURPOSE: &str = "vmmigration.io/purpose";
+/// Label on the Secrets that register clusters: the cluster's name.
+pub const LABEL_CLUSTER: &str = "vmmigration.io/cluster";
+/// Finalizer on a `VmMigration`.
+pub const FINALIZER: &str = "vmmigration.io/cleanup";
+/// Annotation that gives up on clean-up; its value is the UID.
+pub const ANNOTATION_ABANDON: &str = "vmmigration.io/abandon";
+
+/// What an object that we made in a cloud is for.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    strum::IntoStaticStr,
+    strum::EnumString,
+    strum::Display,
+)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Role {
+    /// Source: snapshot of a volume.
+    Snapshot,
+    /// Source: temporary volume made from the snapshot.
+    ExportVolume,
+    /// Source: image of the temporary volume, or of the local root disk.
+    ExportImage,
+    /// Destination: image that a restore Job fills.
+    ImportImage,
+    /// Destination: image that a finished volume is read back into.
+    ReadbackImage,
+    /// Destination: image that an image-backed server boots from; it stays.
+    RootImage,
+    /// Destination: a disk; it stays.
+    Volume,
+    /// Destination: a port; it stays.
+    Port,
+    /// Destination: the server; it stays.
+    Server,
+}
+
+impl Role {
+    /// Removed when the migration has succeeded.
+    pub fn is_temporary(self) -> bool {
+        matches!(
+            self,
+            Role::Snapshot | Role::ExportVolume | Role::ExportImage | Role::ImportImage | Role::ReadbackImage
+        )
+    }
+}
+
+/// Who a migration is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// UID of the object.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a mark or a name says of an object that a migration made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tagged {
+    /// What it is for.
+    pub role: Role,
+    /// Which disk or port.
+    pub index: i32,
+    /// Which attempt, from 1.
+    pub attempt: i32,
+}
+
+impl Identity {
+    /// The marks that go into the POST of whatever takes metadata.
+    pub fn marks(&self, role: Role, index: i32) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (MARK_MIGRATION.into(), self.uid.clone()),
+            (MARK_ROLE.into(), role.to_string()),
+            (MARK_OBJECT.into(), format!("{}/{}", self.namespace, self.name)),
+            (MARK_INDEX.into(), index.to_string()),
+        ])
+    }
+
+    /// `vmm-<uid>-<role>-<n>[-<attempt>]`: the name that carries the identity where a POST takes no metadata.
+    pub fn object_name(&self, role: Role, index: i32, attempt: i32) -> String {
+        match attempt {
+            1 => format!("vmm-{}-{role}-{index}", self.uid),
+            a => format!("vmm-{}-{role}-{index}-{a}", self.uid),
+        }
+    }
+
+    /// The tag that goes onto ports and uploaded images.
+    pub fn tag(&self) -> String {
+        // Neutron's tags have at most 60 characters, which `vmmigration.io:migration=<uid>` exceeds by one.
+        format!("vmmigration.io:uid={}", self.uid)
+    }
+
+    /// Name of the anchor Secret of one cluster.
+    pub fn anchor(&self, side: Side) -> String {
+        format!("vmm-{}-{side}", self.uid)
+    }
+
+    /// Name of the Secret that the operator keeps for itself: both sides' credentials, until clean-up is done.
+    pub fn vault(&self) -> String {
+        format!("vmm-{}-vault", self.uid)
+    }
+
+    /// Name of a Job.
+    pub fn job(&self, purpose: &str, attempt: i32) -> String {
+        format!("vmm-{}-{purpose}-{attempt}", self.uid)
+    }
+
+    /// Name of the report.
+    pub fn report(&self) -> String {
+        format!("{}-{}", self.name, self.uid.get(..8).unwrap_or(&self.uid))
+    }
+
+    /// What a name of ours says, or `None` if it is not ours.
+    pub fn parse_name(&self, name: &str) -> Option<Tagged> {
+        let rest = name.strip_prefix("vmm-")?.strip_prefix(self.uid.as_str())?.strip_prefix('-')?;
+        let (head, last) = rest.rsplit_once('-')?;
+        let last: i32 = last.parse().ok()?;
+        if let Ok(role) = head.parse() {
+            return Some(Tagged { role, index: last, attempt: 1 });
+        }
+        let (role, index) = head.rsplit_once('-')?;
+        Some(Tagged { role: role.parse().ok()?, index: index.parse().ok()?, attempt: last })
+    }
+
+    fn parse_marks(&self, get: impl Fn(&str) -> Option<String>) -> Option<Tagged> {
+        if get(MARK_MIGRATION)? != self.uid || self.uid.is_empty() {
+            return None;
+        }
+        let index = get(MARK_INDEX).and_then(|i| i.parse().ok()).unwrap_or(0);
+        Some(Tagged { role: get(MARK_ROLE)?.parse().ok()?, index, attempt: 1 })
+    }
+
+    /// What we made this volume for.
+    pub fn volume(&self, v: &Volume) -> Option<Tagged> {
+        self.parse_marks(|k| v.metadata.get(k).cloned())
+    }
+
+    /// What we made this snapshot for.
+    pub fn snapshot(&self, s: &Snapshot) -> Option<Tagged> {
+        self.parse_marks(|k| s.metadata.get(k).cloned())
+    }
+
+    /// What we made this server for.
+    pub fn server(&self, s: &Server) -> Option<Tagged> {
+        self.parse_marks(|k| s.metadata.get(k).cloned())
+    }
+
+    /// What we made this image for. Our name wins: it also tells the attempt.
+    pub fn image(&self, i: &Image) -> Option<Tagged> {
+        self.parse_name(&i.name)
+            .or_else(|| self.parse_marks(|k| i.properties.get(k).and_then(|v| v.as_str()).map(String::from)))
+    }
+
+    /// What we made this port for: by name until it has its final one, then by tag and recorded id.
+    pub fn port(&self, p: &Port, recorded: &[String]) -> Option<Tagged> {
+        if let Some(tagged) = self.parse_name(&p.name) {
+            return Some(tagged);
+        }
+        let index = recorded.iter().position(|id| *id == p.id)?;
+        p.tags.contains(&self.tag()).then_some(Tagged {
+            role: Role::Port,
+            index: i32::try_from(index).ok()?,
+            attempt: 1,
+        })
+    }
+}
+
+/// One of the two sides.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    strum::Display,
+    strum::IntoStaticStr,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[strum(serialize_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The cloud that the server comes from.
+    Source,
+    /// The cloud that it goes to.
+    Destination,
+}
+
+/// Metadata without marks: what may be copied from cloud to cloud.
+pub fn without_marks(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    metadata
+        .iter()
+        .filter(|(k, _)| !k.starts_with(MARK_PREFIX))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn me() -> Identity {
+        Identity {
+            uid: "3f0b8c1e-0000-4000-8000-000000000001".into(),
+            namespace: "team".into(),
+            name: "web-1".into(),
+        }
+    }
+
+    #[test]
+    fn names_carry_the_identity_and_come_back() {
+        let me = me();
+        for (role, index, attempt) in [
+            (Role::ExportImage, 0, 1),
+            (Role::ImportImage, 3, 1),
+            (Role::ImportImage, 3, 12),
+            (Role::Port, 1, 1),
+        ] {
+            let name = me.object_name(role, index, attempt);
+            assert_eq!(me.parse_name(&name), Some(Tagged { role, index, attempt }), "{name}");
+        }
+        for foreign in [
+            "web-1",
+            "vmm-",
+            "vmm-3f0b8c1e-0000-4000-8000-000000000002-port-0",
+            "vmm-3f0b8c1e-0000-4000-8000-000000000001-other-0",
+        ] {
+            assert_eq!(me.parse_name(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn an_empty_uid_owns_nothing() {
+        let nobody = Identity::default();
+        let volume = Volume {
+            metadata: BTreeMap::from([
+                (MARK_MIGRATION.into(), String::new()),
+                (MARK_ROLE.into(), "volume".into()),
+            ]),
+            ..Default::default()
+        };
+        assert_eq!(nobody.volume(&volume), None);
+    }
+
+    #[test]
+    fn job_names_fit_into_a_label() {
+        assert!(me().job("probe-destination", 99).len() <= 63);
+        assert!(me().tag().len() <= 60);
+    }
+
+    #[test]
+    fn marks_are_never_copied() {
+        let all =
+            me().marks(Role::Volume, 1).into_iter().chain([("app".to_string(), "web".to_string())]).collect();
+        assert_eq!(without_marks(&all), BTreeMap::from([("app".to_string(), "web".to_string())]));
+    }
+}

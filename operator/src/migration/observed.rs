@@ -1,0 +1,303 @@
+//! What a reconcile saw of both clouds and clusters, as plain data.
+
+use super::names::{Identity, Side, Tagged};
+use crate::{
+    crd::v1alpha1::Finding,
+    openstack::{
+        Flavor, Image, InstanceAction, Network, Port, SecurityGroup, Server, Snapshot, Subnet, Volume,
+        VolumeAttachment,
+    },
+};
+use std::collections::BTreeMap;
+
+/// What a look at one side gave.
+#[derive(Clone, Debug, Default)]
+pub enum Seen<T> {
+    /// This phase does not need it.
+    #[default]
+    NotLooked,
+    /// It could not be seen.
+    Unseen(Problem),
+    /// It was seen.
+    View(T),
+}
+
+impl<T> Seen<T> {
+    /// What was seen, if it was.
+    pub fn view(&self) -> Option<&T> {
+        match self {
+            Seen::View(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// Why it was not seen.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Seen::Unseen(p) => Some(p),
+            _ => None,
+        }
+    }
+}
+
+/// Why something could not be seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// A stable name, such as `source-cloud-unreachable`.
+    pub id: String,
+    /// What failed and what was answered.
+    pub message: String,
+    /// What to do.
+    pub suggestion: Option<String>,
+    /// It may pass by itself.
+    pub transient: bool,
+}
+
+impl Problem {
+    /// As a blocker of preflight.
+    pub fn blocker(&self) -> Finding {
+        Finding {
+            id: self.id.clone(),
+            severity: crate::crd::v1alpha1::Severity::Blocker,
+            message: self.message.clone(),
+            suggestion: self.suggestion.clone(),
+        }
+    }
+}
+
+/// Everything that a reconcile saw.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// References of the spec that cannot be followed.
+    pub reference_problems: Vec<Problem>,
+    /// The store and this migration's repository in it.
+    pub store: Option<StoreView>,
+    /// The source cloud.
+    pub source: Seen<SourceView>,
+    /// The destination cloud.
+    pub destination: Seen<DestinationView>,
+    /// Both clouds in the detail that preflight needs.
+    pub inventory: Option<Inventory>,
+    /// The cluster near the source.
+    pub source_cluster: Seen<ClusterView>,
+    /// The cluster near the destination.
+    pub destination_cluster: Seen<ClusterView>,
+    /// The operator's own Secret of this migration exists.
+    pub vault_exists: bool,
+    /// The report exists.
+    pub report_exists: bool,
+    /// The report tells that clean-up is done.
+    pub report_finished: bool,
+    /// Project ids as the credentials gave them.
+    pub source_project: Option<String>,
+    /// Project ids as the credentials gave them.
+    pub destination_project: Option<String>,
+}
+
+impl Observed {
+    /// One side's cluster.
+    pub fn cluster(&self, side: Side) -> &Seen<ClusterView> {
+        match side {
+            Side::Source => &self.source_cluster,
+            Side::Destination => &self.destination_cluster,
+        }
+    }
+}
+
+/// The store and this migration's repository in it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StoreView {
+    /// Name of the `ObjectStore`.
+    pub name: String,
+    /// The restic repository.
+    pub repository: String,
+}
+
+/// The source cloud, as far as this migration is concerned.
+#[derive(Clone, Debug, Default)]
+pub struct SourceView {
+    /// The server; `None`: it is gone.
+    pub server: Option<Server>,
+    /// What was done to it, newest first.
+    pub actions: Vec<InstanceAction>,
+    /// Volumes that we made.
+    pub volumes: Vec<(Tagged, Volume)>,
+    /// Snapshots that we made.
+    pub snapshots: Vec<(Tagged, Snapshot)>,
+    /// Images that we made.
+    pub images: Vec<(Tagged, Image)>,
+}
+
+/// The destination cloud, as far as this migration is concerned.
+#[derive(Clone, Debug, Default)]
+pub struct DestinationView {
+    /// Servers that we made.
+    pub servers: Vec<Server>,
+    /// Volumes that we made.
+    pub volumes: Vec<(Tagged, Volume)>,
+    /// Images that we made.
+    pub images: Vec<(Tagged, Image)>,
+    /// Ports that we made.
+    pub ports: Vec<(Tagged, Port)>,
+}
+
+/// Keeps what `identify` says is ours, oldest first, so that the first of several is always the same one.
+pub fn ours<T: Clone>(
+    all: &[T],
+    identify: impl Fn(&T) -> Option<Tagged>,
+    age: impl Fn(&T) -> (String, String),
+) -> Vec<(Tagged, T)> {
+    let mut found: Vec<_> = all.iter().filter_map(|o| identify(o).map(|t| (t, o.clone()))).collect();
+    found.sort_by_key(|(_, o)| age(o));
+    found
+}
+
+/// Both clouds in the detail that preflight needs.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    /// Servers that the name or id fits.
+    pub candidates: Vec<Server>,
+    /// What preflight needs of the server, when there is exactly one.
+    pub source: SourceInventory,
+    /// What there is in the destination.
+    pub destination: DestinationInventory,
+}
+
+/// The source's server in detail.
+#[derive(Clone, Debug, Default)]
+pub struct SourceInventory {
+    /// Its attachments, in the cloud's order.
+    pub attachments: Vec<VolumeAttachment>,
+    /// The volumes attached to it.
+    pub volumes: Vec<Volume>,
+    /// Driver types by volume id, where the cloud shows them.
+    pub drivers: BTreeMap<String, String>,
+    /// Its ports, in the order of its interfaces.
+    pub ports: Vec<Port>,
+    /// Networks, to give ports a network name.
+    pub networks: Vec<Network>,
+    /// Security groups, to give ports' ids a name.
+    pub security_groups: Vec<SecurityGroup>,
+    /// Flavors, to see ephemeral and swap disks of old servers.
+    pub flavors: Vec<Flavor>,
+}
+
+/// What there is in the destination.
+#[derive(Clone, Debug, Default)]
+pub struct DestinationInventory {
+    /// Flavors.
+    pub flavors: Vec<Flavor>,
+    /// Networks.
+    pub networks: Vec<Network>,
+    /// Subnets.
+    pub subnets: Vec<Subnet>,
+    /// Key pairs.
+    pub keypairs: Vec<String>,
+    /// Names of volume types.
+    pub volume_types: Vec<String>,
+    /// Security groups.
+    pub security_groups: Vec<SecurityGroup>,
+    /// Ports, to see which addresses are taken.
+    pub ports: Vec<Port>,
+    /// Servers, to see whether one is this source's already.
+    pub servers: Vec<Server>,
+    /// Availability zones of the compute service.
+    pub zones: Vec<String>,
+}
+
+/// One cluster, as far as this migration is concerned.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterView {
+    /// Our anchor Secret exists.
+    pub anchor: bool,
+    /// Our Jobs by name.
+    pub jobs: BTreeMap<String, JobView>,
+    /// Pods of ours that are not seen gone.
+    pub pods: usize,
+}
+
+/// How far a Job is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JobState {
+    /// Not ended.
+    #[default]
+    Active,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly.
+    Failed,
+}
+
+/// One Job.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobView {
+    /// How far it is.
+    pub state: JobState,
+    /// The termination message of its container.
+    pub termination: Option<String>,
+    /// Why Kubernetes says that it failed or waits.
+    pub reason: Option<String>,
+    /// Bytes, total, bytes a second, from the newest progress line.
+    pub progress: Option<(i64, i64, i64)>,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
+/// Finds what we made for a role and an index.
+pub fn find<'a, T>(list: &'a [(Tagged, T)], role: super::names::Role, index: i32) -> Option<&'a T> {
+    list.iter().find(|(t, _)| t.role == role && t.index == index).map(|(_, o)| o)
+}
+
+/// Finds what we made for a role, an index and an attempt.
+pub fn find_attempt<'a, T>(
+    list: &'a [(Tagged, T)],
+    role: super::names::Role,
+    index: i32,
+    attempt: i32,
+) -> Option<&'a T> {
+    list.iter().find(|(t, _)| t.role == role && t.index == index && t.attempt == attempt).map(|(_, o)| o)
+}
+
+impl DestinationView {
+    /// The new server.
+    pub fn server(&self) -> Option<&Server> {
+        self.servers.first()
+    }
+}
+
+/// Sorts a cloud's lists into what is ours.
+pub fn source_view(
+    me: &Identity,
+    server: Option<Server>,
+    actions: Vec<InstanceAction>,
+    volumes: &[Volume],
+    snapshots: &[Snapshot],
+    images: &[Image],
+) -> SourceView {
+    SourceView {
+        server,
+        actions,
+        volumes: ours(volumes, |v| me.volume(v), |v| (v.created_at.clone(), v.id.clone())),
+        snapshots: ours(snapshots, |s| me.snapshot(s), |s| (s.created_at.clone(), s.id.clone())),
+        images: ours(images, |i| me.image(i), |i| (i.created_at.clone(), i.id.clone())),
+    }
+}
+
+/// Sorts a cloud's lists into what is ours.
+pub fn destination_view(
+    me: &Identity,
+    servers: &[Server],
+    volumes: &[Volume],
+    images: &[Image],
+    ports: &[Port],
+    recorded_ports: &[String],
+) -> DestinationView {
+    let mut ours_servers: Vec<_> = servers.iter().filter(|s| me.server(s).is_some()).cloned().collect();
+    ours_servers.sort_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
+    DestinationView {
+        servers: ours_servers,
+        volumes: ours(volumes, |v| me.volume(v), |v| (v.created_at.clone(), v.id.clone())),
+        images: ours(images, |i| me.image(i), |i| (i.created_at.clone(), i.id.clone())),
+        ports: ours(ports, |p| me.port(p, recorded_ports), |p| (String::new(), p.id.clone())),
+    }
+}

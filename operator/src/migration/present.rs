@@ -1,0 +1,234 @@
+//! What people and programs read: printer columns and conditions, derived from the rest of the status.
+
+use crate::crd::{
+    conditions::{kind, reason, set},
+    v1alpha1::*,
+};
+use k8s_openapi::jiff::Timestamp;
+
+/// Derives printer columns and conditions. Pure; calling it twice changes nothing.
+pub fn present(status: &mut VmMigrationStatus, generation: Option<i64>, now: Timestamp) {
+    columns(status, now);
+    conditions(status, generation, now);
+}
+
+fn columns(status: &mut VmMigrationStatus, now: Timestamp) {
+    let transferring = matches!(status.phase, Some(Phase::Transferring | Phase::Creating));
+    let running: Vec<&DiskProgress> = status.disks.iter().filter_map(|d| d.progress.as_ref()).collect();
+    let rate: i64 = running.iter().map(|p| p.rate).sum();
+    let left: i64 = running.iter().map(|p| (p.total - p.bytes).max(0)).sum();
+    status.progress = progress(status);
+    status.bytes = bytes(status);
+    status.rate = (transferring && rate > 0).then(|| format!("{}/s", human(rate)));
+    status.eta = (transferring && rate > 0).then(|| seconds(left / rate.max(1)));
+    status.down = down(status, now).map(seconds);
+}
+
+/// Every byte is read once and written once.
+fn progress(status: &VmMigrationStatus) -> Option<String> {
+    match status.phase? {
+        Phase::Succeeded => return Some("100%".into()),
+        Phase::Transferring | Phase::Creating | Phase::Verifying => {}
+        _ => return None,
+    }
+    let total: i64 = status.disks.iter().map(|d| 2 * size(d)).sum();
+    let done: i64 = status.disks.iter().map(copied).sum();
+    (total > 0).then(|| format!("{}%", (done * 100 / total).clamp(0, 100)))
+}
+
+fn size(d: &DiskStatus) -> i64 {
+    d.backup.as_ref().map(|b| b.bytes).filter(|b| *b > 0).unwrap_or_else(|| d.size_gib.max(1) << 30)
+}
+
+fn copied(d: &DiskStatus) -> i64 {
+    let now = d.progress.as_ref().map_or(0, |p| p.bytes.min(size(d)));
+    match (&d.backup, &d.restore) {
+        (_, Some(_)) => 2 * size(d),
+        (Some(_), None) => size(d) + now,
+        _ => now,
+    }
+}
+
+fn bytes(status: &VmMigrationStatus) -> Option<String> {
+    let done: i64 = status.disks.iter().filter_map(|d| d.restore.as_ref()).map(|r| r.bytes).sum();
+    let all: i64 = status.disks.iter().filter_map(|d| d.backup.as_ref()).map(|r| r.bytes).sum();
+    (all > 0).then(|| format!("{}/{}", human(done), human(all)))
+}
+
+/// Seconds that neither side served, so far; known once the source was stopped by us.
+pub fn down(status: &VmMigrationStatus, now: Timestamp) -> Option<i64> {
+    let s = status.source.as_ref().filter(|s| s.was_running)?;
+    let from = s.stop_requested_at.as_ref().filter(|_| s.stopped_at.is_some())?.0;
+    let ready = status.destination.as_ref().and_then(|x| x.ready_at.as_ref()).map(|t| t.0);
+    let back = status.failure.as_ref().and(status.finished_at.as_ref()).map(|t| t.0);
+    let moving = ready.or(back).unwrap_or_else(|| rounded(now));
+    Some(moving.duration_since(from).as_secs().max(0))
+}
+
+/// A clock value that changes on every pass would wake us on every pass.
+fn rounded(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second() / 10 * 10).unwrap_or(now)
+}
+
+/// `1m05s`.
+pub fn seconds(s: i64) -> String {
+    match s {
+        s if s < 60 => format!("{s}s"),
+        s if s < 3600 => format!("{}m{:02}s", s / 60, s % 60),
+        s => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+    }
+}
+
+/// `1.5GiB`.
+pub fn human(bytes: i64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes, 0);
+    let mut rest = 0;
+    while value >= 1024 && unit < units.len() - 1 {
+        rest = value % 1024 * 10 / 1024;
+        value /= 1024;
+        unit += 1;
+    }
+    if unit == 0 { format!("{value}B") } else { format!("{value}.{rest}{}", units[unit]) }
+}
+
+fn conditions(status: &mut VmMigrationStatus, generation: Option<i64>, now: Timestamp) {
+    let mut c = std::mem::take(&mut status.conditions);
+    let message = status.message.clone().unwrap_or_default();
+    for (kind, value, reason, text) in overall(status, &message) {
+        set(&mut c, kind, value, reason, text, generation, now);
+    }
+    for (kind, value, text) in milestones(status) {
+        let reason = match (value, &status.failure) {
+            (Some(true), _) => reason::SUCCESS,
+            (_, Some(f)) if f.cancelled => reason::CANCELLED,
+            (_, Some(_)) => reason::UNRECOVERABLE_ERROR,
+            (Some(false), None) if kind == kind::PREFLIGHT_PASSED => reason::INVALID_CONFIGURATION,
+            _ => reason::PROGRESSING,
+        };
+        set(&mut c, kind, value, reason, text, generation, now);
+    }
+    let (cleaned, why, text) = cleaned_up(status);
+    set(&mut c, kind::CLEANED_UP, cleaned, why, text, generation, now);
+    status.conditions = c;
+}
+
+type Row = (&'static str, Option<bool>, &'static str, String);
+
+/// `Ready`, `Reconciling`, `Stalled`, `Succeeded`.
+fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
+    let phase = status.phase.unwrap_or_default();
+    let m = message.to_string();
+    let failed = status.failure.as_ref();
+    let (ready, reconciling, stalled, why) = match phase {
+        Phase::Succeeded => (true, false, false, reason::SUCCESS),
+        Phase::Failed | Phase::Cancelled => {
+            let cancelled = failed.is_some_and(|f| f.cancelled);
+            (false, false, true, if cancelled { reason::CANCELLED } else { reason::UNRECOVERABLE_ERROR })
+        }
+        Phase::Blocked => (false, false, true, reason::INVALID_CONFIGURATION),
+        Phase::Held | Phase::AwaitingCutover => (false, true, false, reason::WAITING_FOR_YOU),
+        _ => match &status.trouble {
+            Some(t) if t.what == "destination-unreachable" => {
+                (false, true, false, reason::DESTINATION_UNREACHABLE)
+            }
+            Some(_) => (false, true, false, reason::TRANSIENT_ERROR),
+            None => (false, true, false, reason::PROGRESSING),
+        },
+    };
+    let succeeded = match phase {
+        Phase::Succeeded => (Some(true), reason::SUCCESS),
+        Phase::Failed | Phase::Cancelled => (Some(false), why),
+        _ => (None, why),
+    };
+    vec![
+        (kind::READY, Some(ready), why, m.clone()),
+        (kind::RECONCILING, Some(reconciling), why, m.clone()),
+        (kind::STALLED, Some(stalled), why, m.clone()),
+        (kind::SUCCEEDED, succeeded.0, succeeded.1, m),
+    ]
+}
+
+fn milestones(status: &VmMigrationStatus) -> Vec<(&'static str, Option<bool>, String)> {
+    let phase = status.phase.unwrap_or_default();
+    let ended = status.failure.is_some();
+    let reached = |yes: bool| {
+        if yes {
+            Some(true)
+        } else if ended {
+            Some(false)
+        } else {
+            None
+        }
+    };
+    let s = status.source.clone().unwrap_or_default();
+    let x = status.destination.clone().unwrap_or_default();
+    let disks = status.disks.len();
+    let count = |f: fn(&DiskStatus) -> bool| status.disks.iter().filter(|d| f(d)).count();
+    let (moved, proven) = (count(|d| d.restore.is_some()), count(|d| d.readback.is_some()));
+    let passed = match phase {
+        Phase::Pending | Phase::Preflight => None,
+        Phase::Blocked => Some(false),
+        _ => Some(true),
+    };
+    let stopped =
+        s.locked_at.as_ref().map(|t| format!("{} is SHUTOFF and locked since {}", s.server_name, t.0));
+    let created = x.server_id.clone().filter(|_| x.active_at.is_some());
+    let ready = x.ready_at.is_some() && !ended;
+    let blockers = status.preflight.iter().filter(|f| f.severity == Severity::Blocker).count();
+    vec![
+        (kind::PREFLIGHT_PASSED, passed, format!("{blockers} blockers")),
+        (
+            kind::SOURCE_STOPPED,
+            reached(stopped.is_some() && s.give_back_at.is_none()),
+            stopped.unwrap_or_default(),
+        ),
+        (kind::DATA_TRANSFERRED, reached(disks > 0 && moved == disks), format!("{moved} of {disks} disks")),
+        (
+            kind::DATA_VERIFIED,
+            reached(disks > 0 && proven == disks),
+            format!("{proven} of {disks} disks have equal digests"),
+        ),
+        (kind::DESTINATION_CREATED, reached(created.is_some()), created.unwrap_or_default()),
+        (
+            kind::DESTINATION_READY,
+            reached(ready),
+            format!("{} checks passed", status.checks.iter().filter(|c| c.passed).count()),
+        ),
+    ]
+}
+
+fn cleaned_up(status: &VmMigrationStatus) -> (Option<bool>, &'static str, String) {
+    let retained: Vec<_> = status.retained.iter().map(|r| format!("{} ({})", r.what, r.why)).collect();
+    let ended = matches!(
+        status.phase,
+        Some(Phase::Succeeded | Phase::Failed | Phase::Cancelled | Phase::Deleting | Phase::RollingBack)
+    );
+    match (status.cleaned_up_at.is_some(), &status.trouble) {
+        (true, _) if !retained.is_empty() => (Some(true), reason::RETAINED, retained.join("; ")),
+        (true, _) => (Some(true), reason::SUCCESS, "nothing temporary is left".into()),
+        (false, Some(t)) if ended => (Some(false), reason::TRANSIENT_ERROR, t.message.clone()),
+        (false, _) if ended => (Some(false), reason::PROGRESSING, "removing what was temporary".into()),
+        _ => (None, reason::PROGRESSING, "at the end".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!([seconds(5), seconds(65), seconds(3725)], ["5s", "1m05s", "1h02m"]);
+        assert_eq!([human(12), human(1536), human(3 << 30)], ["12B", "1.5KiB", "3.0GiB"]);
+    }
+
+    #[test]
+    fn presenting_twice_changes_nothing() {
+        let mut s = VmMigrationStatus { phase: Some(Phase::Transferring), ..Default::default() };
+        present(&mut s, Some(3), Timestamp::from_second(100).unwrap());
+        let first = s.clone();
+        present(&mut s, Some(3), Timestamp::from_second(109).unwrap());
+        assert_eq!(s, first);
+    }
+}

@@ -1,0 +1,107 @@
+//! Every sample, and every YAML block of the documentation, is what the code understands.
+//!
+//! Each document is read into its type and written again: a field that got lost on the way is a field that does not
+//! exist. Our own kinds must pass the rules that the API server checks, too.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests; clippy.toml speaks of #[test] only"
+)]
+
+mod common;
+
+use std::{fs, path::PathBuf};
+
+use common::{repository, typed};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Secret},
+    rbac::v1::RoleBinding,
+};
+use serde_json::Value;
+use vmmigration::crd::v1alpha1::{ObjectStore, OpenStackCloud, VmMigration};
+
+fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(repository().join(directory))
+        .unwrap_or_else(|e| panic!("{directory}: {e}"))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Reads all documents of one text; how many are of our own kinds.
+fn check(text: &str, origin: &str) -> usize {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|e| panic!("{origin}: {e}"));
+    let mut ours = 0;
+    for document in documents.iter().filter(|d| !d.is_null()) {
+        let kind = document["kind"].as_str().unwrap_or_else(|| panic!("{origin}: no kind: {document:#}"));
+        let rules = match kind {
+            "OpenStackCloud" => typed::<OpenStackCloud>(document, origin).validate_cel(),
+            "ObjectStore" => typed::<ObjectStore>(document, origin).validate_cel(),
+            "VmMigration" => typed::<VmMigration>(document, origin).validate_cel(),
+            "Namespace" => {
+                typed::<Namespace>(document, origin);
+                Ok(())
+            }
+            "RoleBinding" => {
+                typed::<RoleBinding>(document, origin);
+                Ok(())
+            }
+            "Secret" => {
+                let secret: Secret = typed(document, origin);
+                // YAML within YAML is where indentation goes wrong.
+                for (key, text) in secret.string_data.unwrap_or_default() {
+                    if key == "clouds.yaml" || key == "kubeconfig" {
+                        serde_saphyr::from_str::<Value>(&text)
+                            .unwrap_or_else(|e| panic!("{origin}: {key}: {e}"));
+                    }
+                }
+                Ok(())
+            }
+            other => panic!("{origin}: kind {other} is not known to this test"),
+        };
+        rules.unwrap_or_else(|e| panic!("{origin}: {kind} is refused: {e:?}"));
+        ours += usize::from(document["apiVersion"] == "vmmigration.io/v1alpha1");
+    }
+    ours
+}
+
+#[test]
+fn samples_are_valid() {
+    let files = files("config/samples", "yaml");
+    let ours: usize = files
+        .iter()
+        .map(|path| check(&fs::read_to_string(path).unwrap(), path.file_name().unwrap().to_str().unwrap()))
+        .sum();
+    assert!(ours >= 7, "only {ours} documents of our kinds in {files:?}");
+}
+
+#[test]
+fn yaml_in_the_documentation_is_valid() {
+    let mut pages = files("docs", "md");
+    pages.push(repository().join("README.md"));
+    let mut ours = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for (n, block) in text.split("```yaml\n").skip(1).enumerate() {
+            let block = block.split("```").next().unwrap();
+            // Values of the chart and parts of objects are shown as well.
+            if block.contains("kind:") {
+                ours += check(block, &format!("{}, YAML block {}", page.display(), n + 1));
+            }
+        }
+    }
+    assert!(ours > 0, "no object in README.md and docs/");
+}
+
+/// The README shows the sample, not something like it.
+#[test]
+fn readme_shows_the_minimal_sample() {
+    let sample = fs::read_to_string(repository().join("config/samples/migration-minimal.yaml")).unwrap();
+    let (comment, sample) = sample.split_once('\n').unwrap();
+    assert!(comment.starts_with("# "));
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    assert!(readme.contains(&format!("```yaml\n{sample}```")), "README.md must show:\n{sample}");
+}
