@@ -3,9 +3,15 @@
 //! The pipeline of every reconcile is: observe (all reads) -> decide (pure) -> execute (one side effect a
 //! step) -> one status write. `migration` and `crd` import neither `kube::Client` nor `openstack_sdk`.
 
+pub mod build;
+pub mod cli;
+pub mod controller;
 pub mod crd;
+pub mod metrics;
 pub mod migration;
 pub mod mover;
 pub mod openstack;
+pub mod operator;
 pub mod restic;
+pub mod server;
 pub mod store;

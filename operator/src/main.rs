@@ -1,21 +1,24 @@
 //! The one binary: `run` the operator, print `crd`s, or act as a `mover` inside a Job.
 
-use std::process::ExitCode;
-
 use clap::Parser;
-use vmmigration::mover::cli::{MoverCommand, run};
-
-#[derive(Parser)]
-#[command(version)]
-enum Cli {
-    /// What runs inside of a Job
-    #[command(subcommand)]
-    Mover(MoverCommand),
-}
+use std::process::ExitCode;
+use vmmigration::{
+    cli::{Cli, Command},
+    crd, mover, operator,
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Cli::parse() {
-        Cli::Mover(command) => run(command).await,
+    let done = match Cli::parse().command {
+        Command::Mover(command) => return mover::cli::run(command).await,
+        Command::Crd(args) => crd::write(args.dir.as_deref()),
+        Command::Run(args) => operator::run(*args).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vmmigration: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -223,7 +223,11 @@ fn cause(error: reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::refuse_local;
+    use crate::{openstack::EndpointPolicy, store::address_check};
+
+    fn policy(allow_loopback: bool) -> AddressCheck {
+        address_check(EndpointPolicy { allow_loopback, denied: Vec::new() })
+    }
 
     #[test]
     fn the_list_is_read() {
@@ -280,14 +284,14 @@ mod tests {
             Check { name: "tcp".into(), kind: CheckKind::Tcp { address: "127.0.0.1".into(), port } },
             Check { name: "closed".into(), kind: CheckKind::Tcp { address: "127.0.0.1".into(), port: 1 } },
         ];
-        let failure = run(&checks, Duration::from_secs(3), refuse_local(true, Vec::new())).await.unwrap_err();
+        let failure = run(&checks, Duration::from_secs(3), policy(true)).await.unwrap_err();
         let results = failure.result.unwrap().checks;
         let passed: Vec<bool> = results.iter().map(|check| check.ok).collect();
         assert_eq!(passed, [true, false, true, false, true, false], "{results:?}");
         assert!(results[1].attempts >= 2 && results[0].attempts == 1);
         let passing = [checks[0].clone(), checks[4].clone()];
-        assert!(run(&passing, Duration::ZERO, refuse_local(true, Vec::new())).await.is_ok());
-        let refused = run(&passing, Duration::ZERO, refuse_local(false, Vec::new())).await.unwrap_err();
+        assert!(run(&passing, Duration::ZERO, policy(true)).await.is_ok());
+        let refused = run(&passing, Duration::ZERO, policy(false)).await.unwrap_err();
         assert!(refused.result.unwrap().checks.iter().all(|check| check.message.contains("loopback")));
     }
 }

@@ -18,8 +18,9 @@ use super::{
     result::{Failure, FailureReason, JobOutcome},
 };
 use crate::{
+    openstack::{Cloud, EndpointPolicy},
     restic::{Restic, SnapshotId, program_from_environment},
-    store::{AddressCheck, ObjectStoreLocation, Store, StoreOptions, refuse_local},
+    store::{AddressCheck, ObjectStoreLocation, Store, StoreOptions, address_check},
 };
 
 /// restic gets its time to release the lock, and we some to say so.
@@ -216,8 +217,13 @@ pub struct GuardArgs {
 }
 
 impl JobArgs {
-    fn policy(&self) -> AddressCheck {
-        refuse_local(self.allow_loopback, self.denied_cidr.clone())
+    /// Which addresses cloud, store and checks may have.
+    pub fn endpoint_policy(&self) -> EndpointPolicy {
+        EndpointPolicy { allow_loopback: self.allow_loopback, denied: self.denied_cidr.clone() }
+    }
+
+    fn address_check(&self) -> AddressCheck {
+        address_check(self.endpoint_policy())
     }
 }
 
@@ -234,7 +240,7 @@ impl RepositoryArgs {
 
     fn store(&self) -> Result<Store, MoverError> {
         let config = self.config();
-        let mut options = StoreOptions::new(self.job.policy());
+        let mut options = StoreOptions::new(self.job.address_check());
         options.ca_pem = config.optional(config::STORE_CACERT)?;
         Ok(Store::new(&self.location()?, &config.store_keys()?, &options)?)
     }
@@ -253,7 +259,7 @@ impl RepositoryArgs {
         })
     }
 
-    async fn images(&self) -> Result<glance::Glance, MoverError> {
+    async fn images(&self) -> Result<Cloud, MoverError> {
         glance::connect(&self.config(), &self.job).await
     }
 
@@ -300,7 +306,8 @@ pub async fn run(command: MoverCommand) -> ExitCode {
 
 /// JSON lines on stderr; stdout is for progress. A logger that is there already stays.
 fn init_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "warn,vmmigration=info".into());
     let _ = tracing_subscriber::fmt().json().with_writer(std::io::stderr).with_env_filter(filter).try_init();
 }
 
@@ -365,7 +372,7 @@ async fn run_purge(args: PurgeArgs) -> ExitCode {
 async fn run_check(args: CheckArgs) -> ExitCode {
     let work = async |_| {
         let deadline = Duration::from_secs(args.deadline_seconds);
-        check::run(&check::parse(&args.checks)?, deadline, args.job.policy()).await
+        check::run(&check::parse(&args.checks)?, deadline, args.job.address_check()).await
     };
     job(&args.job, Vec::new(), Duration::ZERO, work).await
 }

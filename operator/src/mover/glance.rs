@@ -1,35 +1,59 @@
 //! The image service of a real cloud.
 
+use std::io;
+
+use futures::StreamExt;
+
 use super::{
     cli::JobArgs,
-    config::ConfigDir,
+    config::{self, ConfigDir},
     error::MoverError,
     image::{ByteStream, ImageBody, ImageError, ImageRecord, ImageService},
+    result::FailureReason,
 };
+use crate::openstack::{Cloud, CloudError, Credentials, ErrorKind, Timeouts};
 
-/// A connected cloud.
-pub struct Glance;
-
-/// Logs in with the Job's credentials.
-pub async fn connect(config: &ConfigDir, job: &JobArgs) -> Result<Glance, MoverError> {
-    let _ = (
-        config.required(super::config::CLOUDS_YAML)?,
-        config.optional(super::config::CLOUD_CACERT)?,
-        job.allow_loopback,
-    );
-    Ok(Glance)
+/// Logs in with the Job's credentials: the only entry of its `clouds.yaml`.
+pub async fn connect(config: &ConfigDir, job: &JobArgs) -> Result<Cloud, MoverError> {
+    let yaml = config.required(config::CLOUDS_YAML)?;
+    let cacert = config.optional(config::CLOUD_CACERT)?;
+    let credentials = Credentials::parse(&yaml, None, cacert.as_deref())
+        .map_err(|error| MoverError::terminal(FailureReason::InvalidConfiguration, error.to_string()))?;
+    let policy = job.endpoint_policy();
+    let connected =
+        Cloud::connect(&credentials, &policy, credentials.cloud_name(), Timeouts::default()).await;
+    Ok(connected.map_err(ImageError::from)?)
 }
 
-impl ImageService for Glance {
-    async fn get_image(&self, _id: &str) -> Result<Option<ImageRecord>, ImageError> {
-        Err(ImageError::Refused("not connected".to_owned()))
+impl From<CloudError> for ImageError {
+    fn from(error: CloudError) -> Self {
+        let message = error.to_string();
+        match error.kind {
+            _ if error.is_transient() => Self::Transient(message),
+            ErrorKind::Unauthorized | ErrorKind::Forbidden => Self::Unauthorized(message),
+            _ => Self::Refused(message),
+        }
+    }
+}
+
+impl ImageService for Cloud {
+    async fn get_image(&self, id: &str) -> Result<Option<ImageRecord>, ImageError> {
+        let image = Cloud::get_image(self, id).await?;
+        Ok(image.map(|image| ImageRecord {
+            status: image.status,
+            size: image.size.and_then(|size| u64::try_from(size).ok()),
+            hash_algo: image.os_hash_algo,
+            hash_value: image.os_hash_value,
+        }))
     }
 
-    async fn download_image(&self, _id: &str) -> Result<ImageBody, ImageError> {
-        Err(ImageError::Refused("not connected".to_owned()))
+    async fn download_image(&self, id: &str) -> Result<ImageBody, ImageError> {
+        let download = Cloud::download_image(self, id).await?;
+        let stream = download.stream.map(|item| item.map_err(io::Error::other)).boxed();
+        Ok(ImageBody { content_length: download.content_length, stream })
     }
 
-    async fn upload_image(&self, _id: &str, _body: ByteStream) -> Result<(), ImageError> {
-        Err(ImageError::Refused("not connected".to_owned()))
+    async fn upload_image(&self, id: &str, body: ByteStream) -> Result<(), ImageError> {
+        Ok(Cloud::upload_image(self, id, body).await?)
     }
 }

@@ -14,4 +14,4 @@ pub use client::{ProbeTimes, Store, StoreKeys, StoreOptions};
 pub use error::StoreError;
 pub use location::{LocationError, ObjectStoreLocation};
 pub(crate) use policy::policy_resolver;
-pub use policy::{AddressCheck, RefusedAddress, refuse_local};
+pub use policy::{AddressCheck, RefusedAddress, address_check};

@@ -1,12 +1,13 @@
-//! Which addresses the store may have: never this machine or the local link, after DNS too.
+//! Which addresses may be connected to: never this machine or the local link, after DNS too.
 
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::openstack::EndpointPolicy;
 
 /// Says whether an address may be connected to; the text says why not.
 pub type AddressCheck = Arc<dyn Fn(IpAddr) -> Result<(), String> + Send + Sync>;
@@ -16,28 +17,9 @@ pub type AddressCheck = Arc<dyn Fn(IpAddr) -> Result<(), String> + Send + Sync>;
 #[error("{0}")]
 pub struct RefusedAddress(pub String);
 
-/// The usual policy: no loopback (unless allowed), link-local, unspecified or multicast address, nothing in `denied`.
-pub fn refuse_local(allow_loopback: bool, denied: Vec<IpNet>) -> AddressCheck {
-    Arc::new(move |address| check(address.to_canonical(), allow_loopback, &denied))
-}
-
-fn check(address: IpAddr, allow_loopback: bool, denied: &[IpNet]) -> Result<(), String> {
-    let link_local = match address {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    let what = if address.is_loopback() && !allow_loopback {
-        "a loopback address"
-    } else if link_local {
-        "a link-local address"
-    } else if address.is_unspecified() || address.is_multicast() {
-        "no address of a server"
-    } else if denied.iter().any(|net| net.contains(&address)) {
-        "in a network that the platform denies"
-    } else {
-        return Ok(());
-    };
-    Err(format!("address {address} is {what}"))
+/// The clouds' policy, for the store and the checks as well.
+pub fn address_check(policy: EndpointPolicy) -> AddressCheck {
+    Arc::new(move |address| policy.refusal(address).map_or(Ok(()), Err))
 }
 
 /// Resolves names for the HTTP client and refuses what the policy refuses, so that no second look-up can differ.
@@ -58,32 +40,5 @@ impl Resolve for PolicyResolver {
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses() {
-        let check = refuse_local(false, vec!["10.9.0.0/16".parse().unwrap()]);
-        for refused in [
-            "127.0.0.1",
-            "::1",
-            "::ffff:127.0.0.1",
-            "169.254.169.254",
-            "fe80::1",
-            "0.0.0.0",
-            "::",
-            "224.0.0.1",
-            "10.9.1.1",
-        ] {
-            assert!(check(refused.parse().unwrap()).is_err(), "{refused}");
-        }
-        for taken in ["192.0.2.1", "10.8.0.1", "2001:db8::1"] {
-            assert!(check(taken.parse().unwrap()).is_ok(), "{taken}");
-        }
-        assert!(refuse_local(true, Vec::new())("127.0.0.1".parse().unwrap()).is_ok());
     }
 }

@@ -1,0 +1,195 @@
+//! The Job of a mover: restricted, without an API token, credentials by mounted files only, one attempt.
+
+use crate::migration::{
+    names::{Identity, LABEL_MIGRATION, LABEL_PURPOSE},
+    step::JobRequest,
+};
+use k8s_openapi::{
+    api::{
+        batch::v1::{Job, JobSpec},
+        core::v1::*,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// What the platform decides about movers' pods.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct PodSettings {
+    /// Nodes that movers may run on.
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints that movers tolerate.
+    pub tolerations: Option<Vec<Toleration>>,
+    /// Requests and limits.
+    pub resources: Option<ResourceRequirements>,
+    /// Secrets for the registry, in the movers' namespace.
+    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+}
+
+/// The image of the movers and what the platform decides about their pods.
+#[derive(Clone, Debug, Default)]
+pub struct MoverImage {
+    /// Image name.
+    pub name: String,
+    /// `Always`, `IfNotPresent`, `Never`.
+    pub pull_policy: Option<String>,
+    /// The rest.
+    pub pod: PodSettings,
+    /// Networks that movers may not connect to.
+    pub denied_cidrs: Vec<String>,
+}
+
+/// The user that every mover runs as.
+const USER: i64 = 65532;
+
+/// The Job of one attempt. Its owner is the anchor Secret: who deletes that deletes the Job.
+pub fn job(me: &Identity, request: &JobRequest, image: &MoverImage, anchor_uid: &str) -> Job {
+    let name = me.job(&request.purpose, request.attempt);
+    let labels = BTreeMap::from([
+        (LABEL_MIGRATION.into(), me.uid.clone()),
+        (LABEL_PURPOSE.into(), request.purpose.clone()),
+        ("app.kubernetes.io/managed-by".into(), "vmmigration".into()),
+    ]);
+    let owner = OwnerReference {
+        api_version: "v1".into(),
+        kind: "Secret".into(),
+        name: me.anchor(request.side),
+        uid: anchor_uid.into(),
+        ..Default::default()
+    };
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(labels.clone()), ..Default::default() }),
+        spec: Some(pod(me, request, image)),
+    };
+    Job {
+        metadata: ObjectMeta { name: Some(name), labels: Some(labels), owner_references: Some(vec![owner]), ..Default::default() },
+        spec: Some(JobSpec {
+            // One attempt: the operator decides about the next, which gets an image of its own.
+            backoff_limit: Some(0),
+            pod_replacement_policy: Some("Failed".into()),
+            active_deadline_seconds: Some(request.deadline_seconds),
+            template,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn pod(me: &Identity, request: &JobRequest, image: &MoverImage) -> PodSpec {
+    let p = &image.pod;
+    PodSpec {
+        restart_policy: Some("Never".into()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(60),
+        node_selector: p.node_selector.clone(),
+        tolerations: p.tolerations.clone(),
+        image_pull_secrets: p.image_pull_secrets.clone(),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..Default::default() }),
+            ..Default::default()
+        }),
+        containers: vec![container(request, image)],
+        volumes: Some(volumes(me, request)),
+        ..Default::default()
+    }
+}
+
+fn container(request: &JobRequest, image: &MoverImage) -> Container {
+    let mut args = vec!["mover".to_string()];
+    args.extend(request.args.clone());
+    args.extend(image.denied_cidrs.iter().flat_map(|c| ["--denied-cidr".to_string(), c.clone()]));
+    let mut mounts = vec![VolumeMount { name: "scratch".into(), mount_path: "/scratch".into(), ..Default::default() }];
+    if request.credentials {
+        mounts.push(VolumeMount {
+            name: "config".into(),
+            mount_path: "/etc/vmmigration".into(),
+            read_only: Some(true),
+            ..Default::default()
+        });
+    }
+    let env = |name: &str, value: &str| EnvVar { name: name.into(), value: Some(value.into()), ..Default::default() };
+    Container {
+        name: "mover".into(),
+        image: Some(image.name.clone()),
+        image_pull_policy: image.pull_policy.clone(),
+        args: Some(args),
+        env: Some(vec![env("HOME", "/scratch"), env("TMPDIR", "/scratch")]),
+        resources: image.pod.resources.clone(),
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Default::default() }),
+            ..Default::default()
+        }),
+        volume_mounts: Some(mounts),
+        ..Default::default()
+    }
+}
+
+fn volumes(me: &Identity, request: &JobRequest) -> Vec<Volume> {
+    let scratch = Volume { name: "scratch".into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Default::default() };
+    let config = SecretVolumeSource {
+        secret_name: Some(me.anchor(request.side)),
+        // Readable by the mover's group (fsGroup), by nobody else.
+        default_mode: Some(0o440),
+        ..Default::default()
+    };
+    let config = Volume { name: "config".into(), secret: Some(config), ..Default::default() };
+    if request.credentials { vec![scratch, config] } else { vec![scratch] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::names::Side;
+
+    fn example(credentials: bool) -> Job {
+        let me = Identity { uid: "u-1".into(), namespace: "team".into(), name: "web".into() };
+        let request = JobRequest {
+            side: Side::Source,
+            purpose: "backup-0".into(),
+            attempt: 2,
+            args: vec!["backup".into()],
+            credentials,
+            deadline_seconds: 60,
+        };
+        let image = MoverImage { name: "img".into(), denied_cidrs: vec!["10.0.0.0/8".into()], ..Default::default() };
+        job(&me, &request, &image, "anchor-uid")
+    }
+
+    #[test]
+    fn a_mover_is_restricted_and_has_no_token() {
+        let job = example(true);
+        let pod = job.spec.unwrap().template.spec.unwrap();
+        let c = pod.containers[0].security_context.clone().unwrap();
+        assert_eq!(pod.automount_service_account_token, Some(false));
+        assert_eq!(pod.security_context.unwrap().run_as_non_root, Some(true));
+        assert_eq!((c.read_only_root_filesystem, c.allow_privilege_escalation), (Some(true), Some(false)));
+        assert_eq!(c.capabilities.unwrap().drop, Some(vec!["ALL".to_string()]));
+        assert!(pod.service_account_name.is_none());
+    }
+
+    #[test]
+    fn a_job_is_one_attempt_owned_by_the_anchor() {
+        let job = example(true);
+        assert_eq!(job.metadata.name.as_deref(), Some("vmm-u-1-backup-0-2"));
+        assert_eq!(job.metadata.owner_references.unwrap()[0].uid, "anchor-uid");
+        let spec = job.spec.unwrap();
+        assert_eq!((spec.backoff_limit, spec.ttl_seconds_after_finished), (Some(0), None));
+    }
+
+    #[test]
+    fn a_check_gets_no_credentials() {
+        let pod = example(false).spec.unwrap().template.spec.unwrap();
+        assert_eq!(pod.volumes.unwrap().len(), 1);
+        assert_eq!(pod.containers[0].volume_mounts.clone().unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,49 @@
+//! Secrets of one migration: an anchor per cluster for its Jobs, and the operator's own vault for clean-up.
+
+use crate::migration::names::{Identity, LABEL_MIGRATION, Side};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use std::collections::BTreeMap;
+
+/// What a mover needs of one side, by file name.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// Keys of a vault.
+pub mod vault {
+    /// `clouds.yaml` of a side: `<side>-clouds.yaml`.
+    pub const CLOUDS: &str = "clouds.yaml";
+    /// CA of a side: `<side>-cloud-cacert`.
+    pub const CACERT: &str = "cloud-cacert";
+    /// Registered cluster of a side: `<side>-cluster`; empty: the operator's own.
+    pub const CLUSTER: &str = "cluster";
+    /// Password of the repository.
+    pub const PASSWORD: &str = "restic-password";
+}
+
+/// Keys of the store's Secret that movers get.
+pub const STORE_KEYS: [&str; 4] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"];
+
+fn labels(me: &Identity) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (LABEL_MIGRATION.into(), me.uid.clone()),
+        ("app.kubernetes.io/managed-by".into(), "vmmigration".into()),
+    ])
+}
+
+fn secret(me: &Identity, name: String, data: Files) -> Secret {
+    let annotations = BTreeMap::from([("vmmigration.io/object".into(), format!("{}/{}", me.namespace, me.name))]);
+    Secret {
+        metadata: ObjectMeta { name: Some(name), labels: Some(labels(me)), annotations: Some(annotations), ..Default::default() },
+        data: Some(data.into_iter().map(|(k, v)| (k, ByteString(v))).collect()),
+        ..Default::default()
+    }
+}
+
+/// The anchor of one side: everything that its Jobs may use, and their owner.
+pub fn anchor(me: &Identity, side: Side, files: Files) -> Secret {
+    secret(me, me.anchor(side), files)
+}
+
+/// The operator's own copy of both sides, so that clean-up needs no object of the tenant any more.
+pub fn vault(me: &Identity, files: Files) -> Secret {
+    secret(me, me.vault(), files)
+}

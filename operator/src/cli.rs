@@ -1,0 +1,116 @@
+//! The command line. Every flag has an environment variable.
+
+use crate::{
+    build::job::{MoverImage, PodSettings},
+    controller::context::Settings,
+    migration::decide::Limits,
+    mover::cli::MoverCommand,
+};
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Moves OpenStack servers, with all their disks, between clouds.
+#[derive(Debug, Parser)]
+#[command(name = "vmmigration", version, about, long_about = None)]
+pub struct Cli {
+    /// What to be.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to be.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator in a cluster
+    Run(Box<RunArgs>),
+    /// Print the custom resource definitions, or write one file each
+    Crd(CrdArgs),
+    /// What runs inside of a Job
+    #[command(subcommand)]
+    Mover(MoverCommand),
+}
+
+/// `vmmigration crd`
+#[derive(Debug, Args)]
+pub struct CrdArgs {
+    /// Write `vmmigration.io_<plural>.yaml` into this directory
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+/// `vmmigration run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Our own namespace: Secrets that register clusters are in it
+    #[arg(long, env = "VMM_NAMESPACE", default_value = "vmmigration-system")]
+    pub namespace: String,
+    /// Namespace of the movers in our own cluster
+    #[arg(long, env = "VMM_MOVERS_NAMESPACE", default_value = "vmmigration-movers")]
+    pub movers_namespace: String,
+    /// Image of the movers: the operator's own
+    #[arg(long, env = "VMM_MOVER_IMAGE")]
+    pub mover_image: String,
+    /// When the image is pulled: Always, IfNotPresent, Never
+    #[arg(long, env = "VMM_MOVER_IMAGE_PULL_POLICY")]
+    pub mover_image_pull_policy: Option<String>,
+    /// JSON with nodeSelector, tolerations, resources, imagePullSecrets of the movers' pods
+    #[arg(long, env = "VMM_MOVER_POD", default_value = "{}", value_parser = pod_settings)]
+    pub mover_pod: PodSettings,
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(long, env = "VMM_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Networks that endpoints of clouds and stores may not be in
+    #[arg(long, env = "VMM_DENIED_CIDRS", value_delimiter = ',')]
+    pub denied_cidrs: Vec<IpNet>,
+    /// How many migrations are looked at at once
+    #[arg(long, env = "VMM_CONCURRENCY", default_value_t = 8)]
+    pub concurrency: u16,
+    /// How long an error that may pass is borne before the source is given back, in seconds
+    #[arg(long, env = "VMM_TROUBLE_DEADLINE_SECONDS", default_value_t = 600)]
+    pub trouble_deadline_seconds: i64,
+    /// How long one wait for a cloud may take, in seconds
+    #[arg(long, env = "VMM_STEP_DEADLINE_SECONDS", default_value_t = 3600)]
+    pub step_deadline_seconds: i64,
+    /// How often a Job is tried
+    #[arg(long, env = "VMM_JOB_ATTEMPTS", default_value_t = 4)]
+    pub job_attempts: i32,
+}
+
+fn pod_settings(text: &str) -> Result<PodSettings, String> {
+    serde_json::from_str(if text.is_empty() { "{}" } else { text }).map_err(|e| e.to_string())
+}
+
+impl RunArgs {
+    /// As the controllers take them.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            namespace: self.namespace.clone(),
+            movers_namespace: self.movers_namespace.clone(),
+            image: MoverImage {
+                name: self.mover_image.clone(),
+                pull_policy: self.mover_image_pull_policy.clone().filter(|p| !p.is_empty()),
+                pod: self.mover_pod.clone(),
+                denied_cidrs: self.denied_cidrs.iter().map(ToString::to_string).collect(),
+            },
+            denied: self.denied_cidrs.clone(),
+            concurrency: self.concurrency,
+            limits: Limits {
+                trouble_seconds: self.trouble_deadline_seconds,
+                step_seconds: self.step_deadline_seconds,
+                job_attempts: self.job_attempts,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

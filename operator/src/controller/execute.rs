@@ -1,0 +1,386 @@
+//! Does one step. Every step may be done again: it looks before it creates, and what is gone is deleted.
+
+use super::{context::Context, observe::Look, references::References};
+use crate::{
+    build,
+    crd::v1alpha1::{DiskStatus, VmMigration, VmMigrationReport, VmMigrationReportStatus, VmMigrationSpec, VmMigrationStatus},
+    migration::{
+        names::{Identity, MARK_CLAIM, Role, Side},
+        step::{Effect, JobRequest, ObjectKind, Step, StepFailure},
+    },
+    openstack::{Cloud, CloudError, ErrorKind},
+};
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::Secret},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// No step may take longer: what a cloud does later is observed later.
+const STEP_TIMEOUT: Duration = Duration::from_secs(90);
+/// The field manager of what we apply.
+const MANAGER: &str = "vmmigration";
+
+/// What steps work with.
+pub struct Hands<'a> {
+    /// Clients.
+    pub ctx: &'a Context,
+    /// Who the migration is.
+    pub me: &'a Identity,
+    /// The object.
+    pub object: &'a VmMigration,
+    /// Its status as decided.
+    pub status: &'a VmMigrationStatus,
+    /// Where the references lead.
+    pub refs: &'a References,
+    /// Sessions.
+    pub look: &'a Look,
+}
+
+type Done = Result<Effect, StepFailure>;
+
+impl From<CloudError> for StepFailure {
+    fn from(e: CloudError) -> Self {
+        // The state is not what we saw: look again. A quota does not pass by looking.
+        let conflict = matches!(e.kind, ErrorKind::Conflict);
+        StepFailure { transient: e.is_transient() || e.kind == ErrorKind::Unauthorized || conflict, conflict: false, message: e.to_string() }
+    }
+}
+
+impl From<kube::Error> for StepFailure {
+    fn from(e: kube::Error) -> Self {
+        let lasting = matches!(&e, kube::Error::Api(s) if s.is_invalid() || s.is_forbidden());
+        StepFailure { transient: !lasting, conflict: false, message: format!("Kubernetes: {e}") }
+    }
+}
+
+fn lasting(message: impl Into<String>) -> StepFailure {
+    StepFailure { transient: false, conflict: false, message: message.into() }
+}
+
+impl Hands<'_> {
+    /// Does one step, within a bound.
+    pub async fn execute(&self, step: &Step) -> Done {
+        tracing::info!(uid = %self.me.uid, name = %self.me.name, namespace = %self.me.namespace, step = step.name(), ?step, "step");
+        match timeout(STEP_TIMEOUT, self.execute_unbounded(step)).await {
+            Ok(done) => done,
+            Err(_) => Err(StepFailure {
+                transient: true,
+                conflict: false,
+                message: format!("{}: no answer within {} s", step.name(), STEP_TIMEOUT.as_secs()),
+            }),
+        }
+    }
+
+    async fn execute_unbounded(&self, step: &Step) -> Done {
+        match step {
+            Step::PrepareSecrets => self.prepare_secrets().await,
+            Step::CreateJob(request) => self.create_job(request).await,
+            Step::DeleteJob { side, name } => self.delete_job(*side, name).await,
+            Step::DeleteAnchor(side) => self.delete_anchor(*side).await,
+            Step::DeleteVault => self.delete_vault().await,
+            Step::CreateReport => self.create_report().await,
+            Step::FinishReport => self.finish_report().await,
+            Step::Delete { side, kind, id } => self.delete(*side, *kind, id).await,
+            Step::UploadVolume { side, role, disk, volume_id } => self.upload(*side, *role, *disk, volume_id).await,
+            Step::TagImage { side, image_id } => {
+                Ok(self.cloud(*side)?.add_image_tag(image_id, &self.me.tag()).await.map(|()| Effect::Done)?)
+            }
+            _ if step.side() == Some(Side::Source) => self.in_source(step).await,
+            _ => self.in_destination(step).await,
+        }
+    }
+
+    fn cloud(&self, side: Side) -> Result<&Cloud, StepFailure> {
+        let cloud = match side {
+            Side::Source => &self.look.source,
+            Side::Destination => &self.look.destination,
+        };
+        cloud.as_ref().ok_or_else(|| StepFailure { transient: true, conflict: false, message: format!("the {side} cloud was not seen") })
+    }
+
+    fn spec(&self) -> &VmMigrationSpec {
+        &self.object.spec
+    }
+
+    fn disk(&self, n: i32) -> Result<&DiskStatus, StepFailure> {
+        self.status.disks.iter().find(|d| d.index == n).ok_or_else(|| lasting(format!("there is no disk {n} in status")))
+    }
+
+    fn server_id(&self) -> String {
+        self.status.source.as_ref().map(|s| s.server_id.clone()).unwrap_or_default()
+    }
+
+    async fn in_source(&self, step: &Step) -> Done {
+        let cloud = self.cloud(Side::Source)?;
+        let (me, id) = (self.me, self.server_id());
+        let accepted = |request_id: String| Effect::Accepted { request_id: Some(request_id).filter(|r| !r.is_empty()) };
+        Ok(match step {
+            Step::ClaimSource => cloud.set_server_metadata(&id, MARK_CLAIM, &me.uid).await.map(|()| Effect::Done)?,
+            Step::ReleaseClaim => self.release_claim(cloud, &id).await?,
+            Step::StopSource => accepted(cloud.stop_server(&id).await?),
+            Step::StartSource => accepted(cloud.start_server(&id).await?),
+            Step::UnlockSource => accepted(cloud.unlock_server(&id).await?),
+            Step::LockSource => accepted(cloud.lock_server(&id, &self.lock_reason()).await?),
+            Step::RelockSource => accepted(cloud.lock_server(&id, "locked by its owner before a migration was tried").await?),
+            Step::CreateSnapshot { disk, volume_id } => {
+                let (name, marks) = (me.object_name(Role::Snapshot, *disk, 1), me.marks(Role::Snapshot, *disk));
+                Effect::Created { id: cloud.create_snapshot(volume_id, &name, &marks, true).await?.id }
+            }
+            Step::CreateExportVolume { disk, snapshot_id } => {
+                let body = build::cloud::export_volume(me, self.disk(*disk)?, snapshot_id);
+                Effect::Created { id: cloud.create_volume(&body).await?.id }
+            }
+            Step::CreateServerImage { disk } => {
+                let (name, marks) = (me.object_name(Role::ExportImage, *disk, 1), me.marks(Role::ExportImage, *disk));
+                accepted(cloud.create_server_image(&id, &name, &marks).await?.1)
+            }
+            other => return Err(lasting(format!("{} is no step in the source", other.name()))),
+        })
+    }
+
+    /// What a human at the source reads when the lock stops them.
+    fn lock_reason(&self) -> String {
+        let me = self.me;
+        format!(
+            "VmMigration {}/{} moves this server; to take it back, delete that VmMigration, or unlock and start the server (the move then holds)",
+            me.namespace, me.name
+        )
+    }
+
+    /// Only our own claim is ever taken away.
+    async fn release_claim(&self, cloud: &Cloud, id: &str) -> Result<Effect, CloudError> {
+        let server = cloud.get_server(id).await?;
+        if server.is_some_and(|s| s.metadata.get(MARK_CLAIM) == Some(&self.me.uid)) {
+            cloud.delete_server_metadata_key(id, MARK_CLAIM).await?;
+        }
+        Ok(Effect::Done)
+    }
+
+    async fn in_destination(&self, step: &Step) -> Done {
+        let cloud = self.cloud(Side::Destination)?;
+        let me = self.me;
+        let plan = self.status.plan.clone().unwrap_or_default();
+        let planned = |index: &i32| {
+            usize::try_from(*index).ok().and_then(|i| plan.ports.get(i)).ok_or_else(|| lasting(format!("port {index} is not planned")))
+        };
+        Ok(match step {
+            Step::CreateImportImage { disk, attempt, like } => {
+                let like = match like {
+                    Some(id) => self.cloud(Side::Source)?.get_image(id).await?,
+                    None => None,
+                };
+                let body = build::cloud::import_image(me, self.disk(*disk)?, *attempt, like.as_ref());
+                Effect::Created { id: cloud.create_image(&body).await?.id }
+            }
+            Step::CreateVolume { disk, image_id } => {
+                let body = build::cloud::volume(me, self.disk(*disk)?, &plan, image_id);
+                Effect::Created { id: cloud.create_volume(&body).await?.id }
+            }
+            Step::DressVolume { disk, volume_id } => self.dress(cloud, *disk, volume_id).await?,
+            Step::CreatePort { index } => {
+                let up = self.status.source.as_ref().is_none_or(|s| s.was_running);
+                let body = build::cloud::port(me, *index, planned(index)?, up);
+                Effect::Created { id: cloud.create_port(&body).await?.id }
+            }
+            Step::FinishPort { index, port_id } => {
+                let port = planned(index)?;
+                let mut tags = port.tags.clone();
+                tags.push(me.tag());
+                // Tags first: once the name is gone they are the mark.
+                cloud.set_port_tags(port_id, &tags).await?;
+                cloud.update_port(port_id, &json!({"port": {"name": port.name}})).await?;
+                Effect::Done
+            }
+            Step::CreateServer => {
+                let ports = self.status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
+                let body = build::cloud::server(me, &plan, &self.status.disks, &ports, &self.server_id());
+                Effect::Created { id: cloud.create_server(&body).await? }
+            }
+            Step::StopDestination { server_id } => {
+                self.own_server(cloud, server_id).await?;
+                Effect::Accepted { request_id: Some(cloud.stop_server(server_id).await?) }
+            }
+            Step::RaisePort { port_id } => {
+                cloud.update_port(port_id, &json!({"port": {"admin_state_up": true}})).await?;
+                Effect::Done
+            }
+            other => return Err(lasting(format!("{} is no step in the destination", other.name()))),
+        })
+    }
+
+    async fn own_server(&self, cloud: &Cloud, id: &str) -> Result<(), StepFailure> {
+        match cloud.get_server(id).await? {
+            Some(s) if self.me.server(&s).is_some() => Ok(()),
+            _ => Err(lasting(format!("server {id} does not carry our mark"))),
+        }
+    }
+
+    /// The bootable flag, and the image metadata that a volume made from a bare image lacks.
+    async fn dress(&self, cloud: &Cloud, disk: i32, volume_id: &str) -> Done {
+        let wanted = self.disk(disk)?.attributes.clone().unwrap_or_default();
+        let volume = cloud.get_volume(volume_id).await?.ok_or_else(|| lasting(format!("volume {volume_id} is gone")))?;
+        if volume.bootable != wanted.bootable {
+            cloud.set_bootable(volume_id, wanted.bootable).await?;
+        }
+        // Cinder fills these in from the image that the volume was made of; they are not the source's.
+        let own = ["image_id", "image_name", "checksum", "container_format", "disk_format", "size", "min_disk", "min_ram"];
+        let metadata: std::collections::BTreeMap<_, _> = wanted
+            .image_metadata
+            .into_iter()
+            .filter(|(k, v)| !own.contains(&k.as_str()) && !k.starts_with("vmmigration.io:") && !k.starts_with("owner_") && !v.is_empty())
+            .collect();
+        if !metadata.is_empty() {
+            cloud.set_volume_image_metadata(volume_id, &metadata).await?;
+        }
+        Ok(Effect::Done)
+    }
+
+    async fn upload(&self, side: Side, role: Role, disk: i32, volume_id: &str) -> Done {
+        let name = self.me.object_name(role, disk, 1);
+        let id = self.cloud(side)?.upload_volume_to_image(volume_id, &name, false).await?;
+        Ok(Effect::Created { id })
+    }
+
+    /// Deletes only what, looked at once more, carries our mark.
+    async fn delete(&self, side: Side, kind: ObjectKind, id: &str) -> Done {
+        let cloud = self.cloud(side)?;
+        let me = self.me;
+        let ports = self.status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
+        let ours = match kind {
+            ObjectKind::Server => cloud.get_server(id).await?.map(|o| me.server(&o).is_some()),
+            ObjectKind::Volume => cloud.get_volume(id).await?.map(|o| me.volume(&o).is_some()),
+            ObjectKind::Snapshot => cloud.get_snapshot(id).await?.map(|o| me.snapshot(&o).is_some()),
+            ObjectKind::Image => cloud.get_image(id).await?.map(|o| me.image(&o).is_some()),
+            ObjectKind::Port => cloud.get_port(id).await?.map(|o| me.port(&o, &ports).is_some()),
+        };
+        match ours {
+            None => return Ok(Effect::Done),
+            Some(false) => return Err(lasting(format!("{kind} {id} does not carry our mark and is not deleted"))),
+            Some(true) => {}
+        }
+        match kind {
+            ObjectKind::Server => cloud.delete_server(id).await?,
+            ObjectKind::Volume => cloud.delete_volume(id).await?,
+            ObjectKind::Snapshot => cloud.delete_snapshot(id).await?,
+            ObjectKind::Image => cloud.delete_image(id).await?,
+            ObjectKind::Port => cloud.delete_port(id).await?,
+        }
+        Ok(Effect::Done)
+    }
+
+    async fn create_report(&self) -> Done {
+        let api: Api<VmMigrationReport> = Api::namespaced(self.ctx.client.clone(), &self.me.namespace);
+        let report = build::report::report(self.me, self.spec(), self.status, self.ctx.now());
+        match api.create(&PostParams::default(), &report).await {
+            Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(Effect::Done),
+            other => Ok(other.map(|_| Effect::Done)?),
+        }
+    }
+
+    async fn finish_report(&self) -> Done {
+        let api: Api<VmMigrationReport> = Api::namespaced(self.ctx.client.clone(), &self.me.namespace);
+        let status = VmMigrationReportStatus { cleaned_up_at: Some(Time(self.ctx.now())), retained: self.status.retained.clone() };
+        api.patch_status(&self.me.report(), &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?;
+        Ok(Effect::Done)
+    }
+
+    async fn cluster(&self, side: Side) -> Result<super::clusters::MoverCluster, StepFailure> {
+        let p = match self.refs.side(side) {
+            Ok(r) => match self.ctx.clusters.get(r.cluster.as_deref()).await {
+                Ok(c) => return Ok(c),
+                Err(p) => p,
+            },
+            Err(p) => p.clone(),
+        };
+        Err(StepFailure { transient: true, conflict: false, message: p.message })
+    }
+
+    async fn create_job(&self, request: &JobRequest) -> Done {
+        let cluster = self.cluster(request.side).await?;
+        let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+        let anchor = secrets.get_metadata(&self.me.anchor(request.side)).await?;
+        let job = build::job::job(self.me, request, &self.ctx.settings.image, &anchor.uid().unwrap_or_default());
+        let jobs: Api<Job> = Api::namespaced(cluster.client, &cluster.namespace);
+        match jobs.create(&PostParams::default(), &job).await {
+            Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(Effect::Done),
+            other => Ok(other.map(|j| Effect::Created { id: j.name_any() })?),
+        }
+    }
+
+    async fn delete_job(&self, side: Side, name: &str) -> Done {
+        let cluster = self.cluster(side).await?;
+        let jobs: Api<Job> = Api::namespaced(cluster.client, &cluster.namespace);
+        match jobs.delete(name, &DeleteParams::background()).await {
+            Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Effect::Done),
+            other => Ok(other.map(|_| Effect::Done)?),
+        }
+    }
+
+    async fn delete_secret(&self, cluster: super::clusters::MoverCluster, name: &str) -> Done {
+        let api: Api<Secret> = Api::namespaced(cluster.client, &cluster.namespace);
+        match api.delete(name, &DeleteParams::background()).await {
+            Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Effect::Done),
+            other => Ok(other.map(|_| Effect::Done)?),
+        }
+    }
+
+    async fn delete_anchor(&self, side: Side) -> Done {
+        self.delete_secret(self.cluster(side).await?, &self.me.anchor(side)).await
+    }
+
+    async fn delete_vault(&self) -> Done {
+        self.delete_secret(self.ctx.clusters.own(), &self.me.vault()).await
+    }
+
+    /// The vault first: the password is kept before anything is encrypted with it.
+    async fn prepare_secrets(&self) -> Done {
+        use build::secret::{Files, anchor, vault};
+        let mut kept: Files = self.refs.vault.clone().unwrap_or_default();
+        kept.entry(build::secret::vault::PASSWORD.into()).or_insert_with(password);
+        let (_, store) = self.refs.store.as_ref().map_err(|p| lasting(p.message.clone()))?;
+        kept.extend(store.clone());
+        for side in [Side::Source, Side::Destination] {
+            let r = self.refs.side(side).as_ref().map_err(|p| lasting(p.message.clone()))?;
+            kept.insert(format!("{side}-{}", build::secret::vault::CLOUDS), r.credentials.to_single_clouds_yaml().into_bytes());
+            if let Some(ca) = r.credentials.cacert() {
+                kept.insert(format!("{side}-{}", build::secret::vault::CACERT), ca.to_vec());
+            }
+            kept.insert(format!("{side}-{}", build::secret::vault::CLUSTER), r.cluster.clone().unwrap_or_default().into_bytes());
+        }
+        apply(self.ctx.clusters.own(), vault(self.me, kept.clone())).await?;
+        for side in [Side::Source, Side::Destination] {
+            let mut files = store.clone();
+            for (from, to) in [(build::secret::vault::CLOUDS, "clouds.yaml"), (build::secret::vault::CACERT, "cloud-cacert")] {
+                if let Some(value) = kept.get(&format!("{side}-{from}")) {
+                    files.insert(to.into(), value.clone());
+                }
+            }
+            if let Some(password) = kept.get(build::secret::vault::PASSWORD) {
+                files.insert("restic-password".into(), password.clone());
+            }
+            apply(self.cluster(side).await?, anchor(self.me, side, files)).await?;
+        }
+        Ok(Effect::Done)
+    }
+}
+
+async fn apply(cluster: super::clusters::MoverCluster, mut secret: Secret) -> Result<(), StepFailure> {
+    let name = secret.name_any();
+    secret.metadata.namespace = Some(cluster.namespace.clone());
+    let api: Api<Secret> = Api::namespaced(cluster.client, &cluster.namespace);
+    api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&secret)).await?;
+    Ok(())
+}
+
+/// 256 bits from the operating system.
+fn password() -> Vec<u8> {
+    let bytes: [u8; 32] = rand::random();
+    hex::encode(bytes).into_bytes()
+}

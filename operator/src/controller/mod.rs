@@ -1,0 +1,130 @@
+//! The controllers: what watches, what reconciles, and how it ends.
+
+mod clouds;
+mod clusters;
+pub mod context;
+mod execute;
+mod observe;
+mod open_stack_cloud;
+mod object_store;
+mod reconcile;
+mod references;
+
+use crate::crd::v1alpha1::{ObjectStore, OpenStackCloud, Phase, VmMigration};
+use context::Context;
+use futures::{StreamExt, future};
+use kube::{
+    Api, Client, ResourceExt,
+    runtime::{
+        Controller, WatchStreamExt,
+        controller::{Action, Config},
+        predicates,
+        reflector::{self, ObjectRef},
+        Predicate, PredicateConfig,
+        watcher,
+    },
+};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// Runs all controllers until the token is cancelled; what is under way is finished.
+pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
+    let migrations = run_migrations(ctx.clone(), stop.clone());
+    let clouds = run_simple::<OpenStackCloud, _, _>(ctx.clone(), stop.clone(), open_stack_cloud::reconcile);
+    let stores = run_simple::<ObjectStore, _, _>(ctx, stop, object_store::reconcile);
+    future::join3(migrations, clouds, stores).await;
+}
+
+/// An object is looked at again when somebody changed it, not when we wrote its status.
+fn changed_by_others<K: kube::Resource>() -> impl Predicate<K> {
+    predicates::generation.combine(predicates::finalizers).combine(predicates::annotations)
+}
+
+async fn run_migrations(ctx: Arc<Context>, stop: CancellationToken) {
+    let client = ctx.client.clone();
+    let (reader, writer) = reflector::store::<VmMigration>();
+    let stream = watcher(Api::<VmMigration>::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(changed_by_others(), PredicateConfig::default());
+    let waiting_for = |reader: reflector::Store<VmMigration>| {
+        move |namespace: Option<String>| -> Vec<ObjectRef<VmMigration>> {
+            let waits = |m: &Arc<VmMigration>| {
+                let phase = m.status.as_ref().and_then(|s| s.phase).unwrap_or_default();
+                m.namespace() == namespace && matches!(phase, Phase::Pending | Phase::Preflight | Phase::Blocked)
+            };
+            reader.state().iter().filter(|m| waits(m)).map(|m| ObjectRef::from_obj(m.as_ref())).collect()
+        }
+    };
+    let (of_cloud, of_store) = (waiting_for(reader.clone()), waiting_for(reader.clone()));
+    Controller::for_stream(stream, reader)
+        .watches(Api::<OpenStackCloud>::all(client.clone()), watcher::Config::default(), move |c| of_cloud(c.namespace()))
+        .watches(Api::<ObjectStore>::all(client), watcher::Config::default(), move |s| of_store(s.namespace()))
+        .with_config(Config::default().concurrency(ctx.settings.concurrency))
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(reconcile::reconcile, on_error, ctx)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "reconcile");
+            }
+        })
+        .await;
+}
+
+async fn run_simple<K, F, Fut>(ctx: Arc<Context>, stop: CancellationToken, reconcile: F)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    F: FnMut(Arc<K>, Arc<Context>) -> Fut,
+    Fut: Future<Output = Result<Action, Error>> + Send + 'static,
+{
+    let client: Client = ctx.client.clone();
+    let (reader, writer) = reflector::store::<K>();
+    let stream = watcher(Api::<K>::all(client), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(changed_by_others(), PredicateConfig::default());
+    Controller::for_stream(stream, reader)
+        .with_config(Config::default().concurrency(4))
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(reconcile, on_error, ctx)
+        .for_each(|_| future::ready(()))
+        .await;
+}
+
+/// An error that a reconcile could not put into a status: the API server did not answer, or somebody else wrote.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kubernetes did not do what was asked.
+    #[error("{what}: {source}")]
+    Kube {
+        /// What was asked.
+        what: &'static str,
+        /// The answer.
+        source: Box<kube::Error>,
+    },
+    /// Kubernetes did not answer in time.
+    #[error("{0}: no answer in time")]
+    Timeout(&'static str),
+}
+
+impl Error {
+    fn kube(what: &'static str) -> impl Fn(kube::Error) -> Error {
+        move |source| Error::Kube { what, source: Box::new(source) }
+    }
+
+    /// Somebody else wrote the object meanwhile.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Error::Kube { source, .. } if matches!(source.as_ref(), kube::Error::Api(s) if s.is_conflict()))
+    }
+}
+
+fn on_error<K: ResourceExt>(object: Arc<K>, error: &Error, ctx: Arc<Context>) -> Action {
+    if error.is_conflict() {
+        return Action::requeue(Duration::from_millis(200));
+    }
+    ctx.metrics.reconcile_errors.inc();
+    tracing::warn!(name = object.name_any(), namespace = object.namespace(), %error, "will try again");
+    Action::requeue(Duration::from_secs(3))
+}

@@ -1,0 +1,69 @@
+//! One reconcile of an `ObjectStore`: a real write, read and delete; `Ready`.
+
+use super::{Error, context::Context, references::store_files};
+use crate::{
+    crd::{
+        conditions::{kind, reason, set},
+        v1alpha1::ObjectStore,
+    },
+    store::{ObjectStoreLocation, Store, StoreKeys, StoreOptions, refuse_local},
+};
+use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
+use std::{sync::Arc, time::Duration};
+
+/// Looks; a Secret is not watched, so it looks again by itself.
+pub async fn reconcile(cached: Arc<ObjectStore>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let namespace = cached.namespace().unwrap_or_default();
+    let api: Api<ObjectStore> = Api::namespaced(ctx.client.clone(), &namespace);
+    let Some(object) = api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the ObjectStore"))? else {
+        return Ok(Action::await_change());
+    };
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let outcome = probe(&ctx, &namespace, &object).await?;
+    let generation = object.metadata.generation;
+    let mut status = object.status.clone().unwrap_or_default();
+    status.observed_generation = generation;
+    let (ready, why, message) = match outcome {
+        Ok(()) => (true, reason::SUCCESS, "an object was written, read and deleted".to_string()),
+        Err((why, message)) => (false, why, message),
+    };
+    let c = &mut status.conditions;
+    set(c, kind::READY, Some(ready), why, message.clone(), generation, ctx.now());
+    set(c, kind::RECONCILING, Some(!ready && why == reason::TRANSIENT_ERROR), why, message.clone(), generation, ctx.now());
+    set(c, kind::STALLED, Some(!ready && why != reason::TRANSIENT_ERROR), why, message, generation, ctx.now());
+    if object.status.as_ref() != Some(&status) {
+        let mut written = object.clone();
+        written.status = Some(status);
+        api.replace_status(&object.name_any(), &PostParams::default(), &written).await.map_err(Error::kube("write the status"))?;
+    }
+    Ok(Action::requeue(Duration::from_secs(if ready { 120 } else { 10 })))
+}
+
+type Outcome = Result<(), (&'static str, String)>;
+
+async fn probe(ctx: &Context, namespace: &str, object: &ObjectStore) -> Result<Outcome, Error> {
+    let files = match store_files(ctx, namespace, object).await? {
+        Ok(f) => f,
+        Err(message) => return Ok(Err((reason::INVALID_CONFIGURATION, message))),
+    };
+    let text = |key: &str| files.get(key).and_then(|v| String::from_utf8(v.clone()).ok()).map(|s| s.trim().to_string());
+    let keys = StoreKeys {
+        access_key_id: text("AWS_ACCESS_KEY_ID").unwrap_or_default(),
+        secret_access_key: text("AWS_SECRET_ACCESS_KEY").unwrap_or_default(),
+        session_token: text("AWS_SESSION_TOKEN"),
+        region: text("AWS_DEFAULT_REGION"),
+    };
+    let location = match ObjectStoreLocation::parse(&object.spec.location) {
+        Ok(l) => l,
+        Err(e) => return Ok(Err((reason::INVALID_CONFIGURATION, e.to_string()))),
+    };
+    let mut options = StoreOptions::new(refuse_local(false, ctx.settings.denied.clone()));
+    options.ca_pem = files.get("store-cacert").cloned();
+    let tried = async { Store::new(&location, &keys, &options)?.probe().await };
+    Ok(tried.await.map(|_| ()).map_err(|e| {
+        let why = if e.is_transient() { reason::TRANSIENT_ERROR } else { reason::INVALID_CONFIGURATION };
+        (why, e.to_string())
+    }))
+}

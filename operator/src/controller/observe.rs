@@ -1,0 +1,363 @@
+//! All reads of a reconcile: both clouds and clusters, as far as the phase needs them.
+
+use super::{Error, clusters::MoverCluster, context::Context, references::{References, SideRef}};
+use crate::{
+    crd::v1alpha1::{Phase, VmMigration, VmMigrationReport, VmMigrationStatus},
+    migration::{
+        names::{Identity, LABEL_MIGRATION, Side},
+        observed::*,
+    },
+    mover::result::ProgressLine,
+    openstack::{Cloud, CloudError, ErrorKind},
+};
+use futures::future::{join_all, try_join_all};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{Pod, Secret},
+};
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, LogParams},
+};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::timeout;
+
+/// No cluster may hold up a reconcile for longer.
+const CLUSTER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What was seen, and the sessions that steps use.
+pub struct Look {
+    /// As plain data.
+    pub seen: Observed,
+    /// The source cloud, when it answered.
+    pub source: Option<Cloud>,
+    /// The destination cloud, when it answered.
+    pub destination: Option<Cloud>,
+}
+
+/// Which reads a phase needs.
+struct Needs {
+    inventory: bool,
+    views: bool,
+    clusters: bool,
+}
+
+fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    let claimed = status.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
+    let done = status.cleaned_up_at.is_some() && !deleting;
+    let before = match status.phase.unwrap_or_default() {
+        Phase::Pending | Phase::Preflight | Phase::Blocked => true,
+        Phase::Stopping => !claimed,
+        _ => false,
+    };
+    let inventory = before && !deleting && status.failure.is_none();
+    let idle = status.phase == Some(Phase::AwaitingCutover) && !deleting;
+    Needs { inventory, views: !inventory && !idle && !done, clusters: !idle && !done }
+}
+
+/// Looks.
+pub async fn observe(
+    ctx: &Context,
+    me: &Identity,
+    object: &VmMigration,
+    status: &VmMigrationStatus,
+    refs: &References,
+) -> Result<Look, Error> {
+    let needs = needs(object, status);
+    let mut look = Look { seen: Observed::default(), source: None, destination: None };
+    look.seen.vault_exists = refs.vault.is_some();
+    match &refs.store {
+        Ok((view, _)) => look.seen.store = Some(view.clone()),
+        Err(p) => look.seen.reference_problems.push(p.clone()),
+    }
+    if !needs.clusters {
+        return Ok(look);
+    }
+    let (source, destination, a, b, report) = tokio::join!(
+        session(ctx, &refs.source, Side::Source),
+        session(ctx, &refs.destination, Side::Destination),
+        cluster(ctx, me, &refs.source, Side::Source),
+        cluster(ctx, me, &refs.destination, Side::Destination),
+        report(ctx, me, object),
+    );
+    (look.seen.source_cluster, look.seen.destination_cluster) = (a, b);
+    (look.seen.report_exists, look.seen.report_finished) = report?;
+    look.seen.source_project = source.as_ref().ok().map(Cloud::project_id);
+    look.seen.destination_project = destination.as_ref().ok().map(Cloud::project_id);
+    let source = source.and_then(|c| pinned(c, status.source.as_ref().filter(|s| s.claimed_at.is_some()).map(|s| s.project_id.as_str())));
+    let claimed = status.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
+    let destination = destination.and_then(|c| pinned(c, status.destination.as_ref().filter(|_| claimed).map(|x| x.project_id.as_str())));
+    if needs.inventory {
+        take_inventory(&mut look, object, source, destination).await;
+    } else if needs.views {
+        take_views(&mut look, me, status, source, destination).await;
+    }
+    Ok(look)
+}
+
+/// A mismatch later holds, and never redirects a deletion.
+fn pinned(cloud: Cloud, project: Option<&str>) -> Result<Cloud, Problem> {
+    match project {
+        Some(p) if !p.is_empty() && p != cloud.project_id() => Err(Problem {
+            id: "project-changed".into(),
+            message: format!("InvalidConfiguration: {}: the credentials open project {}, this migration belongs to {p}", cloud.name(), cloud.project_id()),
+            suggestion: Some("put the former credentials back".into()),
+            transient: false,
+        }),
+        _ => Ok(cloud),
+    }
+}
+
+async fn session(ctx: &Context, side_ref: &Result<SideRef, Problem>, side: Side) -> Result<Cloud, Problem> {
+    let r = side_ref.as_ref().map_err(Clone::clone)?;
+    ctx.clouds.session(&r.credentials, &ctx.policy(), &r.name).await.map_err(|e| cloud_problem(side, &e))
+}
+
+/// An error of a cloud, as a problem of one side.
+pub fn cloud_problem(side: Side, e: &CloudError) -> Problem {
+    let (id, suggestion) = match e.kind {
+        ErrorKind::Unauthorized => (format!("{side}-credentials"), Some("correct the Secret with clouds.yaml")),
+        ErrorKind::Forbidden => (format!("{side}-forbidden"), Some("the project's member role is needed")),
+        _ => (format!("{side}-cloud-unreachable"), None),
+    };
+    Problem { id, message: e.to_string(), suggestion: suggestion.map(String::from), transient: e.is_transient() }
+}
+
+async fn take_inventory(look: &mut Look, object: &VmMigration, source: Result<Cloud, Problem>, destination: Result<Cloud, Problem>) {
+    let server = object.spec.source.server.clone();
+    let a = async {
+        let cloud = source?;
+        let found = source_inventory(&cloud, &server).await.map_err(|e| cloud_problem(Side::Source, &e))?;
+        Ok::<_, Problem>((cloud, found))
+    };
+    let b = async {
+        let cloud = destination?;
+        let found = destination_inventory(&cloud).await.map_err(|e| cloud_problem(Side::Destination, &e))?;
+        Ok::<_, Problem>((cloud, found))
+    };
+    let (a, b) = tokio::join!(a, b);
+    let (a, b) = match (a, b) {
+        (Ok(a), Ok(b)) => (a, b),
+        (a, b) => {
+            for (p, slot) in [(a.err(), Side::Source), (b.err(), Side::Destination)] {
+                if let Some(p) = p {
+                    match slot {
+                        Side::Source => look.seen.source = Seen::Unseen(p),
+                        Side::Destination => look.seen.destination = Seen::Unseen(p),
+                    }
+                }
+            }
+            return;
+        }
+    };
+    let (cloud, (candidates, source)) = a;
+    look.source = Some(cloud);
+    let (cloud, destination) = b;
+    look.destination = Some(cloud);
+    look.seen.inventory = Some(Inventory { candidates, source, destination });
+}
+
+type SourceFound = (Vec<crate::openstack::Server>, SourceInventory);
+
+async fn source_inventory(cloud: &Cloud, server: &str) -> Result<SourceFound, CloudError> {
+    let candidates = cloud.find_servers(server).await?;
+    let [one] = &candidates[..] else { return Ok((candidates, SourceInventory::default())) };
+    let (attachments, ports, networks, security_groups) = tokio::try_join!(
+        cloud.volume_attachments(&one.id),
+        cloud.ports_of_device(&one.id),
+        cloud.list_networks(),
+        cloud.list_security_groups(),
+    )?;
+    let volumes = try_join_all(attachments.iter().map(|a| cloud.get_volume(&a.volume_id))).await?;
+    // Where the driver cannot be seen preflight assumes the worst.
+    let drivers = join_all(attachments.iter().map(|a| cloud.volume_driver_types(&a.volume_id))).await;
+    let drivers: BTreeMap<String, String> = attachments
+        .iter()
+        .zip(drivers)
+        .filter_map(|(a, d)| d.ok().flatten().map(|d| (a.volume_id.clone(), d)))
+        .collect();
+    let volumes = volumes.into_iter().flatten().collect();
+    let found = SourceInventory { attachments, volumes, drivers, ports, networks, security_groups, flavors: vec![] };
+    Ok((candidates, found))
+}
+
+async fn destination_inventory(cloud: &Cloud) -> Result<DestinationInventory, CloudError> {
+    let (flavors, networks, subnets, keypairs, types, security_groups, ports, servers, zones) = tokio::try_join!(
+        cloud.list_flavors(),
+        cloud.list_networks(),
+        cloud.list_subnets(),
+        cloud.list_keypairs(),
+        cloud.list_volume_types(),
+        cloud.list_security_groups(),
+        cloud.list_ports(),
+        cloud.list_servers(),
+        cloud.availability_zones(),
+    )?;
+    let volume_types = types.into_iter().map(|t| t.name).collect();
+    Ok(DestinationInventory { flavors, networks, subnets, keypairs, volume_types, security_groups, ports, servers, zones })
+}
+
+async fn take_views(
+    look: &mut Look,
+    me: &Identity,
+    status: &VmMigrationStatus,
+    source: Result<Cloud, Problem>,
+    destination: Result<Cloud, Problem>,
+) {
+    let server_id = status.source.as_ref().map(|s| s.server_id.clone()).unwrap_or_default();
+    let ports = status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
+    let a = async {
+        let cloud = source?;
+        let view = view_source(me, &cloud, &server_id).await.map_err(|e| cloud_problem(Side::Source, &e))?;
+        Ok::<_, Problem>((cloud, view))
+    };
+    let b = async {
+        let cloud = destination?;
+        let view = view_destination(me, &cloud, &ports).await.map_err(|e| cloud_problem(Side::Destination, &e))?;
+        Ok::<_, Problem>((cloud, view))
+    };
+    let (a, b) = tokio::join!(a, b);
+    match a {
+        Ok((cloud, view)) => (look.source, look.seen.source) = (Some(cloud), Seen::View(view)),
+        Err(p) => look.seen.source = Seen::Unseen(p),
+    }
+    match b {
+        Ok((cloud, view)) => (look.destination, look.seen.destination) = (Some(cloud), Seen::View(view)),
+        Err(p) => look.seen.destination = Seen::Unseen(p),
+    }
+}
+
+async fn view_source(me: &Identity, cloud: &Cloud, server_id: &str) -> Result<SourceView, CloudError> {
+    let server = async {
+        if server_id.is_empty() { Ok(None) } else { cloud.get_server(server_id).await }
+    };
+    let (server, volumes, snapshots, images) =
+        tokio::try_join!(server, cloud.list_volumes(), cloud.list_snapshots(), cloud.list_images())?;
+    // After the server, so that an action that changed its state is in the list.
+    let actions = match &server {
+        Some(s) => cloud.server_actions(&s.id).await?,
+        None => vec![],
+    };
+    Ok(source_view(me, server, actions, &volumes, &snapshots, &images))
+}
+
+async fn view_destination(me: &Identity, cloud: &Cloud, recorded_ports: &[String]) -> Result<DestinationView, CloudError> {
+    let (servers, volumes, images, ports) =
+        tokio::try_join!(cloud.list_servers(), cloud.list_volumes(), cloud.list_images(), cloud.list_ports())?;
+    Ok(destination_view(me, &servers, &volumes, &images, &ports, recorded_ports))
+}
+
+async fn report(ctx: &Context, me: &Identity, object: &VmMigration) -> Result<(bool, bool), Error> {
+    let api: Api<VmMigrationReport> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    let found = api.get_opt(&me.report()).await.map_err(Error::kube("read the report"))?;
+    let ours = found.filter(|r| r.spec.uid == me.uid);
+    Ok((ours.is_some(), ours.and_then(|r| r.status).is_some_and(|s| s.cleaned_up_at.is_some())))
+}
+
+async fn cluster(ctx: &Context, me: &Identity, side_ref: &Result<SideRef, Problem>, side: Side) -> Seen<ClusterView> {
+    let r = match side_ref {
+        Ok(r) => r,
+        Err(p) => return Seen::Unseen(p.clone()),
+    };
+    let cluster = match ctx.clusters.get(r.cluster.as_deref()).await {
+        Ok(c) => c,
+        Err(p) => return Seen::Unseen(p),
+    };
+    let what = r.cluster.as_deref().unwrap_or("of the operator");
+    let unseen = |why: String| {
+        Seen::Unseen(Problem {
+            id: format!("{side}-cluster-unreachable"),
+            message: format!("cluster {what} (near the {side} cloud) does not answer: {why}"),
+            suggestion: None,
+            transient: true,
+        })
+    };
+    match timeout(CLUSTER_TIMEOUT, view_cluster(me, &cluster, side)).await {
+        Ok(Ok(view)) => Seen::View(view),
+        Ok(Err(e)) => unseen(crate::mover::result::shorten(&e.to_string(), 256)),
+        Err(_) => unseen(format!("no answer within {} s", CLUSTER_TIMEOUT.as_secs())),
+    }
+}
+
+async fn view_cluster(me: &Identity, cluster: &MoverCluster, side: Side) -> Result<ClusterView, kube::Error> {
+    let (client, namespace) = (cluster.client.clone(), cluster.namespace.as_str());
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    let ours = ListParams::default().labels(&format!("{LABEL_MIGRATION}={}", me.uid));
+    let anchor = secrets.get_metadata_opt(&me.anchor(side)).await?;
+    let jobs = jobs.list(&ours).await?.items;
+    // After the Jobs, so that the pod of an ended Job is seen as ended.
+    let pods_now = pods.list(&ours).await?.items;
+    // Both sides may be in one cluster: a Job belongs to the side whose anchor owns it.
+    let anchor_name = me.anchor(side);
+    let mine = |j: &Job| j.owner_references().iter().any(|o| o.name == anchor_name);
+    let jobs: Vec<Job> = jobs.into_iter().filter(mine).collect();
+    let job_of = |p: &Pod| p.labels().get("batch.kubernetes.io/job-name").cloned().unwrap_or_default();
+    let mut view = ClusterView { anchor: anchor.is_some(), ..Default::default() };
+    for job in &jobs {
+        let name = job.name_any();
+        let mut theirs: Vec<&Pod> = pods_now.iter().filter(|p| job_of(p) == name).collect();
+        theirs.sort_by_key(|p| p.creation_timestamp().map(|t| t.0));
+        view.jobs.insert(name, view_job(job, theirs.last().copied(), &pods).await);
+    }
+    // A purge is part of clean-up; pods of Jobs that are gone count for both sides.
+    let known: Vec<String> = jobs.iter().map(ResourceExt::name_any).collect();
+    let purge = me.job("purge", 0);
+    let purge = purge.trim_end_matches('0');
+    view.pods = pods_now
+        .iter()
+        .filter(|p| {
+            let job = job_of(p);
+            let ended = matches!(p.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+            !job.starts_with(purge) && (known.contains(&job) || !ended)
+        })
+        .count();
+    Ok(view)
+}
+
+async fn view_job(job: &Job, pod: Option<&Pod>, pods: &Api<Pod>) -> JobView {
+    let status = job.status.clone().unwrap_or_default();
+    let condition = |kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind && c.status == "True").cloned();
+    let (state, mut reason) = match (condition("Complete"), condition("Failed")) {
+        (Some(_), _) => (JobState::Succeeded, None),
+        (_, Some(c)) => (JobState::Failed, c.reason.filter(|r| r != "BackoffLimitExceeded")),
+        _ => (JobState::Active, None),
+    };
+    let container = pod.and_then(|p| p.status.as_ref()?.container_statuses.as_ref()?.first().cloned());
+    let ended = container.as_ref().and_then(|c| c.state.as_ref()?.terminated.clone());
+    let termination = ended.as_ref().and_then(|t| t.message.clone());
+    if state == JobState::Active {
+        reason = pod.and_then(waiting);
+    } else if reason.is_none() {
+        reason = ended.as_ref().map(|t| format!("{} (exit code {})", t.reason.clone().unwrap_or_default(), t.exit_code));
+    }
+    let running = pod.filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running"));
+    let progress = match running {
+        Some(pod) if state == JobState::Active => progress(pods, &pod.name_any()).await,
+        _ => None,
+    };
+    JobView { state, termination, reason, progress, deleting: job.metadata.deletion_timestamp.is_some() }
+}
+
+/// Why a pod does not run yet.
+fn waiting(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let container = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.clone());
+    if let Some(w) = container {
+        let detail = w.message.map(|m| format!(": {}", crate::mover::result::shorten(&m, 200))).unwrap_or_default();
+        return Some(format!("{}{detail}", w.reason.unwrap_or_default()));
+    }
+    let unscheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    Some(format!("not scheduled: {}", unscheduled.message.clone().unwrap_or_default()))
+}
+
+/// The newest progress line of a running mover. A log that cannot be read is no news, and no error.
+async fn progress(pods: &Api<Pod>, name: &str) -> Option<(i64, i64, i64)> {
+    let last = LogParams { tail_lines: Some(5), ..Default::default() };
+    let log = pods.logs(name, &last).await.ok()?;
+    let line = log.lines().rev().find_map(|l| serde_json::from_str::<ProgressLine>(l).ok())?;
+    let n = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
+    Some((n(line.progress.bytes), n(line.progress.total), n(line.progress.rate)))
+}

@@ -1,0 +1,107 @@
+//! One reconcile of an `OpenStackCloud`: a session, real calls, `Ready`.
+
+use super::{Error, context::Context, observe::cloud_problem, references::credentials};
+use crate::{
+    crd::{
+        conditions::{kind, reason, set},
+        v1alpha1::*,
+    },
+    migration::names::Side,
+    openstack::{Cloud, CloudError},
+};
+use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// Looks; a Secret is not watched, so it looks again by itself.
+pub async fn reconcile(cached: Arc<OpenStackCloud>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let namespace = cached.namespace().unwrap_or_default();
+    let api: Api<OpenStackCloud> = Api::namespaced(ctx.client.clone(), &namespace);
+    let Some(object) = api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the OpenStackCloud"))? else {
+        return Ok(Action::await_change());
+    };
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let mut status = object.status.clone().unwrap_or_default();
+    let outcome = look(&ctx, &namespace, &object, &mut status).await?;
+    let generation = object.metadata.generation;
+    status.observed_generation = generation;
+    let (ready, why, message) = match &outcome {
+        Ok(()) => (true, reason::SUCCESS, "credentials work; all services answer".to_string()),
+        Err((why, message)) => (false, *why, message.clone()),
+    };
+    let c = &mut status.conditions;
+    set(c, kind::READY, Some(ready), why, message.clone(), generation, ctx.now());
+    set(c, kind::RECONCILING, Some(!ready && why == reason::TRANSIENT_ERROR), why, message.clone(), generation, ctx.now());
+    set(c, kind::STALLED, Some(!ready && why != reason::TRANSIENT_ERROR), why, message, generation, ctx.now());
+    if object.status.as_ref() != Some(&status) {
+        let mut written = object.clone();
+        written.status = Some(status);
+        api.replace_status(&object.name_any(), &PostParams::default(), &written).await.map_err(Error::kube("write the status"))?;
+    }
+    Ok(Action::requeue(Duration::from_secs(if ready { 120 } else { 10 })))
+}
+
+type Outcome = Result<(), (&'static str, String)>;
+
+async fn look(ctx: &Context, namespace: &str, object: &OpenStackCloud, status: &mut OpenStackCloudStatus) -> Result<Outcome, Error> {
+    let credentials = match credentials(ctx, namespace, object).await? {
+        Ok(c) => c,
+        Err(message) => return Ok(Err((reason::INVALID_CONFIGURATION, message))),
+    };
+    if let Err(problem) = ctx.clusters.get(object.spec.cluster.as_deref()).await {
+        return Ok(Err((reason::INVALID_CONFIGURATION, problem.message)));
+    }
+    let name = object.name_any();
+    let answer = async {
+        let cloud = ctx.clouds.session(&credentials, &ctx.policy(), &name).await?;
+        Ok::<_, CloudError>((quotas(&cloud).await?, cloud))
+    };
+    match answer.await {
+        Ok((quotas, cloud)) => {
+            status.project_id = Some(cloud.project_id());
+            status.services = cloud
+                .versions()
+                .into_iter()
+                .map(|v| CloudService { name: v.service, version: v.version, microversion: v.microversion })
+                .collect();
+            status.quotas = quotas;
+            let asked = object.spec.transfer.as_ref().map(|t| t.mode);
+            let reason = match asked {
+                Some(TransferMode::Image) => "asked for",
+                _ => "images work with every cloud; volumes as block devices are not supported yet",
+            };
+            status.transfer = Some(ResolvedTransfer { mode: "Image".into(), reason: reason.into() });
+            Ok(Ok(()))
+        }
+        Err(e) => {
+            ctx.clouds.forget(&credentials, &name).await;
+            let problem = cloud_problem(Side::Source, &e);
+            let why = if problem.transient { reason::TRANSIENT_ERROR } else { reason::INVALID_CONFIGURATION };
+            Ok(Err((why, problem.message)))
+        }
+    }
+}
+
+/// The limits that a migration meets. Real calls to three services; images are listed for the fourth.
+async fn quotas(cloud: &Cloud) -> Result<Vec<Quota>, CloudError> {
+    let (compute, volume, network, _) =
+        tokio::try_join!(cloud.compute_limits(), cloud.volume_quotas(), cloud.network_quotas(), cloud.list_images())?;
+    let pair = |limit: &str, used: &str, name: &str, from: &BTreeMap<String, i64>| {
+        Some(Quota { name: name.into(), limit: *from.get(limit)?, used: *from.get(used)? })
+    };
+    let mut rows: Vec<Quota> = [
+        pair("maxTotalInstances", "totalInstancesUsed", "instances", &compute),
+        pair("maxTotalCores", "totalCoresUsed", "cores", &compute),
+        pair("maxTotalRAMSize", "totalRAMUsed", "ram", &compute),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    for (name, from) in [("volumes", &volume), ("snapshots", &volume), ("gigabytes", &volume), ("port", &network)] {
+        if let Some(q) = from.get(name) {
+            rows.push(Quota { name: name.into(), limit: q.limit, used: q.used });
+        }
+    }
+    Ok(rows)
+}

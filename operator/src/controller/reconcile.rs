@@ -1,0 +1,159 @@
+//! One reconcile of a `VmMigration`: observe -> decide -> execute -> one status write.
+
+use super::{Error, context::Context, execute::Hands, observe::observe, references};
+use crate::{
+    crd::v1alpha1::{VmMigration, VmMigrationStatus},
+    migration::{
+        decide::{Decision, Input, decide, record},
+        names::{ANNOTATION_ABANDON, FINALIZER, Identity},
+        present::present,
+        step::{Effect, Step, StepFailure},
+    },
+};
+use futures::future::join_all;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+    runtime::{
+        controller::Action,
+        events::{Event, EventType},
+    },
+};
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+
+/// What a step brought back.
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The driver; each of its lines is a part of the design.
+pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Action> {
+    let _timer = ctx.metrics.time();
+    let api: Api<VmMigration> = Api::namespaced(ctx.client.clone(), &cached.namespace().unwrap_or_default());
+    // The cache may be behind our own last write, and ids in status must never be lost.
+    let Some(object) = api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the VmMigration"))? else {
+        return Ok(Action::await_change());
+    };
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    if !object.finalizers().iter().any(|f| f == FINALIZER) {
+        return if deleting { Ok(Action::await_change()) } else { add_finalizer(&api, &object).await };
+    }
+    let me = identity(&object);
+    let status = object.status.clone().unwrap_or_default();
+    let refs = references::resolve(&ctx, &me, &object).await?;
+    let look = observe(&ctx, &me, &object, &status, &refs).await?;
+    let now = ctx.now();
+    let decision = decide(Input {
+        me: &me,
+        spec: &object.spec,
+        generation: object.metadata.generation,
+        deleting,
+        abandoned: object.annotations().get(ANNOTATION_ABANDON) == Some(&me.uid),
+        status: &status,
+        seen: &look.seen,
+        limits: &ctx.settings.limits,
+        now,
+    });
+    if decision.release {
+        return remove_finalizer(&api, &object).await;
+    }
+    let hands = Hands { ctx: &ctx, me: &me, object: &object, status: &decision.status, refs: &refs, look: &look };
+    let results = execute_all(&hands, &decision.steps).await;
+    forget_refused_sessions(&ctx, &refs, &look).await;
+    finish(&ctx, &api, &object, status, decision, results).await
+}
+
+/// Who the object is.
+fn identity(object: &VmMigration) -> Identity {
+    Identity {
+        uid: object.uid().unwrap_or_default(),
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    }
+}
+
+async fn execute_all(hands: &Hands<'_>, steps: &[Step]) -> Vec<(Step, Result<Effect, StepFailure>)> {
+    join_all(steps.iter().map(|step| async { (step.clone(), hands.execute(step).await) })).await
+}
+
+/// A cloud that could not be seen gets a new session: its credentials may have changed meaning.
+async fn forget_refused_sessions(ctx: &Context, refs: &references::References, look: &super::observe::Look) {
+    let unseen = [(&refs.source, look.seen.source.problem()), (&refs.destination, look.seen.destination.problem())];
+    for (side, problem) in unseen {
+        if let (Ok(side), Some(problem)) = (side, problem)
+            && problem.id.ends_with("-credentials")
+        {
+            ctx.clouds.forget(&side.credentials, &side.name).await;
+        }
+    }
+}
+
+/// Records results, derives what people read, writes the status once, and says when to look again.
+async fn finish(
+    ctx: &Context,
+    api: &Api<VmMigration>,
+    object: &VmMigration,
+    before: VmMigrationStatus,
+    decision: Decision,
+    results: Vec<(Step, Result<Effect, StepFailure>)>,
+) -> Result<Action> {
+    let now = ctx.now();
+    let mut status = decision.status;
+    let mut recheck = decision.recheck;
+    for (step, result) in results {
+        ctx.metrics.step(step.name(), result.is_ok());
+        if let Err(failure) = &result {
+            tracing::warn!(name = %object.name_any(), step = step.name(), message = %failure.message, "step failed");
+            status.message = Some(format!("{} (trying again)", failure.message));
+            recheck = recheck.map(|r| r.max(Duration::from_secs(2)));
+        }
+        record(&mut status, &step, result, now);
+    }
+    present(&mut status, object.metadata.generation, now);
+    if status != before {
+        let mut written = object.clone();
+        written.status = Some(status.clone());
+        written.metadata.managed_fields = None;
+        api.replace_status(&object.name_any(), &PostParams::default(), &written)
+            .await
+            .map_err(Error::kube("write the status"))?;
+        announce(ctx, object, &before, &status).await;
+    }
+    Ok(recheck.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// An Event for each new row of the timeline. One that cannot be published is logged, no more.
+async fn announce(ctx: &Context, object: &VmMigration, before: &VmMigrationStatus, after: &VmMigrationStatus) {
+    for row in after.timeline.iter().filter(|row| !before.timeline.contains(row)) {
+        let failed = after.failure.is_some() && after.failure != before.failure;
+        let event = Event {
+            type_: if failed { EventType::Warning } else { EventType::Normal },
+            reason: row.phase.to_string(),
+            note: Some(crate::mover::result::shorten(&row.message, 1000)),
+            action: "Migrate".into(),
+            secondary: None,
+        };
+        if let Err(error) = ctx.recorder.publish(&event, &object.object_ref(&())).await {
+            tracing::debug!(%error, "an event was not published");
+        }
+    }
+}
+
+async fn add_finalizer(api: &Api<VmMigration>, object: &VmMigration) -> Result<Action> {
+    let mut all = object.finalizers().to_vec();
+    all.push(FINALIZER.into());
+    patch_finalizers(api, object, &all).await
+}
+
+async fn remove_finalizer(api: &Api<VmMigration>, object: &VmMigration) -> Result<Action> {
+    let rest: Vec<String> = object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
+    patch_finalizers(api, object, &rest).await
+}
+
+/// With the resource version, so that a finalizer that somebody else set meanwhile is not lost.
+async fn patch_finalizers(api: &Api<VmMigration>, object: &VmMigration, finalizers: &[String]) -> Result<Action> {
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": object.resource_version()}});
+    match api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Action::await_change()),
+        other => other.map(|_| Action::requeue(Duration::from_millis(20))).map_err(Error::kube("change the finalizer")),
+    }
+}

@@ -1,0 +1,187 @@
+//! Follows the references of a `VmMigration`: clouds, store, Secrets. What the tenant's objects do not give any
+//! more comes from the vault, so that clean-up works in a namespace that is being deleted.
+
+use super::{Error, context::Context};
+use crate::{
+    build::secret::{Files, STORE_KEYS, vault},
+    crd::v1alpha1::{ObjectStore, OpenStackCloud, VmMigration, VmMigrationSpec},
+    migration::{
+        names::{Identity, Side},
+        observed::{Problem, StoreView},
+    },
+    openstack::Credentials,
+    store::ObjectStoreLocation,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt};
+use std::collections::BTreeMap;
+
+/// One side, resolved.
+#[derive(Clone)]
+pub struct SideRef {
+    /// What messages call it: the name of the `OpenStackCloud`.
+    pub name: String,
+    /// The registered cluster near it.
+    pub cluster: Option<String>,
+    /// Its credentials.
+    pub credentials: Credentials,
+}
+
+/// What the references of a migration lead to.
+pub struct References {
+    /// The source.
+    pub source: Result<SideRef, Problem>,
+    /// The destination.
+    pub destination: Result<SideRef, Problem>,
+    /// Store, and the keys and CA that movers get.
+    pub store: Result<(StoreView, Files), Problem>,
+    /// The operator's own copy.
+    pub vault: Option<Files>,
+}
+
+impl References {
+    /// One side.
+    pub fn side(&self, side: Side) -> &Result<SideRef, Problem> {
+        match side {
+            Side::Source => &self.source,
+            Side::Destination => &self.destination,
+        }
+    }
+}
+
+fn problem(id: &str, message: String, suggestion: &str) -> Problem {
+    Problem { id: id.into(), message, suggestion: Some(suggestion.to_string()).filter(|s| !s.is_empty()), transient: false }
+}
+
+/// Data of a Secret by key.
+pub fn files(secret: Secret) -> Files {
+    secret.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.0)).collect()
+}
+
+/// Follows all references.
+pub async fn resolve(ctx: &Context, me: &Identity, object: &VmMigration) -> Result<References, Error> {
+    let own = ctx.clusters.own();
+    let vaults: Api<Secret> = Api::namespaced(own.client, &own.namespace);
+    let vault = vaults.get_opt(&me.vault()).await.map_err(Error::kube("read the vault"))?.map(files);
+    let namespace = object.namespace().unwrap_or_default();
+    let spec: &VmMigrationSpec = &object.spec;
+    let mut refs = References {
+        source: side(ctx, &namespace, &spec.source.cloud, Side::Source).await?,
+        destination: side(ctx, &namespace, &spec.destination.cloud, Side::Destination).await?,
+        store: store(ctx, me, &namespace, spec.store.as_deref()).await?,
+        vault,
+    };
+    if let Some(kept) = &refs.vault {
+        let fall_back = |now: Result<SideRef, Problem>, side, name: &str| {
+            now.or_else(|p| from_vault(kept, side, name).ok_or(p))
+        };
+        refs.source = fall_back(refs.source, Side::Source, &spec.source.cloud);
+        refs.destination = fall_back(refs.destination, Side::Destination, &spec.destination.cloud);
+        let pinned = object.status.as_ref().and_then(|s| s.store.clone());
+        refs.store = match (refs.store, pinned) {
+            (Ok(found), _) => Ok(found),
+            (Err(_), Some(pinned)) => {
+                let keys = kept.iter().filter(|(k, _)| STORE_KEYS.contains(&k.as_str()) || *k == "store-cacert");
+                let keys = keys.map(|(k, v)| (k.clone(), v.clone())).collect();
+                Ok((StoreView { name: pinned.name, repository: pinned.repository }, keys))
+            }
+            (Err(p), None) => Err(p),
+        };
+    }
+    Ok(refs)
+}
+
+fn from_vault(kept: &Files, side: Side, name: &str) -> Option<SideRef> {
+    let key = |k: &str| kept.get(&format!("{side}-{k}"));
+    let yaml = key(vault::CLOUDS)?;
+    let credentials = Credentials::parse(yaml, None, key(vault::CACERT).map(Vec::as_slice)).ok()?;
+    let cluster = key(vault::CLUSTER).and_then(|c| String::from_utf8(c.clone()).ok()).filter(|c| !c.is_empty());
+    Some(SideRef { name: name.into(), cluster, credentials })
+}
+
+async fn side(ctx: &Context, namespace: &str, name: &str, side: Side) -> Result<Result<SideRef, Problem>, Error> {
+    let api: Api<OpenStackCloud> = Api::namespaced(ctx.client.clone(), namespace);
+    let Some(cloud) = api.get_opt(name).await.map_err(Error::kube("read an OpenStackCloud"))? else {
+        let message = format!("there is no OpenStackCloud {name:?} in namespace {namespace}");
+        return Ok(Err(problem(&format!("{side}-cloud-missing"), message, "create it, or correct the name")));
+    };
+    let found = credentials(ctx, namespace, &cloud).await?;
+    let id = format!("{side}-credentials");
+    Ok(found
+        .map(|credentials| SideRef { name: name.into(), cluster: cloud.spec.cluster.clone(), credentials })
+        .map_err(|message| problem(&id, format!("OpenStackCloud {name}: {message}"), "correct the Secret")))
+}
+
+/// The credentials of an `OpenStackCloud`, or what is wrong with them.
+pub async fn credentials(ctx: &Context, namespace: &str, cloud: &OpenStackCloud) -> Result<Result<Credentials, String>, Error> {
+    let r = &cloud.spec.credentials_ref;
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
+    let Some(secret) = secrets.get_opt(&r.secret_name).await.map_err(Error::kube("read a Secret"))? else {
+        return Ok(Err(format!("there is no Secret {:?} in namespace {namespace}", r.secret_name)));
+    };
+    let data = files(secret);
+    let Some(yaml) = data.get("clouds.yaml") else {
+        return Ok(Err(format!("Secret {} has no key clouds.yaml", r.secret_name)));
+    };
+    let parsed = Credentials::parse(yaml, r.cloud_name.as_deref(), data.get("cacert").map(Vec::as_slice));
+    Ok(parsed.map_err(|e| format!("Secret {}: {e}", r.secret_name)))
+}
+
+async fn store(
+    ctx: &Context,
+    me: &Identity,
+    namespace: &str,
+    name: Option<&str>,
+) -> Result<Result<(StoreView, Files), Problem>, Error> {
+    let api: Api<ObjectStore> = Api::namespaced(ctx.client.clone(), namespace);
+    let all = api.list(&Default::default()).await.map_err(Error::kube("list ObjectStores"))?.items;
+    let names: Vec<String> = all.iter().map(ResourceExt::name_any).collect();
+    let found = match name {
+        Some(name) => all.into_iter().find(|s| s.name_any() == name),
+        None if all.len() == 1 => all.into_iter().next(),
+        None => None,
+    };
+    let Some(found) = found else {
+        let there = if names.is_empty() { "there is none".to_string() } else { format!("there are: {}", names.join(", ")) };
+        let message = match name {
+            Some(name) => format!("there is no ObjectStore {name:?} in namespace {namespace}"),
+            None if names.is_empty() => format!("there is no ObjectStore in namespace {namespace}"),
+            None => format!("namespace {namespace} has {} ObjectStores and spec.store names none", names.len()),
+        };
+        return Ok(Err(problem("store-missing", message, &there)));
+    };
+    let keys = match store_files(ctx, namespace, &found).await? {
+        Ok(keys) => keys,
+        Err(message) => return Ok(Err(problem("store-credentials", message, "correct the Secret"))),
+    };
+    let repository = ObjectStoreLocation::parse(&found.spec.location).and_then(|l| l.repository(namespace, &me.uid));
+    Ok(match repository {
+        Ok(r) => Ok((StoreView { name: found.name_any(), repository: r.to_string() }, keys)),
+        Err(e) => Err(problem("store-location", format!("ObjectStore {}: {e}", found.name_any()), "correct spec.location")),
+    })
+}
+
+/// Keys and CA of a store under the names that movers expect, or what is wrong with them.
+pub async fn store_files(ctx: &Context, namespace: &str, store: &ObjectStore) -> Result<Result<Files, String>, Error> {
+    let name = &store.spec.credentials_secret_ref.name;
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
+    let Some(secret) = secrets.get_opt(name).await.map_err(Error::kube("read a Secret"))? else {
+        return Ok(Err(format!("there is no Secret {name:?} in namespace {namespace}")));
+    };
+    let data = files(secret);
+    let mut out: Files = BTreeMap::new();
+    for key in STORE_KEYS {
+        if let Some(value) = data.get(key) {
+            out.insert(key.into(), value.clone());
+        }
+    }
+    for key in &STORE_KEYS[..2] {
+        if out.get(*key).is_none_or(|v| v.is_empty()) {
+            return Ok(Err(format!("Secret {name} has no key {key}")));
+        }
+    }
+    if let Some(ca) = data.get("cacert") {
+        out.insert("store-cacert".into(), ca.clone());
+    }
+    Ok(Ok(out))
+}

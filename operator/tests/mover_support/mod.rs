@@ -1,0 +1,184 @@
+//! A store, a cloud and the mover's binary, all on loopback.
+
+pub mod cloud;
+pub mod s3;
+
+use std::{
+    path::PathBuf,
+    process::{Output, Stdio},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use cloud::FakeCloud;
+use s3::FakeS3;
+
+pub const UID: &str = "0f5c9a52-6d8f-4a6e-9b6e-3b1f6f0c2a11";
+pub const SECRET_KEY: &str = "store-secret-key";
+pub const CLOUD_PASSWORD: &str = "cloud-pass-word";
+pub const REPOSITORY_PASSWORD: &str = "repository-pass-word";
+
+/// Everything one test needs.
+pub struct Bed {
+    pub s3: FakeS3,
+    pub cloud: FakeCloud,
+    pub directory: TempDir,
+}
+
+/// How a run of the binary ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub outcome: Value,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    #[track_caller]
+    pub fn ok(&self) -> &Value {
+        assert!(self.code == Some(0) && self.outcome["ok"] == true, "{self:?}");
+        &self.outcome["result"]
+    }
+
+    #[track_caller]
+    pub fn failed(&self, reason: &str, code: i32) -> &str {
+        assert_eq!(
+            (self.outcome["ok"].as_bool(), self.outcome["reason"].as_str()),
+            (Some(false), Some(reason)),
+            "{self:?}"
+        );
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert_eq!(self.outcome["retryable"], code != 2, "{self:?}");
+        self.outcome["message"].as_str().unwrap()
+    }
+}
+
+impl Bed {
+    pub async fn new() -> Self {
+        let bed = Self {
+            s3: FakeS3::start().await,
+            cloud: FakeCloud::start().await,
+            directory: TempDir::new().unwrap(),
+        };
+        for directory in ["config", "scratch"] {
+            std::fs::create_dir(bed.path(directory)).unwrap();
+        }
+        bed.secret("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY);
+        bed.secret("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        bed.secret("restic-password", REPOSITORY_PASSWORD);
+        let auth = json!({"auth_url": format!("{}/v3", bed.cloud.url), "username": "u", "password": CLOUD_PASSWORD,
+            "project_id": cloud::PROJECT, "user_domain_name": "Default"});
+        bed.secret(
+            "clouds.yaml",
+            &json!({"clouds": {"site": {"auth": auth, "region_name": "r"}}}).to_string(),
+        );
+        bed
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn secret(&self, key: &str, value: &str) {
+        std::fs::write(self.path("config").join(key), value).unwrap();
+    }
+
+    /// The prefix of the repository inside of the bucket.
+    pub fn prefix(&self) -> String {
+        format!("movers/team-a/{UID}/")
+    }
+
+    pub fn repository(&self) -> String {
+        format!("s3:{}/bucket/movers/team-a/{UID}", self.s3.url)
+    }
+
+    /// The mover's command line; every option that names a place is filled in.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmmigration"));
+        command.arg("mover").arg(arguments[0]).arg("--allow-loopback");
+        command.arg("--termination-log").arg(self.path("termination"));
+        if arguments[0] != "check" {
+            command
+                .arg("--config-dir")
+                .arg(self.path("config"))
+                .arg("--scratch-dir")
+                .arg(self.path("scratch"));
+            command.arg("--repository").arg(self.repository());
+        }
+        command.args(&arguments[1..]).env("RESTIC", restic());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().unwrap()
+    }
+
+    pub async fn run(&self, arguments: &[&str]) -> Ended {
+        let child = self.start(arguments);
+        self.end(child).await
+    }
+
+    /// Waits, and sees that no secret came out anywhere.
+    pub async fn end(&self, child: Child) -> Ended {
+        let Output { status, stdout, stderr } = child.wait_with_output().await.unwrap();
+        let message = std::fs::read_to_string(self.path("termination")).unwrap_or_default();
+        let _ = std::fs::remove_file(self.path("termination"));
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let (stdout, stderr) = (text(stdout), text(stderr));
+        for secret in [SECRET_KEY, CLOUD_PASSWORD, REPOSITORY_PASSWORD, "X-Amz-Signature", cloud::TOKEN] {
+            for said in [&message, &stdout, &stderr] {
+                assert!(!said.contains(secret), "{secret} came out: {said}");
+            }
+        }
+        assert!(message.len() <= 4000);
+        Ended {
+            code: status.code(),
+            outcome: serde_json::from_str(&message).unwrap_or_default(),
+            stdout,
+            stderr,
+        }
+    }
+
+    pub async fn init(&self) -> Ended {
+        self.run(&["init", "--migration-uid", UID, "--object", "team-a/web-1"]).await
+    }
+
+    pub async fn backup(&self, image: &str) -> Ended {
+        self.run(&["backup", "--image", image, "--disk", "0", "--migration-uid", UID]).await
+    }
+
+    /// Snapshots in the repository, seen in the store itself.
+    pub fn snapshots(&self) -> usize {
+        self.s3.keys(&format!("{}snapshots/", self.prefix())).len()
+    }
+
+    pub fn locks(&self) -> usize {
+        self.s3.keys(&format!("{}locks/", self.prefix())).len()
+    }
+}
+
+/// The real restic. A test without it would prove nothing, so it fails.
+pub fn restic() -> PathBuf {
+    let path = std::env::var_os("RESTIC").map(PathBuf::from);
+    let path = path.unwrap_or_else(|| panic!("set RESTIC to a restic binary of version 0.19 or later"));
+    assert!(path.is_file(), "RESTIC={} is no file", path.display());
+    path
+}
+
+/// Bytes that neither compress nor repeat, the same in every run.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

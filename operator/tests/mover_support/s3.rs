@@ -1,0 +1,202 @@
+//! As much of S3 as restic and our own client speak, in memory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    response::Response,
+};
+use http::{Method, StatusCode};
+
+pub const ACCESS_KEY: &str = "store-key-id";
+/// Small, so that every listing has pages.
+const PAGE: usize = 3;
+
+type Objects = BTreeMap<String, Bytes>;
+
+#[derive(Clone)]
+pub struct FakeS3 {
+    pub url: String,
+    objects: Arc<Mutex<Objects>>,
+}
+
+impl FakeS3 {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let s3 = Self { url, objects: Arc::default() };
+        let app = Router::new().fallback(answer).with_state(s3.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        s3
+    }
+
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        self.objects.lock().unwrap().keys().filter(|key| key.starts_with(prefix)).cloned().collect()
+    }
+
+    pub fn get(&self, key: &str) -> Option<Bytes> {
+        self.objects.lock().unwrap().get(key).cloned()
+    }
+
+    pub fn put(&self, key: &str, content: &str) {
+        self.objects.lock().unwrap().insert(key.to_owned(), Bytes::from(content.to_owned()));
+    }
+
+    pub fn remove(&self, key: &str) {
+        self.objects.lock().unwrap().remove(key);
+    }
+}
+
+async fn answer(State(s3): State<FakeS3>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let query: HashMap<String, String> =
+        url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let header =
+        |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let credential = query.get("X-Amz-Credential").map(String::as_str).unwrap_or_default();
+    if !credential.starts_with(ACCESS_KEY)
+        && !header("authorization").contains(&format!("Credential={ACCESS_KEY}/"))
+    {
+        return error(
+            StatusCode::FORBIDDEN,
+            "InvalidAccessKeyId",
+            "The Access Key Id you provided does not exist",
+        );
+    }
+    let mut content = to_bytes(body, usize::MAX).await.unwrap();
+    if header("x-amz-content-sha256").starts_with("STREAMING-") {
+        content = unchunk(&content);
+    }
+    let path = parts.uri.path().trim_start_matches('/');
+    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    if bucket != "bucket" {
+        return error(StatusCode::NOT_FOUND, "NoSuchBucket", "The specified bucket does not exist");
+    }
+    let mut objects = s3.objects.lock().unwrap();
+    if key.is_empty() {
+        return match parts.method {
+            Method::HEAD => reply(StatusCode::OK, ""),
+            Method::POST if query.contains_key("delete") => delete_many(&mut objects, &content),
+            Method::GET if query.contains_key("list-type") => list(&objects, &query),
+            _ => error(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "bucket"),
+        };
+    }
+    match parts.method {
+        Method::PUT => {
+            objects.insert(key.to_owned(), content);
+            reply(StatusCode::OK, "")
+        }
+        Method::DELETE => {
+            objects.remove(key);
+            reply(StatusCode::NO_CONTENT, "")
+        }
+        Method::GET | Method::HEAD => match objects.get(key) {
+            None => error(StatusCode::NOT_FOUND, "NoSuchKey", "The specified key does not exist."),
+            Some(object) => send(object, header("range"), parts.method == Method::HEAD),
+        },
+        _ => error(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "object"),
+    }
+}
+
+fn send(object: &Bytes, range: &str, head: bool) -> Response {
+    let response =
+        Response::builder().header("etag", "\"e\"").header("last-modified", "Sat, 01 Aug 2026 00:00:00 GMT");
+    if head {
+        return response.header("content-length", object.len()).body(Body::empty()).unwrap();
+    }
+    let Some((from, to)) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+        return response.body(Body::from(object.clone())).unwrap();
+    };
+    let from: usize = from.parse().unwrap();
+    if from >= object.len() {
+        return error(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "InvalidRange",
+            "The requested range is not satisfiable",
+        );
+    }
+    let to = to.parse::<usize>().map_or(object.len(), |to| (to + 1).min(object.len()));
+    let content_range = format!("bytes {from}-{}/{}", to - 1, object.len());
+    let response = response.status(StatusCode::PARTIAL_CONTENT).header("content-range", content_range);
+    response.body(Body::from(object.slice(from..to))).unwrap()
+}
+
+fn list(objects: &Objects, query: &HashMap<String, String>) -> Response {
+    let of = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
+    let (prefix, delimiter, after) = (of("prefix"), of("delimiter"), of("continuation-token"));
+    let (mut contents, mut prefixes, mut next, mut count) = (String::new(), Vec::new(), None, 0);
+    for (key, object) in objects.iter().filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after) {
+        if count == PAGE {
+            next = Some(());
+            break;
+        }
+        let inner = &key[prefix.len()..];
+        if let Some((first, _)) = inner.split_once('/').filter(|_| delimiter == "/") {
+            let common = format!("<CommonPrefixes><Prefix>{prefix}{first}/</Prefix></CommonPrefixes>");
+            if !prefixes.contains(&common) {
+                prefixes.push(common);
+            }
+            continue;
+        }
+        count += 1;
+        let size = object.len();
+        write!(
+            contents,
+            "<Contents><Key>{key}</Key><LastModified>2026-08-01T00:00:00.000Z</LastModified>\
+            <ETag>\"e\"</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        )
+        .unwrap();
+    }
+    let token = next.map(|()| {
+        let last = contents.rsplit_once("<Key>").and_then(|(_, rest)| rest.split_once("</Key>")).unwrap().0;
+        format!("<NextContinuationToken>{last}</NextContinuationToken>")
+    });
+    let truncated = token.is_some();
+    let xml = format!(
+        "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>bucket</Name><MaxKeys>{PAGE}</MaxKeys>\
+        <IsTruncated>{truncated}</IsTruncated>{}{contents}{}</ListBucketResult>",
+        token.unwrap_or_default(),
+        prefixes.concat()
+    );
+    reply(StatusCode::OK, &xml)
+}
+
+fn delete_many(objects: &mut Objects, body: &Bytes) -> Response {
+    let text = String::from_utf8_lossy(body);
+    for part in text.split("<Key>").skip(1) {
+        objects.remove(part.split_once("</Key>").unwrap().0);
+    }
+    reply(StatusCode::OK, "<DeleteResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"></DeleteResult>")
+}
+
+/// Undoes the signed chunks that S3 clients use without TLS.
+fn unchunk(mut rest: &[u8]) -> Bytes {
+    let mut content = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|two| two == b"\r\n").unwrap();
+        let line = std::str::from_utf8(&rest[..end]).unwrap();
+        let length = usize::from_str_radix(line.split(';').next().unwrap(), 16).unwrap();
+        if length == 0 {
+            return content.into();
+        }
+        content.extend_from_slice(&rest[end + 2..end + 2 + length]);
+        rest = &rest[end + 4 + length..];
+    }
+}
+
+fn reply(status: StatusCode, body: &str) -> Response {
+    Response::builder().status(status).header("etag", "\"e\"").body(Body::from(body.to_owned())).unwrap()
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    reply(
+        status,
+        &format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>"),
+    )
+}
