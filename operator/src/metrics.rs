@@ -30,7 +30,11 @@ impl Default for Metrics {
         let reconcile_seconds = Histogram::new([0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 90.0]);
         let (reconcile_errors, steps) = (Counter::default(), Family::default());
         registry.register("reconcile_seconds", "Duration of a reconcile", reconcile_seconds.clone());
-        registry.register("reconcile_errors", "Reconciles that ended with an error", reconcile_errors.clone());
+        registry.register(
+            "reconcile_errors",
+            "Reconciles that ended with an error",
+            reconcile_errors.clone(),
+        );
         registry.register("steps", "Side effects by kind and result", steps.clone());
         Metrics { registry, reconcile_seconds, reconcile_errors, steps }
     }

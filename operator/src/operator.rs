@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,openstack_sdk=warn".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "info,openstack_sdk=warn".into());
     tracing_subscriber::fmt().json().with_env_filter(filter).init();
     let stop = stop_on_signals()?;
     let mut config = Config::infer().await.context("no cluster: not in a pod, and no kubeconfig")?;

@@ -41,13 +41,32 @@ pub fn volume(me: &Identity, disk: &DiskStatus, plan: &Plan, image_id: &str) -> 
 
 /// Image properties that speak of the source cloud only, or that the image service sets itself.
 const NOT_COPIED: [&str; 10] = [
-    "base_image_ref", "instance_uuid", "user_id", "image_type", "boot_roles", "block_device_mapping", "bdm_v2",
-    "root_device_name", "image_location", "image_state",
+    "base_image_ref",
+    "instance_uuid",
+    "user_id",
+    "image_type",
+    "boot_roles",
+    "block_device_mapping",
+    "bdm_v2",
+    "root_device_name",
+    "image_location",
+    "image_state",
 ];
 
 /// Fields of an image record that are no properties.
 const RECORD: [&str; 12] = [
-    "schema", "self", "file", "id", "status", "updated_at", "direct_url", "locations", "os_hidden", "protected", "stores", "size",
+    "schema",
+    "self",
+    "file",
+    "id",
+    "status",
+    "updated_at",
+    "direct_url",
+    "locations",
+    "os_hidden",
+    "protected",
+    "stores",
+    "size",
 ];
 
 /// An image that a restore Job will fill. The root image of an image-backed server keeps its properties.
@@ -56,8 +75,14 @@ pub fn import_image(me: &Identity, disk: &DiskStatus, attempt: i32, like: Option
     let mut body = Map::new();
     if let Some(source) = like.filter(|_| disk.kind == DiskKind::Image) {
         for (key, value) in &source.properties {
-            let foreign = key.starts_with("owner_") || key.starts_with("vmmigration.io") || key.starts_with("os_glance");
-            if !foreign && !NOT_COPIED.contains(&key.as_str()) && !RECORD.contains(&key.as_str()) && value.is_string() {
+            let foreign = key.starts_with("owner_")
+                || key.starts_with("vmmigration.io")
+                || key.starts_with("os_glance");
+            if !foreign
+                && !NOT_COPIED.contains(&key.as_str())
+                && !RECORD.contains(&key.as_str())
+                && value.is_string()
+            {
                 body.insert(key.clone(), value.clone());
             }
         }
@@ -111,7 +136,13 @@ fn pair(text: &str) -> Value {
 }
 
 /// The new server: its ports and disks in the source's order, our marks in the POST itself.
-pub fn server(me: &Identity, plan: &Plan, disks: &[DiskStatus], port_ids: &[String], source_server: &str) -> Value {
+pub fn server(
+    me: &Identity,
+    plan: &Plan,
+    disks: &[DiskStatus],
+    port_ids: &[String],
+    source_server: &str,
+) -> Value {
     let mut metadata: BTreeMap<String, String> = plan.metadata.clone();
     metadata.extend(me.marks(Role::Server, 0));
     metadata.insert(MARK_SOURCE.into(), source_server.into());
@@ -128,7 +159,8 @@ pub fn server(me: &Identity, plan: &Plan, disks: &[DiskStatus], port_ids: &[Stri
         "config_drive": plan.config_drive,
         "block_device_mapping_v2": disks.iter().map(block_device).collect::<Vec<_>>(),
     });
-    let root_image = disks.first().filter(|d| d.kind == DiskKind::Image).and_then(|d| d.import.image_id.clone());
+    let root_image =
+        disks.first().filter(|d| d.kind == DiskKind::Image).and_then(|d| d.import.image_id.clone());
     let optional = [
         ("imageRef", root_image),
         ("key_name", plan.keypair.clone()),
@@ -188,7 +220,11 @@ mod tests {
             to_volume_type: Some("fast-b".into()),
             ..Default::default()
         };
-        let import = ImportStatus { volume_id: Some(format!("vol-{index}")), image_id: Some("img".into()), ..Default::default() };
+        let import = ImportStatus {
+            volume_id: Some(format!("vol-{index}")),
+            image_id: Some("img".into()),
+            ..Default::default()
+        };
         DiskStatus { index, kind, size_gib: 2, attributes: Some(attributes), import, ..Default::default() }
     }
 
@@ -196,8 +232,11 @@ mod tests {
     fn the_identity_is_in_every_post() {
         let plan = Plan::default();
         let d = disk(1, DiskKind::Volume);
-        for body in [export_volume(&me(), &d, "s")["volume"].clone(), volume(&me(), &d, &plan, "i")["volume"].clone(),
-            server(&me(), &plan, &[d.clone()], &[], "src")["server"].clone()] {
+        for body in [
+            export_volume(&me(), &d, "s")["volume"].clone(),
+            volume(&me(), &d, &plan, "i")["volume"].clone(),
+            server(&me(), &plan, &[d.clone()], &[], "src")["server"].clone(),
+        ] {
             assert_eq!(body["metadata"][MARK_MIGRATION], "u-1", "{body}");
         }
         assert_eq!(import_image(&me(), &d, 2, None)[MARK_ROLE], "import-image");
@@ -207,17 +246,32 @@ mod tests {
 
     #[test]
     fn disks_keep_order_tag_and_delete_on_termination() {
-        let body = server(&me(), &Plan::default(), &[disk(0, DiskKind::Volume), disk(1, DiskKind::Volume)], &["p0".into()], "src");
+        let body = server(
+            &me(),
+            &Plan::default(),
+            &[disk(0, DiskKind::Volume), disk(1, DiskKind::Volume)],
+            &["p0".into()],
+            "src",
+        );
         let devices = &body["server"]["block_device_mapping_v2"];
         assert_eq!((&devices[0]["uuid"], &devices[0]["boot_index"]), (&json!("vol-0"), &json!(0)));
-        assert_eq!((&devices[1]["tag"], &devices[1]["delete_on_termination"]), (&json!("data"), &json!(true)));
+        assert_eq!(
+            (&devices[1]["tag"], &devices[1]["delete_on_termination"]),
+            (&json!("data"), &json!(true))
+        );
         assert_eq!(devices[0]["delete_on_termination"], false);
         assert_eq!(body["server"]["metadata"][MARK_SOURCE], "src");
     }
 
     #[test]
     fn an_image_backed_server_stays_image_backed() {
-        let body = server(&me(), &Plan::default(), &[disk(0, DiskKind::Image), disk(1, DiskKind::Volume)], &[], "src");
+        let body = server(
+            &me(),
+            &Plan::default(),
+            &[disk(0, DiskKind::Image), disk(1, DiskKind::Volume)],
+            &[],
+            "src",
+        );
         assert_eq!(body["server"]["imageRef"], "img");
         assert_eq!(body["server"]["block_device_mapping_v2"][0]["destination_type"], "local");
         let source = Image {

@@ -64,7 +64,12 @@ pub fn job(me: &Identity, request: &JobRequest, image: &MoverImage, anchor_uid: 
         spec: Some(pod(me, request, image)),
     };
     Job {
-        metadata: ObjectMeta { name: Some(name), labels: Some(labels), owner_references: Some(vec![owner]), ..Default::default() },
+        metadata: ObjectMeta {
+            name: Some(name),
+            labels: Some(labels),
+            owner_references: Some(vec![owner]),
+            ..Default::default()
+        },
         spec: Some(JobSpec {
             // One attempt: the operator decides about the next, which gets an image of its own.
             backoff_limit: Some(0),
@@ -105,7 +110,8 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
     let mut args = vec!["mover".to_string()];
     args.extend(request.args.clone());
     args.extend(image.denied_cidrs.iter().flat_map(|c| ["--denied-cidr".to_string(), c.clone()]));
-    let mut mounts = vec![VolumeMount { name: "scratch".into(), mount_path: "/scratch".into(), ..Default::default() }];
+    let mut mounts =
+        vec![VolumeMount { name: "scratch".into(), mount_path: "/scratch".into(), ..Default::default() }];
     if request.credentials {
         mounts.push(VolumeMount {
             name: "config".into(),
@@ -114,7 +120,11 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
             ..Default::default()
         });
     }
-    let env = |name: &str, value: &str| EnvVar { name: name.into(), value: Some(value.into()), ..Default::default() };
+    let env = |name: &str, value: &str| EnvVar {
+        name: name.into(),
+        value: Some(value.into()),
+        ..Default::default()
+    };
     Container {
         name: "mover".into(),
         image: Some(image.name.clone()),
@@ -135,7 +145,11 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
 }
 
 fn volumes(me: &Identity, request: &JobRequest) -> Vec<Volume> {
-    let scratch = Volume { name: "scratch".into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Default::default() };
+    let scratch = Volume {
+        name: "scratch".into(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Default::default()
+    };
     let config = SecretVolumeSource {
         secret_name: Some(me.anchor(request.side)),
         // Readable by the mover's group (fsGroup), by nobody else.
@@ -161,7 +175,8 @@ mod tests {
             credentials,
             deadline_seconds: 60,
         };
-        let image = MoverImage { name: "img".into(), denied_cidrs: vec!["10.0.0.0/8".into()], ..Default::default() };
+        let image =
+            MoverImage { name: "img".into(), denied_cidrs: vec!["10.0.0.0/8".into()], ..Default::default() };
         job(&me, &request, &image, "anchor-uid")
     }
 

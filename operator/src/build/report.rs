@@ -2,13 +2,21 @@
 
 use crate::{
     crd::v1alpha1::*,
-    migration::{names::{Identity, LABEL_MIGRATION}, present},
+    migration::{
+        names::{Identity, LABEL_MIGRATION},
+        present,
+    },
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use std::collections::BTreeMap;
 
 /// Built from what is recorded; it has no owner and outlives everything.
-pub fn report(me: &Identity, spec: &VmMigrationSpec, status: &VmMigrationStatus, now: Timestamp) -> VmMigrationReport {
+pub fn report(
+    me: &Identity,
+    spec: &VmMigrationSpec,
+    status: &VmMigrationStatus,
+    now: Timestamp,
+) -> VmMigrationReport {
     let s = status.source.clone().unwrap_or_default();
     let x = status.destination.clone().unwrap_or_default();
     let spec = VmMigrationReportSpec {

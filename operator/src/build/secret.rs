@@ -20,7 +20,8 @@ pub mod vault {
 }
 
 /// Keys of the store's Secret that movers get.
-pub const STORE_KEYS: [&str; 4] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"];
+pub const STORE_KEYS: [&str; 4] =
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"];
 
 fn labels(me: &Identity) -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -30,9 +31,15 @@ fn labels(me: &Identity) -> BTreeMap<String, String> {
 }
 
 fn secret(me: &Identity, name: String, data: Files) -> Secret {
-    let annotations = BTreeMap::from([("vmmigration.io/object".into(), format!("{}/{}", me.namespace, me.name))]);
+    let annotations =
+        BTreeMap::from([("vmmigration.io/object".into(), format!("{}/{}", me.namespace, me.name))]);
     Secret {
-        metadata: ObjectMeta { name: Some(name), labels: Some(labels(me)), annotations: Some(annotations), ..Default::default() },
+        metadata: ObjectMeta {
+            name: Some(name),
+            labels: Some(labels(me)),
+            annotations: Some(annotations),
+            ..Default::default()
+        },
         data: Some(data.into_iter().map(|(k, v)| (k, ByteString(v))).collect()),
         ..Default::default()
     }

@@ -19,7 +19,12 @@ pub struct CloudCache {
 
 impl CloudCache {
     /// A session; made if there is none.
-    pub async fn session(&self, credentials: &Credentials, policy: &EndpointPolicy, name: &str) -> Result<Cloud, CloudError> {
+    pub async fn session(
+        &self,
+        credentials: &Credentials,
+        policy: &EndpointPolicy,
+        name: &str,
+    ) -> Result<Cloud, CloudError> {
         let key = key(credentials, name);
         {
             let mut sessions = self.sessions.lock().await;

@@ -48,7 +48,9 @@ impl Clusters {
         let secret = self.registered(name).await?;
         let version = secret.metadata.resource_version.clone().unwrap_or_default();
         let mut known = self.known.lock().await;
-        if let Some((v, cluster)) = known.get(name) && *v == version {
+        if let Some((v, cluster)) = known.get(name)
+            && *v == version
+        {
             return Ok(cluster.clone());
         }
         let cluster = connect(name, &secret).await?;
@@ -59,18 +61,26 @@ impl Clusters {
     async fn registered(&self, name: &str) -> Result<Secret, Problem> {
         let api: Api<Secret> = Api::namespaced(self.own.client.clone(), &self.registry);
         let list = ListParams::default().labels(&format!("{LABEL_CLUSTER}={name}"));
-        let found = api.list(&list).await.map_err(|e| problem(name, format!("cannot be looked up: {e}"), true))?;
+        let found =
+            api.list(&list).await.map_err(|e| problem(name, format!("cannot be looked up: {e}"), true))?;
         found.items.into_iter().next().ok_or_else(|| Problem {
             id: "cluster-not-registered".into(),
             message: format!("no cluster is registered under the name {name:?}"),
-            suggestion: Some("ask the platform to register it, or correct spec.cluster of the OpenStackCloud".into()),
+            suggestion: Some(
+                "ask the platform to register it, or correct spec.cluster of the OpenStackCloud".into(),
+            ),
             transient: false,
         })
     }
 }
 
 fn problem(name: &str, why: String, transient: bool) -> Problem {
-    Problem { id: format!("cluster-{name}"), message: format!("cluster {name}: {why}"), suggestion: None, transient }
+    Problem {
+        id: format!("cluster-{name}"),
+        message: format!("cluster {name}: {why}"),
+        suggestion: None,
+        transient,
+    }
 }
 
 async fn connect(name: &str, secret: &Secret) -> Result<MoverCluster, Problem> {
@@ -78,10 +88,13 @@ async fn connect(name: &str, secret: &Secret) -> Result<MoverCluster, Problem> {
         let bytes = secret.data.as_ref()?.get(key)?;
         String::from_utf8(bytes.0.clone()).ok().map(|s| s.trim().to_string()).filter(|s| !s.is_empty())
     };
-    let yaml = text("kubeconfig").ok_or_else(|| problem(name, "its Secret has no key kubeconfig".into(), false))?;
+    let yaml =
+        text("kubeconfig").ok_or_else(|| problem(name, "its Secret has no key kubeconfig".into(), false))?;
     let namespace = text("namespace").unwrap_or_else(|| "vmmigration-movers".into());
-    let kubeconfig = Kubeconfig::from_yaml(&yaml).map_err(|_| problem(name, "its kubeconfig cannot be read".into(), false))?;
-    refuse_unsafe(&kubeconfig).map_err(|why| problem(name, format!("its kubeconfig is refused: {why}"), false))?;
+    let kubeconfig = Kubeconfig::from_yaml(&yaml)
+        .map_err(|_| problem(name, "its kubeconfig cannot be read".into(), false))?;
+    refuse_unsafe(&kubeconfig)
+        .map_err(|why| problem(name, format!("its kubeconfig is refused: {why}"), false))?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|e| problem(name, format!("its kubeconfig cannot be used: {e}"), false))?;
@@ -95,7 +108,8 @@ async fn connect(name: &str, secret: &Secret) -> Result<MoverCluster, Problem> {
 /// Inline data only: nothing that runs a program, reads a file, goes through a proxy, or trusts anybody.
 fn refuse_unsafe(config: &Kubeconfig) -> Result<(), &'static str> {
     for user in config.auth_infos.iter().filter_map(|u| u.auth_info.as_ref()) {
-        let files = user.token_file.is_some() || user.client_certificate.is_some() || user.client_key.is_some();
+        let files =
+            user.token_file.is_some() || user.client_certificate.is_some() || user.client_key.is_some();
         if user.exec.is_some() || user.auth_provider.is_some() {
             return Err("exec and auth providers are not allowed");
         }

@@ -1,12 +1,7 @@
 //! Everything that a reconcile may touch.
 
 use super::{clouds::CloudCache, clusters::Clusters};
-use crate::{
-    build::job::MoverImage,
-    metrics::Metrics,
-    migration::decide::Limits,
-    openstack::EndpointPolicy,
-};
+use crate::{build::job::MoverImage, metrics::Metrics, migration::decide::Limits, openstack::EndpointPolicy};
 use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 use kube::{
@@ -51,7 +46,8 @@ pub struct Context {
 impl Context {
     /// With empty caches.
     pub fn new(client: Client, settings: Settings, metrics: Arc<Metrics>) -> Self {
-        let reporter = Reporter { controller: "vmmigration".into(), instance: std::env::var("HOSTNAME").ok() };
+        let reporter =
+            Reporter { controller: "vmmigration".into(), instance: std::env::var("HOSTNAME").ok() };
         Context {
             recorder: Recorder::new(client.clone(), reporter),
             clusters: Clusters::new(client.clone(), &settings),

@@ -3,7 +3,10 @@
 use super::{context::Context, observe::Look, references::References};
 use crate::{
     build,
-    crd::v1alpha1::{DiskStatus, VmMigration, VmMigrationReport, VmMigrationReportStatus, VmMigrationSpec, VmMigrationStatus},
+    crd::v1alpha1::{
+        DiskStatus, VmMigration, VmMigrationReport, VmMigrationReportStatus, VmMigrationSpec,
+        VmMigrationStatus,
+    },
     migration::{
         names::{Identity, MARK_CLAIM, Role, Side},
         step::{Effect, JobRequest, ObjectKind, Step, StepFailure},
@@ -49,7 +52,11 @@ impl From<CloudError> for StepFailure {
     fn from(e: CloudError) -> Self {
         // The state is not what we saw: look again. A quota does not pass by looking.
         let conflict = matches!(e.kind, ErrorKind::Conflict);
-        StepFailure { transient: e.is_transient() || e.kind == ErrorKind::Unauthorized || conflict, conflict: false, message: e.to_string() }
+        StepFailure {
+            transient: e.is_transient() || e.kind == ErrorKind::Unauthorized || conflict,
+            conflict: false,
+            message: e.to_string(),
+        }
     }
 }
 
@@ -88,7 +95,9 @@ impl Hands<'_> {
             Step::CreateReport => self.create_report().await,
             Step::FinishReport => self.finish_report().await,
             Step::Delete { side, kind, id } => self.delete(*side, *kind, id).await,
-            Step::UploadVolume { side, role, disk, volume_id } => self.upload(*side, *role, *disk, volume_id).await,
+            Step::UploadVolume { side, role, disk, volume_id } => {
+                self.upload(*side, *role, *disk, volume_id).await
+            }
             Step::TagImage { side, image_id } => {
                 Ok(self.cloud(*side)?.add_image_tag(image_id, &self.me.tag()).await.map(|()| Effect::Done)?)
             }
@@ -102,7 +111,11 @@ impl Hands<'_> {
             Side::Source => &self.look.source,
             Side::Destination => &self.look.destination,
         };
-        cloud.as_ref().ok_or_else(|| StepFailure { transient: true, conflict: false, message: format!("the {side} cloud was not seen") })
+        cloud.as_ref().ok_or_else(|| StepFailure {
+            transient: true,
+            conflict: false,
+            message: format!("the {side} cloud was not seen"),
+        })
     }
 
     fn spec(&self) -> &VmMigrationSpec {
@@ -110,7 +123,11 @@ impl Hands<'_> {
     }
 
     fn disk(&self, n: i32) -> Result<&DiskStatus, StepFailure> {
-        self.status.disks.iter().find(|d| d.index == n).ok_or_else(|| lasting(format!("there is no disk {n} in status")))
+        self.status
+            .disks
+            .iter()
+            .find(|d| d.index == n)
+            .ok_or_else(|| lasting(format!("there is no disk {n} in status")))
     }
 
     fn server_id(&self) -> String {
@@ -120,17 +137,23 @@ impl Hands<'_> {
     async fn in_source(&self, step: &Step) -> Done {
         let cloud = self.cloud(Side::Source)?;
         let (me, id) = (self.me, self.server_id());
-        let accepted = |request_id: String| Effect::Accepted { request_id: Some(request_id).filter(|r| !r.is_empty()) };
+        let accepted =
+            |request_id: String| Effect::Accepted { request_id: Some(request_id).filter(|r| !r.is_empty()) };
         Ok(match step {
-            Step::ClaimSource => cloud.set_server_metadata(&id, MARK_CLAIM, &me.uid).await.map(|()| Effect::Done)?,
+            Step::ClaimSource => {
+                cloud.set_server_metadata(&id, MARK_CLAIM, &me.uid).await.map(|()| Effect::Done)?
+            }
             Step::ReleaseClaim => self.release_claim(cloud, &id).await?,
             Step::StopSource => accepted(cloud.stop_server(&id).await?),
             Step::StartSource => accepted(cloud.start_server(&id).await?),
             Step::UnlockSource => accepted(cloud.unlock_server(&id).await?),
             Step::LockSource => accepted(cloud.lock_server(&id, &self.lock_reason()).await?),
-            Step::RelockSource => accepted(cloud.lock_server(&id, "locked by its owner before a migration was tried").await?),
+            Step::RelockSource => {
+                accepted(cloud.lock_server(&id, "locked by its owner before a migration was tried").await?)
+            }
             Step::CreateSnapshot { disk, volume_id } => {
-                let (name, marks) = (me.object_name(Role::Snapshot, *disk, 1), me.marks(Role::Snapshot, *disk));
+                let (name, marks) =
+                    (me.object_name(Role::Snapshot, *disk, 1), me.marks(Role::Snapshot, *disk));
                 Effect::Created { id: cloud.create_snapshot(volume_id, &name, &marks, true).await?.id }
             }
             Step::CreateExportVolume { disk, snapshot_id } => {
@@ -138,7 +161,8 @@ impl Hands<'_> {
                 Effect::Created { id: cloud.create_volume(&body).await?.id }
             }
             Step::CreateServerImage { disk } => {
-                let (name, marks) = (me.object_name(Role::ExportImage, *disk, 1), me.marks(Role::ExportImage, *disk));
+                let (name, marks) =
+                    (me.object_name(Role::ExportImage, *disk, 1), me.marks(Role::ExportImage, *disk));
                 accepted(cloud.create_server_image(&id, &name, &marks).await?.1)
             }
             other => return Err(lasting(format!("{} is no step in the source", other.name()))),
@@ -168,7 +192,10 @@ impl Hands<'_> {
         let me = self.me;
         let plan = self.status.plan.clone().unwrap_or_default();
         let planned = |index: &i32| {
-            usize::try_from(*index).ok().and_then(|i| plan.ports.get(i)).ok_or_else(|| lasting(format!("port {index} is not planned")))
+            usize::try_from(*index)
+                .ok()
+                .and_then(|i| plan.ports.get(i))
+                .ok_or_else(|| lasting(format!("port {index} is not planned")))
         };
         Ok(match step {
             Step::CreateImportImage { disk, attempt, like } => {
@@ -225,16 +252,33 @@ impl Hands<'_> {
     /// The bootable flag, and the image metadata that a volume made from a bare image lacks.
     async fn dress(&self, cloud: &Cloud, disk: i32, volume_id: &str) -> Done {
         let wanted = self.disk(disk)?.attributes.clone().unwrap_or_default();
-        let volume = cloud.get_volume(volume_id).await?.ok_or_else(|| lasting(format!("volume {volume_id} is gone")))?;
+        let volume = cloud
+            .get_volume(volume_id)
+            .await?
+            .ok_or_else(|| lasting(format!("volume {volume_id} is gone")))?;
         if volume.bootable != wanted.bootable {
             cloud.set_bootable(volume_id, wanted.bootable).await?;
         }
         // Cinder fills these in from the image that the volume was made of; they are not the source's.
-        let own = ["image_id", "image_name", "checksum", "container_format", "disk_format", "size", "min_disk", "min_ram"];
+        let own = [
+            "image_id",
+            "image_name",
+            "checksum",
+            "container_format",
+            "disk_format",
+            "size",
+            "min_disk",
+            "min_ram",
+        ];
         let metadata: std::collections::BTreeMap<_, _> = wanted
             .image_metadata
             .into_iter()
-            .filter(|(k, v)| !own.contains(&k.as_str()) && !k.starts_with("vmmigration.io:") && !k.starts_with("owner_") && !v.is_empty())
+            .filter(|(k, v)| {
+                !own.contains(&k.as_str())
+                    && !k.starts_with("vmmigration.io:")
+                    && !k.starts_with("owner_")
+                    && !v.is_empty()
+            })
             .collect();
         if !metadata.is_empty() {
             cloud.set_volume_image_metadata(volume_id, &metadata).await?;
@@ -262,7 +306,9 @@ impl Hands<'_> {
         };
         match ours {
             None => return Ok(Effect::Done),
-            Some(false) => return Err(lasting(format!("{kind} {id} does not carry our mark and is not deleted"))),
+            Some(false) => {
+                return Err(lasting(format!("{kind} {id} does not carry our mark and is not deleted")));
+            }
             Some(true) => {}
         }
         match kind {
@@ -286,8 +332,16 @@ impl Hands<'_> {
 
     async fn finish_report(&self) -> Done {
         let api: Api<VmMigrationReport> = Api::namespaced(self.ctx.client.clone(), &self.me.namespace);
-        let status = VmMigrationReportStatus { cleaned_up_at: Some(Time(self.ctx.now())), retained: self.status.retained.clone() };
-        api.patch_status(&self.me.report(), &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?;
+        let status = VmMigrationReportStatus {
+            cleaned_up_at: Some(Time(self.ctx.now())),
+            retained: self.status.retained.clone(),
+        };
+        api.patch_status(
+            &self.me.report(),
+            &PatchParams::default(),
+            &Patch::Merge(json!({"status": status})),
+        )
+        .await?;
         Ok(Effect::Done)
     }
 
@@ -306,7 +360,8 @@ impl Hands<'_> {
         let cluster = self.cluster(request.side).await?;
         let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
         let anchor = secrets.get_metadata(&self.me.anchor(request.side)).await?;
-        let job = build::job::job(self.me, request, &self.ctx.settings.image, &anchor.uid().unwrap_or_default());
+        let job =
+            build::job::job(self.me, request, &self.ctx.settings.image, &anchor.uid().unwrap_or_default());
         let jobs: Api<Job> = Api::namespaced(cluster.client, &cluster.namespace);
         match jobs.create(&PostParams::default(), &job).await {
             Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(Effect::Done),
@@ -348,16 +403,25 @@ impl Hands<'_> {
         kept.extend(store.clone());
         for side in [Side::Source, Side::Destination] {
             let r = self.refs.side(side).as_ref().map_err(|p| lasting(p.message.clone()))?;
-            kept.insert(format!("{side}-{}", build::secret::vault::CLOUDS), r.credentials.to_single_clouds_yaml().into_bytes());
+            kept.insert(
+                format!("{side}-{}", build::secret::vault::CLOUDS),
+                r.credentials.to_single_clouds_yaml().into_bytes(),
+            );
             if let Some(ca) = r.credentials.cacert() {
                 kept.insert(format!("{side}-{}", build::secret::vault::CACERT), ca.to_vec());
             }
-            kept.insert(format!("{side}-{}", build::secret::vault::CLUSTER), r.cluster.clone().unwrap_or_default().into_bytes());
+            kept.insert(
+                format!("{side}-{}", build::secret::vault::CLUSTER),
+                r.cluster.clone().unwrap_or_default().into_bytes(),
+            );
         }
         apply(self.ctx.clusters.own(), vault(self.me, kept.clone())).await?;
         for side in [Side::Source, Side::Destination] {
             let mut files = store.clone();
-            for (from, to) in [(build::secret::vault::CLOUDS, "clouds.yaml"), (build::secret::vault::CACERT, "cloud-cacert")] {
+            for (from, to) in [
+                (build::secret::vault::CLOUDS, "clouds.yaml"),
+                (build::secret::vault::CACERT, "cloud-cacert"),
+            ] {
                 if let Some(value) = kept.get(&format!("{side}-{from}")) {
                     files.insert(to.into(), value.clone());
                 }

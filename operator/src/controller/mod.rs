@@ -4,9 +4,9 @@ mod clouds;
 mod clusters;
 pub mod context;
 mod execute;
+mod object_store;
 mod observe;
 mod open_stack_cloud;
-mod object_store;
 mod reconcile;
 mod references;
 
@@ -16,11 +16,10 @@ use futures::{StreamExt, future};
 use kube::{
     Api, Client, ResourceExt,
     runtime::{
-        Controller, WatchStreamExt,
+        Controller, Predicate, PredicateConfig, WatchStreamExt,
         controller::{Action, Config},
         predicates,
         reflector::{self, ObjectRef},
-        Predicate, PredicateConfig,
         watcher,
     },
 };
@@ -52,15 +51,20 @@ async fn run_migrations(ctx: Arc<Context>, stop: CancellationToken) {
         move |namespace: Option<String>| -> Vec<ObjectRef<VmMigration>> {
             let waits = |m: &Arc<VmMigration>| {
                 let phase = m.status.as_ref().and_then(|s| s.phase).unwrap_or_default();
-                m.namespace() == namespace && matches!(phase, Phase::Pending | Phase::Preflight | Phase::Blocked)
+                m.namespace() == namespace
+                    && matches!(phase, Phase::Pending | Phase::Preflight | Phase::Blocked)
             };
             reader.state().iter().filter(|m| waits(m)).map(|m| ObjectRef::from_obj(m.as_ref())).collect()
         }
     };
     let (of_cloud, of_store) = (waiting_for(reader.clone()), waiting_for(reader.clone()));
     Controller::for_stream(stream, reader)
-        .watches(Api::<OpenStackCloud>::all(client.clone()), watcher::Config::default(), move |c| of_cloud(c.namespace()))
-        .watches(Api::<ObjectStore>::all(client), watcher::Config::default(), move |s| of_store(s.namespace()))
+        .watches(Api::<OpenStackCloud>::all(client.clone()), watcher::Config::default(), move |c| {
+            of_cloud(c.namespace())
+        })
+        .watches(Api::<ObjectStore>::all(client), watcher::Config::default(), move |s| {
+            of_store(s.namespace())
+        })
         .with_config(Config::default().concurrency(ctx.settings.concurrency))
         .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(reconcile::reconcile, on_error, ctx)
@@ -74,7 +78,13 @@ async fn run_migrations(ctx: Arc<Context>, stop: CancellationToken) {
 
 async fn run_simple<K, F, Fut>(ctx: Arc<Context>, stop: CancellationToken, reconcile: F)
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
     F: FnMut(Arc<K>, Arc<Context>) -> Fut,
     Fut: Future<Output = Result<Action, Error>> + Send + 'static,
 {

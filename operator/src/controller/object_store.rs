@@ -6,7 +6,7 @@ use crate::{
         conditions::{kind, reason, set},
         v1alpha1::ObjectStore,
     },
-    store::{ObjectStoreLocation, Store, StoreKeys, StoreOptions, refuse_local},
+    store::{ObjectStoreLocation, Store, StoreKeys, StoreOptions, address_check},
 };
 use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
 use std::{sync::Arc, time::Duration};
@@ -15,7 +15,8 @@ use std::{sync::Arc, time::Duration};
 pub async fn reconcile(cached: Arc<ObjectStore>, ctx: Arc<Context>) -> Result<Action, Error> {
     let namespace = cached.namespace().unwrap_or_default();
     let api: Api<ObjectStore> = Api::namespaced(ctx.client.clone(), &namespace);
-    let Some(object) = api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the ObjectStore"))? else {
+    let Some(object) = api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the ObjectStore"))?
+    else {
         return Ok(Action::await_change());
     };
     if object.metadata.deletion_timestamp.is_some() {
@@ -31,12 +32,30 @@ pub async fn reconcile(cached: Arc<ObjectStore>, ctx: Arc<Context>) -> Result<Ac
     };
     let c = &mut status.conditions;
     set(c, kind::READY, Some(ready), why, message.clone(), generation, ctx.now());
-    set(c, kind::RECONCILING, Some(!ready && why == reason::TRANSIENT_ERROR), why, message.clone(), generation, ctx.now());
-    set(c, kind::STALLED, Some(!ready && why != reason::TRANSIENT_ERROR), why, message, generation, ctx.now());
+    set(
+        c,
+        kind::RECONCILING,
+        Some(!ready && why == reason::TRANSIENT_ERROR),
+        why,
+        message.clone(),
+        generation,
+        ctx.now(),
+    );
+    set(
+        c,
+        kind::STALLED,
+        Some(!ready && why != reason::TRANSIENT_ERROR),
+        why,
+        message,
+        generation,
+        ctx.now(),
+    );
     if object.status.as_ref() != Some(&status) {
         let mut written = object.clone();
         written.status = Some(status);
-        api.replace_status(&object.name_any(), &PostParams::default(), &written).await.map_err(Error::kube("write the status"))?;
+        api.replace_status(&object.name_any(), &PostParams::default(), &written)
+            .await
+            .map_err(Error::kube("write the status"))?;
     }
     Ok(Action::requeue(Duration::from_secs(if ready { 120 } else { 10 })))
 }
@@ -48,7 +67,9 @@ async fn probe(ctx: &Context, namespace: &str, object: &ObjectStore) -> Result<O
         Ok(f) => f,
         Err(message) => return Ok(Err((reason::INVALID_CONFIGURATION, message))),
     };
-    let text = |key: &str| files.get(key).and_then(|v| String::from_utf8(v.clone()).ok()).map(|s| s.trim().to_string());
+    let text = |key: &str| {
+        files.get(key).and_then(|v| String::from_utf8(v.clone()).ok()).map(|s| s.trim().to_string())
+    };
     let keys = StoreKeys {
         access_key_id: text("AWS_ACCESS_KEY_ID").unwrap_or_default(),
         secret_access_key: text("AWS_SECRET_ACCESS_KEY").unwrap_or_default(),
@@ -59,7 +80,7 @@ async fn probe(ctx: &Context, namespace: &str, object: &ObjectStore) -> Result<O
         Ok(l) => l,
         Err(e) => return Ok(Err((reason::INVALID_CONFIGURATION, e.to_string()))),
     };
-    let mut options = StoreOptions::new(refuse_local(false, ctx.settings.denied.clone()));
+    let mut options = StoreOptions::new(address_check(ctx.policy()));
     options.ca_pem = files.get("store-cacert").cloned();
     let tried = async { Store::new(&location, &keys, &options)?.probe().await };
     Ok(tried.await.map(|_| ()).map_err(|e| {

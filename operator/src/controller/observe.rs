@@ -1,6 +1,11 @@
 //! All reads of a reconcile: both clouds and clusters, as far as the phase needs them.
 
-use super::{Error, clusters::MoverCluster, context::Context, references::{References, SideRef}};
+use super::{
+    Error,
+    clusters::MoverCluster,
+    context::Context,
+    references::{References, SideRef},
+};
 use crate::{
     crd::v1alpha1::{Phase, VmMigration, VmMigrationReport, VmMigrationStatus},
     migration::{
@@ -85,9 +90,13 @@ pub async fn observe(
     (look.seen.report_exists, look.seen.report_finished) = report?;
     look.seen.source_project = source.as_ref().ok().map(Cloud::project_id);
     look.seen.destination_project = destination.as_ref().ok().map(Cloud::project_id);
-    let source = source.and_then(|c| pinned(c, status.source.as_ref().filter(|s| s.claimed_at.is_some()).map(|s| s.project_id.as_str())));
+    let source = source.and_then(|c| {
+        pinned(c, status.source.as_ref().filter(|s| s.claimed_at.is_some()).map(|s| s.project_id.as_str()))
+    });
     let claimed = status.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
-    let destination = destination.and_then(|c| pinned(c, status.destination.as_ref().filter(|_| claimed).map(|x| x.project_id.as_str())));
+    let destination = destination.and_then(|c| {
+        pinned(c, status.destination.as_ref().filter(|_| claimed).map(|x| x.project_id.as_str()))
+    });
     if needs.inventory {
         take_inventory(&mut look, object, source, destination).await;
     } else if needs.views {
@@ -101,7 +110,11 @@ fn pinned(cloud: Cloud, project: Option<&str>) -> Result<Cloud, Problem> {
     match project {
         Some(p) if !p.is_empty() && p != cloud.project_id() => Err(Problem {
             id: "project-changed".into(),
-            message: format!("InvalidConfiguration: {}: the credentials open project {}, this migration belongs to {p}", cloud.name(), cloud.project_id()),
+            message: format!(
+                "InvalidConfiguration: {}: the credentials open project {}, this migration belongs to {p}",
+                cloud.name(),
+                cloud.project_id()
+            ),
             suggestion: Some("put the former credentials back".into()),
             transient: false,
         }),
@@ -117,14 +130,26 @@ async fn session(ctx: &Context, side_ref: &Result<SideRef, Problem>, side: Side)
 /// An error of a cloud, as a problem of one side.
 pub fn cloud_problem(side: Side, e: &CloudError) -> Problem {
     let (id, suggestion) = match e.kind {
-        ErrorKind::Unauthorized => (format!("{side}-credentials"), Some("correct the Secret with clouds.yaml")),
+        ErrorKind::Unauthorized => {
+            (format!("{side}-credentials"), Some("correct the Secret with clouds.yaml"))
+        }
         ErrorKind::Forbidden => (format!("{side}-forbidden"), Some("the project's member role is needed")),
         _ => (format!("{side}-cloud-unreachable"), None),
     };
-    Problem { id, message: e.to_string(), suggestion: suggestion.map(String::from), transient: e.is_transient() }
+    Problem {
+        id,
+        message: e.to_string(),
+        suggestion: suggestion.map(String::from),
+        transient: e.is_transient(),
+    }
 }
 
-async fn take_inventory(look: &mut Look, object: &VmMigration, source: Result<Cloud, Problem>, destination: Result<Cloud, Problem>) {
+async fn take_inventory(
+    look: &mut Look,
+    object: &VmMigration,
+    source: Result<Cloud, Problem>,
+    destination: Result<Cloud, Problem>,
+) {
     let server = object.spec.source.server.clone();
     let a = async {
         let cloud = source?;
@@ -178,7 +203,8 @@ async fn source_inventory(cloud: &Cloud, server: &str) -> Result<SourceFound, Cl
         .filter_map(|(a, d)| d.ok().flatten().map(|d| (a.volume_id.clone(), d)))
         .collect();
     let volumes = volumes.into_iter().flatten().collect();
-    let found = SourceInventory { attachments, volumes, drivers, ports, networks, security_groups, flavors: vec![] };
+    let found =
+        SourceInventory { attachments, volumes, drivers, ports, networks, security_groups, flavors: vec![] };
     Ok((candidates, found))
 }
 
@@ -195,7 +221,17 @@ async fn destination_inventory(cloud: &Cloud) -> Result<DestinationInventory, Cl
         cloud.availability_zones(),
     )?;
     let volume_types = types.into_iter().map(|t| t.name).collect();
-    Ok(DestinationInventory { flavors, networks, subnets, keypairs, volume_types, security_groups, ports, servers, zones })
+    Ok(DestinationInventory {
+        flavors,
+        networks,
+        subnets,
+        keypairs,
+        volume_types,
+        security_groups,
+        ports,
+        servers,
+        zones,
+    })
 }
 
 async fn take_views(
@@ -214,7 +250,8 @@ async fn take_views(
     };
     let b = async {
         let cloud = destination?;
-        let view = view_destination(me, &cloud, &ports).await.map_err(|e| cloud_problem(Side::Destination, &e))?;
+        let view =
+            view_destination(me, &cloud, &ports).await.map_err(|e| cloud_problem(Side::Destination, &e))?;
         Ok::<_, Problem>((cloud, view))
     };
     let (a, b) = tokio::join!(a, b);
@@ -229,9 +266,7 @@ async fn take_views(
 }
 
 async fn view_source(me: &Identity, cloud: &Cloud, server_id: &str) -> Result<SourceView, CloudError> {
-    let server = async {
-        if server_id.is_empty() { Ok(None) } else { cloud.get_server(server_id).await }
-    };
+    let server = async { if server_id.is_empty() { Ok(None) } else { cloud.get_server(server_id).await } };
     let (server, volumes, snapshots, images) =
         tokio::try_join!(server, cloud.list_volumes(), cloud.list_snapshots(), cloud.list_images())?;
     // After the server, so that an action that changed its state is in the list.
@@ -242,20 +277,34 @@ async fn view_source(me: &Identity, cloud: &Cloud, server_id: &str) -> Result<So
     Ok(source_view(me, server, actions, &volumes, &snapshots, &images))
 }
 
-async fn view_destination(me: &Identity, cloud: &Cloud, recorded_ports: &[String]) -> Result<DestinationView, CloudError> {
-    let (servers, volumes, images, ports) =
-        tokio::try_join!(cloud.list_servers(), cloud.list_volumes(), cloud.list_images(), cloud.list_ports())?;
+async fn view_destination(
+    me: &Identity,
+    cloud: &Cloud,
+    recorded_ports: &[String],
+) -> Result<DestinationView, CloudError> {
+    let (servers, volumes, images, ports) = tokio::try_join!(
+        cloud.list_servers(),
+        cloud.list_volumes(),
+        cloud.list_images(),
+        cloud.list_ports()
+    )?;
     Ok(destination_view(me, &servers, &volumes, &images, &ports, recorded_ports))
 }
 
 async fn report(ctx: &Context, me: &Identity, object: &VmMigration) -> Result<(bool, bool), Error> {
-    let api: Api<VmMigrationReport> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    let api: Api<VmMigrationReport> =
+        Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     let found = api.get_opt(&me.report()).await.map_err(Error::kube("read the report"))?;
     let ours = found.filter(|r| r.spec.uid == me.uid);
     Ok((ours.is_some(), ours.and_then(|r| r.status).is_some_and(|s| s.cleaned_up_at.is_some())))
 }
 
-async fn cluster(ctx: &Context, me: &Identity, side_ref: &Result<SideRef, Problem>, side: Side) -> Seen<ClusterView> {
+async fn cluster(
+    ctx: &Context,
+    me: &Identity,
+    side_ref: &Result<SideRef, Problem>,
+    side: Side,
+) -> Seen<ClusterView> {
     let r = match side_ref {
         Ok(r) => r,
         Err(p) => return Seen::Unseen(p.clone()),
@@ -310,7 +359,8 @@ async fn view_cluster(me: &Identity, cluster: &MoverCluster, side: Side) -> Resu
         .iter()
         .filter(|p| {
             let job = job_of(p);
-            let ended = matches!(p.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+            let ended =
+                matches!(p.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
             !job.starts_with(purge) && (known.contains(&job) || !ended)
         })
         .count();
@@ -319,7 +369,9 @@ async fn view_cluster(me: &Identity, cluster: &MoverCluster, side: Side) -> Resu
 
 async fn view_job(job: &Job, pod: Option<&Pod>, pods: &Api<Pod>) -> JobView {
     let status = job.status.clone().unwrap_or_default();
-    let condition = |kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind && c.status == "True").cloned();
+    let condition = |kind: &str| {
+        status.conditions.iter().flatten().find(|c| c.type_ == kind && c.status == "True").cloned()
+    };
     let (state, mut reason) = match (condition("Complete"), condition("Failed")) {
         (Some(_), _) => (JobState::Succeeded, None),
         (_, Some(c)) => (JobState::Failed, c.reason.filter(|r| r != "BackoffLimitExceeded")),
@@ -331,7 +383,9 @@ async fn view_job(job: &Job, pod: Option<&Pod>, pods: &Api<Pod>) -> JobView {
     if state == JobState::Active {
         reason = pod.and_then(waiting);
     } else if reason.is_none() {
-        reason = ended.as_ref().map(|t| format!("{} (exit code {})", t.reason.clone().unwrap_or_default(), t.exit_code));
+        reason = ended
+            .as_ref()
+            .map(|t| format!("{} (exit code {})", t.reason.clone().unwrap_or_default(), t.exit_code));
     }
     let running = pod.filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running"));
     let progress = match running {
@@ -344,12 +398,15 @@ async fn view_job(job: &Job, pod: Option<&Pod>, pods: &Api<Pod>) -> JobView {
 /// Why a pod does not run yet.
 fn waiting(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
-    let container = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.clone());
+    let container =
+        status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.clone());
     if let Some(w) = container {
-        let detail = w.message.map(|m| format!(": {}", crate::mover::result::shorten(&m, 200))).unwrap_or_default();
+        let detail =
+            w.message.map(|m| format!(": {}", crate::mover::result::shorten(&m, 200))).unwrap_or_default();
         return Some(format!("{}{detail}", w.reason.unwrap_or_default()));
     }
-    let unscheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    let unscheduled =
+        status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
     Some(format!("not scheduled: {}", unscheduled.message.clone().unwrap_or_default()))
 }
 

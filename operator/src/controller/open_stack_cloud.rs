@@ -16,7 +16,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 pub async fn reconcile(cached: Arc<OpenStackCloud>, ctx: Arc<Context>) -> Result<Action, Error> {
     let namespace = cached.namespace().unwrap_or_default();
     let api: Api<OpenStackCloud> = Api::namespaced(ctx.client.clone(), &namespace);
-    let Some(object) = api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the OpenStackCloud"))? else {
+    let Some(object) =
+        api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the OpenStackCloud"))?
+    else {
         return Ok(Action::await_change());
     };
     if object.metadata.deletion_timestamp.is_some() {
@@ -32,19 +34,42 @@ pub async fn reconcile(cached: Arc<OpenStackCloud>, ctx: Arc<Context>) -> Result
     };
     let c = &mut status.conditions;
     set(c, kind::READY, Some(ready), why, message.clone(), generation, ctx.now());
-    set(c, kind::RECONCILING, Some(!ready && why == reason::TRANSIENT_ERROR), why, message.clone(), generation, ctx.now());
-    set(c, kind::STALLED, Some(!ready && why != reason::TRANSIENT_ERROR), why, message, generation, ctx.now());
+    set(
+        c,
+        kind::RECONCILING,
+        Some(!ready && why == reason::TRANSIENT_ERROR),
+        why,
+        message.clone(),
+        generation,
+        ctx.now(),
+    );
+    set(
+        c,
+        kind::STALLED,
+        Some(!ready && why != reason::TRANSIENT_ERROR),
+        why,
+        message,
+        generation,
+        ctx.now(),
+    );
     if object.status.as_ref() != Some(&status) {
         let mut written = object.clone();
         written.status = Some(status);
-        api.replace_status(&object.name_any(), &PostParams::default(), &written).await.map_err(Error::kube("write the status"))?;
+        api.replace_status(&object.name_any(), &PostParams::default(), &written)
+            .await
+            .map_err(Error::kube("write the status"))?;
     }
     Ok(Action::requeue(Duration::from_secs(if ready { 120 } else { 10 })))
 }
 
 type Outcome = Result<(), (&'static str, String)>;
 
-async fn look(ctx: &Context, namespace: &str, object: &OpenStackCloud, status: &mut OpenStackCloudStatus) -> Result<Outcome, Error> {
+async fn look(
+    ctx: &Context,
+    namespace: &str,
+    object: &OpenStackCloud,
+    status: &mut OpenStackCloudStatus,
+) -> Result<Outcome, Error> {
     let credentials = match credentials(ctx, namespace, object).await? {
         Ok(c) => c,
         Err(message) => return Ok(Err((reason::INVALID_CONFIGURATION, message))),
@@ -85,8 +110,12 @@ async fn look(ctx: &Context, namespace: &str, object: &OpenStackCloud, status: &
 
 /// The limits that a migration meets. Real calls to three services; images are listed for the fourth.
 async fn quotas(cloud: &Cloud) -> Result<Vec<Quota>, CloudError> {
-    let (compute, volume, network, _) =
-        tokio::try_join!(cloud.compute_limits(), cloud.volume_quotas(), cloud.network_quotas(), cloud.list_images())?;
+    let (compute, volume, network, _) = tokio::try_join!(
+        cloud.compute_limits(),
+        cloud.volume_quotas(),
+        cloud.network_quotas(),
+        cloud.list_images()
+    )?;
     let pair = |limit: &str, used: &str, name: &str, from: &BTreeMap<String, i64>| {
         Some(Quota { name: name.into(), limit: *from.get(limit)?, used: *from.get(used)? })
     };
@@ -98,7 +127,9 @@ async fn quotas(cloud: &Cloud) -> Result<Vec<Quota>, CloudError> {
     .into_iter()
     .flatten()
     .collect();
-    for (name, from) in [("volumes", &volume), ("snapshots", &volume), ("gigabytes", &volume), ("port", &network)] {
+    for (name, from) in
+        [("volumes", &volume), ("snapshots", &volume), ("gigabytes", &volume), ("port", &network)]
+    {
         if let Some(q) = from.get(name) {
             rows.push(Quota { name: name.into(), limit: q.limit, used: q.used });
         }

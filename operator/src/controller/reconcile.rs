@@ -30,7 +30,8 @@ pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Ac
     let _timer = ctx.metrics.time();
     let api: Api<VmMigration> = Api::namespaced(ctx.client.clone(), &cached.namespace().unwrap_or_default());
     // The cache may be behind our own last write, and ids in status must never be lost.
-    let Some(object) = api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the VmMigration"))? else {
+    let Some(object) = api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the VmMigration"))?
+    else {
         return Ok(Action::await_change());
     };
     let deleting = object.metadata.deletion_timestamp.is_some();
@@ -56,7 +57,8 @@ pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Ac
     if decision.release {
         return remove_finalizer(&api, &object).await;
     }
-    let hands = Hands { ctx: &ctx, me: &me, object: &object, status: &decision.status, refs: &refs, look: &look };
+    let hands =
+        Hands { ctx: &ctx, me: &me, object: &object, status: &decision.status, refs: &refs, look: &look };
     let results = execute_all(&hands, &decision.steps).await;
     forget_refused_sessions(&ctx, &refs, &look).await;
     finish(&ctx, &api, &object, status, decision, results).await
@@ -77,7 +79,8 @@ async fn execute_all(hands: &Hands<'_>, steps: &[Step]) -> Vec<(Step, Result<Eff
 
 /// A cloud that could not be seen gets a new session: its credentials may have changed meaning.
 async fn forget_refused_sessions(ctx: &Context, refs: &references::References, look: &super::observe::Look) {
-    let unseen = [(&refs.source, look.seen.source.problem()), (&refs.destination, look.seen.destination.problem())];
+    let unseen =
+        [(&refs.source, look.seen.source.problem()), (&refs.destination, look.seen.destination.problem())];
     for (side, problem) in unseen {
         if let (Ok(side), Some(problem)) = (side, problem)
             && problem.id.ends_with("-credentials")
@@ -122,7 +125,12 @@ async fn finish(
 }
 
 /// An Event for each new row of the timeline. One that cannot be published is logged, no more.
-async fn announce(ctx: &Context, object: &VmMigration, before: &VmMigrationStatus, after: &VmMigrationStatus) {
+async fn announce(
+    ctx: &Context,
+    object: &VmMigration,
+    before: &VmMigrationStatus,
+    after: &VmMigrationStatus,
+) {
     for row in after.timeline.iter().filter(|row| !before.timeline.contains(row)) {
         let failed = after.failure.is_some() && after.failure != before.failure;
         let event = Event {
@@ -150,10 +158,16 @@ async fn remove_finalizer(api: &Api<VmMigration>, object: &VmMigration) -> Resul
 }
 
 /// With the resource version, so that a finalizer that somebody else set meanwhile is not lost.
-async fn patch_finalizers(api: &Api<VmMigration>, object: &VmMigration, finalizers: &[String]) -> Result<Action> {
+async fn patch_finalizers(
+    api: &Api<VmMigration>,
+    object: &VmMigration,
+    finalizers: &[String],
+) -> Result<Action> {
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": object.resource_version()}});
     match api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
         Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Action::await_change()),
-        other => other.map(|_| Action::requeue(Duration::from_millis(20))).map_err(Error::kube("change the finalizer")),
+        other => other
+            .map(|_| Action::requeue(Duration::from_millis(20)))
+            .map_err(Error::kube("change the finalizer")),
     }
 }

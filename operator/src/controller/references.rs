@@ -50,7 +50,12 @@ impl References {
 }
 
 fn problem(id: &str, message: String, suggestion: &str) -> Problem {
-    Problem { id: id.into(), message, suggestion: Some(suggestion.to_string()).filter(|s| !s.is_empty()), transient: false }
+    Problem {
+        id: id.into(),
+        message,
+        suggestion: Some(suggestion.to_string()).filter(|s| !s.is_empty()),
+        transient: false,
+    }
 }
 
 /// Data of a Secret by key.
@@ -81,7 +86,8 @@ pub async fn resolve(ctx: &Context, me: &Identity, object: &VmMigration) -> Resu
         refs.store = match (refs.store, pinned) {
             (Ok(found), _) => Ok(found),
             (Err(_), Some(pinned)) => {
-                let keys = kept.iter().filter(|(k, _)| STORE_KEYS.contains(&k.as_str()) || *k == "store-cacert");
+                let keys =
+                    kept.iter().filter(|(k, _)| STORE_KEYS.contains(&k.as_str()) || *k == "store-cacert");
                 let keys = keys.map(|(k, v)| (k.clone(), v.clone())).collect();
                 Ok((StoreView { name: pinned.name, repository: pinned.repository }, keys))
             }
@@ -95,11 +101,17 @@ fn from_vault(kept: &Files, side: Side, name: &str) -> Option<SideRef> {
     let key = |k: &str| kept.get(&format!("{side}-{k}"));
     let yaml = key(vault::CLOUDS)?;
     let credentials = Credentials::parse(yaml, None, key(vault::CACERT).map(Vec::as_slice)).ok()?;
-    let cluster = key(vault::CLUSTER).and_then(|c| String::from_utf8(c.clone()).ok()).filter(|c| !c.is_empty());
+    let cluster =
+        key(vault::CLUSTER).and_then(|c| String::from_utf8(c.clone()).ok()).filter(|c| !c.is_empty());
     Some(SideRef { name: name.into(), cluster, credentials })
 }
 
-async fn side(ctx: &Context, namespace: &str, name: &str, side: Side) -> Result<Result<SideRef, Problem>, Error> {
+async fn side(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    side: Side,
+) -> Result<Result<SideRef, Problem>, Error> {
     let api: Api<OpenStackCloud> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(cloud) = api.get_opt(name).await.map_err(Error::kube("read an OpenStackCloud"))? else {
         let message = format!("there is no OpenStackCloud {name:?} in namespace {namespace}");
@@ -113,7 +125,11 @@ async fn side(ctx: &Context, namespace: &str, name: &str, side: Side) -> Result<
 }
 
 /// The credentials of an `OpenStackCloud`, or what is wrong with them.
-pub async fn credentials(ctx: &Context, namespace: &str, cloud: &OpenStackCloud) -> Result<Result<Credentials, String>, Error> {
+pub async fn credentials(
+    ctx: &Context,
+    namespace: &str,
+    cloud: &OpenStackCloud,
+) -> Result<Result<Credentials, String>, Error> {
     let r = &cloud.spec.credentials_ref;
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(secret) = secrets.get_opt(&r.secret_name).await.map_err(Error::kube("read a Secret"))? else {
@@ -142,11 +158,17 @@ async fn store(
         None => None,
     };
     let Some(found) = found else {
-        let there = if names.is_empty() { "there is none".to_string() } else { format!("there are: {}", names.join(", ")) };
+        let there = if names.is_empty() {
+            "there is none".to_string()
+        } else {
+            format!("there are: {}", names.join(", "))
+        };
         let message = match name {
             Some(name) => format!("there is no ObjectStore {name:?} in namespace {namespace}"),
             None if names.is_empty() => format!("there is no ObjectStore in namespace {namespace}"),
-            None => format!("namespace {namespace} has {} ObjectStores and spec.store names none", names.len()),
+            None => {
+                format!("namespace {namespace} has {} ObjectStores and spec.store names none", names.len())
+            }
         };
         return Ok(Err(problem("store-missing", message, &there)));
     };
@@ -154,15 +176,24 @@ async fn store(
         Ok(keys) => keys,
         Err(message) => return Ok(Err(problem("store-credentials", message, "correct the Secret"))),
     };
-    let repository = ObjectStoreLocation::parse(&found.spec.location).and_then(|l| l.repository(namespace, &me.uid));
+    let repository =
+        ObjectStoreLocation::parse(&found.spec.location).and_then(|l| l.repository(namespace, &me.uid));
     Ok(match repository {
         Ok(r) => Ok((StoreView { name: found.name_any(), repository: r.to_string() }, keys)),
-        Err(e) => Err(problem("store-location", format!("ObjectStore {}: {e}", found.name_any()), "correct spec.location")),
+        Err(e) => Err(problem(
+            "store-location",
+            format!("ObjectStore {}: {e}", found.name_any()),
+            "correct spec.location",
+        )),
     })
 }
 
 /// Keys and CA of a store under the names that movers expect, or what is wrong with them.
-pub async fn store_files(ctx: &Context, namespace: &str, store: &ObjectStore) -> Result<Result<Files, String>, Error> {
+pub async fn store_files(
+    ctx: &Context,
+    namespace: &str,
+    store: &ObjectStore,
+) -> Result<Result<Files, String>, Error> {
     let name = &store.spec.credentials_secret_ref.name;
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(secret) = secrets.get_opt(name).await.map_err(Error::kube("read a Secret"))? else {

@@ -30,7 +30,19 @@ pub const FINALIZER: &str = "vmmigration.io/cleanup";
 pub const ANNOTATION_ABANDON: &str = "vmmigration.io/abandon";
 
 /// What an object that we made in a cloud is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, strum::EnumString, strum::Display)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    strum::IntoStaticStr,
+    strum::EnumString,
+    strum::Display,
+)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Role {
     /// Source: snapshot of a volume.
@@ -177,13 +189,28 @@ impl Identity {
             return Some(tagged);
         }
         let index = recorded.iter().position(|id| *id == p.id)?;
-        p.tags.contains(&self.tag()).then_some(Tagged { role: Role::Port, index: i32::try_from(index).ok()?, attempt: 1 })
+        p.tags.contains(&self.tag()).then_some(Tagged {
+            role: Role::Port,
+            index: i32::try_from(index).ok()?,
+            attempt: 1,
+        })
     }
 }
 
 /// One of the two sides.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr, serde::Serialize, serde::Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    strum::Display,
+    strum::IntoStaticStr,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 #[strum(serialize_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
@@ -196,7 +223,11 @@ pub enum Side {
 
 /// Metadata without marks: what may be copied from cloud to cloud.
 pub fn without_marks(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    metadata.iter().filter(|(k, _)| !k.starts_with(MARK_PREFIX)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    metadata
+        .iter()
+        .filter(|(k, _)| !k.starts_with(MARK_PREFIX))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -204,17 +235,31 @@ mod tests {
     use super::*;
 
     fn me() -> Identity {
-        Identity { uid: "3f0b8c1e-0000-4000-8000-000000000001".into(), namespace: "team".into(), name: "web-1".into() }
+        Identity {
+            uid: "3f0b8c1e-0000-4000-8000-000000000001".into(),
+            namespace: "team".into(),
+            name: "web-1".into(),
+        }
     }
 
     #[test]
     fn names_carry_the_identity_and_come_back() {
         let me = me();
-        for (role, index, attempt) in [(Role::ExportImage, 0, 1), (Role::ImportImage, 3, 1), (Role::ImportImage, 3, 12), (Role::Port, 1, 1)] {
+        for (role, index, attempt) in [
+            (Role::ExportImage, 0, 1),
+            (Role::ImportImage, 3, 1),
+            (Role::ImportImage, 3, 12),
+            (Role::Port, 1, 1),
+        ] {
             let name = me.object_name(role, index, attempt);
             assert_eq!(me.parse_name(&name), Some(Tagged { role, index, attempt }), "{name}");
         }
-        for foreign in ["web-1", "vmm-", "vmm-3f0b8c1e-0000-4000-8000-000000000002-port-0", "vmm-3f0b8c1e-0000-4000-8000-000000000001-other-0"] {
+        for foreign in [
+            "web-1",
+            "vmm-",
+            "vmm-3f0b8c1e-0000-4000-8000-000000000002-port-0",
+            "vmm-3f0b8c1e-0000-4000-8000-000000000001-other-0",
+        ] {
             assert_eq!(me.parse_name(foreign), None, "{foreign}");
         }
     }
@@ -222,7 +267,13 @@ mod tests {
     #[test]
     fn an_empty_uid_owns_nothing() {
         let nobody = Identity::default();
-        let volume = Volume { metadata: BTreeMap::from([(MARK_MIGRATION.into(), String::new()), (MARK_ROLE.into(), "volume".into())]), ..Default::default() };
+        let volume = Volume {
+            metadata: BTreeMap::from([
+                (MARK_MIGRATION.into(), String::new()),
+                (MARK_ROLE.into(), "volume".into()),
+            ]),
+            ..Default::default()
+        };
         assert_eq!(nobody.volume(&volume), None);
     }
 
@@ -234,7 +285,8 @@ mod tests {
 
     #[test]
     fn marks_are_never_copied() {
-        let all = me().marks(Role::Volume, 1).into_iter().chain([("app".to_string(), "web".to_string())]).collect();
+        let all =
+            me().marks(Role::Volume, 1).into_iter().chain([("app".to_string(), "web".to_string())]).collect();
         assert_eq!(without_marks(&all), BTreeMap::from([("app".to_string(), "web".to_string())]));
     }
 }

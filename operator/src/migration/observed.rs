@@ -4,7 +4,8 @@ use super::names::{Identity, Side, Tagged};
 use crate::{
     crd::v1alpha1::Finding,
     openstack::{
-        Flavor, Image, InstanceAction, Network, Port, SecurityGroup, Server, Snapshot, Subnet, Volume, VolumeAttachment,
+        Flavor, Image, InstanceAction, Network, Port, SecurityGroup, Server, Snapshot, Subnet, Volume,
+        VolumeAttachment,
     },
 };
 use std::collections::BTreeMap;
@@ -141,7 +142,11 @@ pub struct DestinationView {
 }
 
 /// Keeps what `identify` says is ours, oldest first, so that the first of several is always the same one.
-pub fn ours<T: Clone>(all: &[T], identify: impl Fn(&T) -> Option<Tagged>, age: impl Fn(&T) -> (String, String)) -> Vec<(Tagged, T)> {
+pub fn ours<T: Clone>(
+    all: &[T],
+    identify: impl Fn(&T) -> Option<Tagged>,
+    age: impl Fn(&T) -> (String, String),
+) -> Vec<(Tagged, T)> {
     let mut found: Vec<_> = all.iter().filter_map(|o| identify(o).map(|t| (t, o.clone()))).collect();
     found.sort_by_key(|(_, o)| age(o));
     found
@@ -244,7 +249,12 @@ pub fn find<'a, T>(list: &'a [(Tagged, T)], role: super::names::Role, index: i32
 }
 
 /// Finds what we made for a role, an index and an attempt.
-pub fn find_attempt<'a, T>(list: &'a [(Tagged, T)], role: super::names::Role, index: i32, attempt: i32) -> Option<&'a T> {
+pub fn find_attempt<'a, T>(
+    list: &'a [(Tagged, T)],
+    role: super::names::Role,
+    index: i32,
+    attempt: i32,
+) -> Option<&'a T> {
     list.iter().find(|(t, _)| t.role == role && t.index == index && t.attempt == attempt).map(|(_, o)| o)
 }
 

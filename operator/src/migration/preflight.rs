@@ -34,7 +34,13 @@ impl Preflight {
         self.findings.iter().any(|f| f.severity == Severity::Blocker)
     }
 
-    fn add(&mut self, severity: Severity, id: &str, message: impl Into<String>, suggestion: impl Into<String>) {
+    fn add(
+        &mut self,
+        severity: Severity,
+        id: &str,
+        message: impl Into<String>,
+        suggestion: impl Into<String>,
+    ) {
         let suggestion = Some(suggestion.into()).filter(|s| !s.is_empty());
         self.findings.push(Finding { id: id.into(), severity, message: message.into(), suggestion });
     }
@@ -49,7 +55,12 @@ impl Preflight {
 }
 
 /// Looks at everything.
-pub fn preflight(me: &Identity, spec: &VmMigrationSpec, destination_project: &str, inventory: &Inventory) -> Preflight {
+pub fn preflight(
+    me: &Identity,
+    spec: &VmMigrationSpec,
+    destination_project: &str,
+    inventory: &Inventory,
+) -> Preflight {
     let mut p = Preflight::default();
     let Some(server) = the_server(&mut p, spec, &inventory.candidates) else { return p };
     let (source, target) = (&inventory.source, &inventory.destination);
@@ -62,7 +73,12 @@ pub fn preflight(me: &Identity, spec: &VmMigrationSpec, destination_project: &st
         plan_port(&mut p, n, port, &Ports { spec, project: destination_project, source, target });
     }
     if source.ports.is_empty() {
-        p.add(Severity::Warning, "no-ports", format!("server {} has no port", server.name), "it arrives without a network");
+        p.add(
+            Severity::Warning,
+            "no-ports",
+            format!("server {} has no port", server.name),
+            "it arrives without a network",
+        );
     }
     if spec.verification.as_ref().is_none_or(|v| v.checks.is_empty()) {
         p.add(
@@ -101,7 +117,13 @@ fn the_server(p: &mut Preflight, spec: &VmMigrationSpec, candidates: &[Server]) 
 }
 
 /// One source, one migration.
-fn identity(p: &mut Preflight, me: &Identity, spec: &VmMigrationSpec, server: &Server, target: &DestinationInventory) {
+fn identity(
+    p: &mut Preflight,
+    me: &Identity,
+    spec: &VmMigrationSpec,
+    server: &Server,
+    target: &DestinationInventory,
+) {
     if let Some(other) = server.metadata.get(MARK_CLAIM).filter(|uid| **uid != me.uid) {
         p.block(
             "claimed-elsewhere",
@@ -143,14 +165,20 @@ fn state(p: &mut Preflight, server: &Server, source: &SourceInventory) {
     if server.flavor.ephemeral > 0 {
         p.block(
             "ephemeral-disk",
-            format!("server {name} has a local ephemeral disk of {} GiB, which is not carried", server.flavor.ephemeral),
+            format!(
+                "server {name} has a local ephemeral disk of {} GiB, which is not carried",
+                server.flavor.ephemeral
+            ),
             "move its data to a volume and resize to a flavor without ephemeral disk",
         );
     }
     if server.flavor.swap > 0 {
         p.block(
             "swap-disk",
-            format!("server {name} has a local swap disk of {} MiB, which is not carried", server.flavor.swap),
+            format!(
+                "server {name} has a local swap disk of {} MiB, which is not carried",
+                server.flavor.swap
+            ),
             "resize it to a flavor without swap",
         );
     }
@@ -187,7 +215,11 @@ fn plan_server(p: &mut Preflight, spec: &VmMigrationSpec, server: &Server, targe
     p.plan.config_drive = server.config_drive;
     p.plan.metadata = without_marks(&server.metadata);
     p.plan.metadata.extend(without_marks(&to.metadata));
-    p.row("metadata, tags, description, config drive", Fate::Kept, "copied, without this operator's own marks");
+    p.row(
+        "metadata, tags, description, config drive",
+        Fate::Kept,
+        "copied, without this operator's own marks",
+    );
     p.row("user data", Fate::Dropped, "the cloud does not show it; the guest has run it already");
     if !server.server_groups.is_empty() {
         p.row("server group", Fate::Dropped, "server groups are not carried yet");
@@ -223,8 +255,11 @@ fn plan_flavor(p: &mut Preflight, spec: &VmMigrationSpec, server: &Server, targe
     let to = &spec.destination;
     let wanted = to.flavor.as_ref().unwrap_or(&server.flavor.original_name);
     let Some(flavor) = target.flavors.iter().find(|f| f.id == *wanted || f.name == *wanted) else {
-        let there: Vec<_> =
-            target.flavors.iter().map(|f| format!("{} ({} vCPU, {} MiB, {} GiB)", f.name, f.vcpus, f.ram, f.disk)).collect();
+        let there: Vec<_> = target
+            .flavors
+            .iter()
+            .map(|f| format!("{} ({} vCPU, {} MiB, {} GiB)", f.name, f.vcpus, f.ram, f.disk))
+            .collect();
         p.block(
             "flavor-not-found",
             format!("no flavor {wanted:?} in {}", to.cloud),
@@ -235,12 +270,20 @@ fn plan_flavor(p: &mut Preflight, spec: &VmMigrationSpec, server: &Server, targe
     if server.image_id.is_some() && flavor.disk < server.flavor.disk {
         p.block(
             "flavor-disk-too-small",
-            format!("flavor {} has a disk of {} GiB; the server's root disk has {} GiB", flavor.name, flavor.disk, server.flavor.disk),
+            format!(
+                "flavor {} has a disk of {} GiB; the server's root disk has {} GiB",
+                flavor.name, flavor.disk, server.flavor.disk
+            ),
             "set destination.flavor to one with a larger disk",
         );
     }
     if flavor.ephemeral > 0 || flavor.swap > 0 {
-        p.add(Severity::Warning, "flavor-adds-disks", format!("flavor {} adds an ephemeral or swap disk", flavor.name), "");
+        p.add(
+            Severity::Warning,
+            "flavor-adds-disks",
+            format!("flavor {} adds an ephemeral or swap disk", flavor.name),
+            "",
+        );
     }
     let old = &server.flavor;
     let same = (flavor.vcpus, flavor.ram, flavor.disk) == (old.vcpus, old.ram, old.disk);
@@ -261,7 +304,13 @@ fn device_order(device: &str) -> (usize, String) {
 /// Drivers that keep snapshots in files and need the running server to delete one.
 const FILE_DRIVERS: [&str; 5] = ["nfs", "glusterfs", "quobyte", "smbfs", "vzstorage"];
 
-fn plan_disks(p: &mut Preflight, spec: &VmMigrationSpec, server: &Server, source: &SourceInventory, target: &DestinationInventory) {
+fn plan_disks(
+    p: &mut Preflight,
+    spec: &VmMigrationSpec,
+    server: &Server,
+    source: &SourceInventory,
+    target: &DestinationInventory,
+) {
     let mut disks = vec![];
     if server.image_id.is_some() {
         disks.push(DiskStatus { kind: DiskKind::Image, size_gib: server.flavor.disk, ..Default::default() });
@@ -283,7 +332,8 @@ fn plan_disks(p: &mut Preflight, spec: &VmMigrationSpec, server: &Server, source
         refuse_volume(p, volume);
         let to_type = map_volume_type(p, spec, volume, target);
         // Where the driver cannot be seen it may be one of those.
-        p.keeps_snapshots |= source.drivers.get(&volume.id).is_none_or(|d| FILE_DRIVERS.contains(&d.as_str()));
+        p.keeps_snapshots |=
+            source.drivers.get(&volume.id).is_none_or(|d| FILE_DRIVERS.contains(&d.as_str()));
         disks.push(volume_disk(attachment, volume, to_type));
     }
     if disks.is_empty() {
@@ -302,8 +352,14 @@ fn root_first(p: &mut Preflight, attachments: &mut Vec<&VolumeAttachment>, sourc
     let found: Vec<usize> = (0..attachments.len()).filter(|i| bootable(&attachments[*i])).collect();
     let Some(first) = found.first() else {
         if let Some(a) = attachments.first() {
-            let message = format!("no attached volume is marked bootable; {} is taken for the root disk", a.device);
-            p.add(Severity::Warning, "no-bootable-volume", message, "set the bootable flag of the root volume");
+            let message =
+                format!("no attached volume is marked bootable; {} is taken for the root disk", a.device);
+            p.add(
+                Severity::Warning,
+                "no-bootable-volume",
+                message,
+                "set the bootable flag of the root volume",
+            );
         }
         return;
     };
@@ -313,17 +369,30 @@ fn root_first(p: &mut Preflight, attachments: &mut Vec<&VolumeAttachment>, sourc
 
 fn refuse_volume(p: &mut Preflight, v: &Volume) {
     if v.encrypted {
-        p.block("encrypted-volume", format!("volume {} is encrypted, which is not carried", v.id), "retype it to an unencrypted type");
+        p.block(
+            "encrypted-volume",
+            format!("volume {} is encrypted, which is not carried", v.id),
+            "retype it to an unencrypted type",
+        );
     }
     if v.multiattach || v.attachments.len() > 1 {
-        p.block("multiattach-volume", format!("volume {} can be attached to several servers, which is not carried", v.id), "");
+        p.block(
+            "multiattach-volume",
+            format!("volume {} can be attached to several servers, which is not carried", v.id),
+            "",
+        );
     }
     if v.status != "in-use" {
         p.block("volume-state", format!("volume {} is {}, not in-use", v.id, v.status), "bring it to in-use");
     }
 }
 
-fn map_volume_type(p: &mut Preflight, spec: &VmMigrationSpec, v: &Volume, target: &DestinationInventory) -> Option<String> {
+fn map_volume_type(
+    p: &mut Preflight,
+    spec: &VmMigrationSpec,
+    v: &Volume,
+    target: &DestinationInventory,
+) -> Option<String> {
     let from = v.volume_type.as_ref()?;
     let mapped = spec.destination.volume_types.iter().find(|m| m.from == *from).map(|m| &m.to);
     let wanted = mapped.unwrap_or(from);
@@ -333,8 +402,13 @@ fn map_volume_type(p: &mut Preflight, spec: &VmMigrationSpec, v: &Volume, target
         return Some(wanted.clone());
     }
     let there = names(target.volume_types.iter().map(String::as_str));
-    let id = format!("no volume type {wanted:?} in {} (volume {} has {from:?})", spec.destination.cloud, v.id);
-    p.block("volume-type-not-found", id, format!("add destination.volumeTypes {{from: {from}, to: …}}; {there}"));
+    let id =
+        format!("no volume type {wanted:?} in {} (volume {} has {from:?})", spec.destination.cloud, v.id);
+    p.block(
+        "volume-type-not-found",
+        id,
+        format!("add destination.volumeTypes {{from: {from}, to: …}}; {there}"),
+    );
     None
 }
 
@@ -370,7 +444,8 @@ fn plan_port(p: &mut Preflight, n: usize, port: &Port, all: &Ports<'_>) {
     let what = format!("port {n}");
     let from = all.source.networks.iter().find(|net| net.id == port.network_id);
     let from_name = from.map_or(port.network_id.as_str(), |net| net.name.as_str());
-    let mapping = all.spec.destination.networks.iter().find(|m| m.from == from_name || m.from == port.network_id);
+    let mapping =
+        all.spec.destination.networks.iter().find(|m| m.from == from_name || m.from == port.network_id);
     let Some(network) = find_network(p, from_name, mapping, all) else { return };
     let owner = network.project_id == all.project;
     let mut planned = PlannedPort {
@@ -387,10 +462,16 @@ fn plan_port(p: &mut Preflight, n: usize, port: &Port, all: &Ports<'_>) {
     p.plan.ports.push(planned);
 }
 
-fn find_network<'a>(p: &mut Preflight, from: &str, mapping: Option<&NetworkMapping>, all: &Ports<'a>) -> Option<&'a Network> {
+fn find_network<'a>(
+    p: &mut Preflight,
+    from: &str,
+    mapping: Option<&NetworkMapping>,
+    all: &Ports<'a>,
+) -> Option<&'a Network> {
     let wanted = mapping.map_or(from, |m| m.to.as_str());
     let cloud = &all.spec.destination.cloud;
-    let found: Vec<&Network> = all.target.networks.iter().filter(|n| n.id == wanted || n.name == wanted).collect();
+    let found: Vec<&Network> =
+        all.target.networks.iter().filter(|n| n.id == wanted || n.name == wanted).collect();
     match found[..] {
         [one] => Some(one),
         [] => {
@@ -424,10 +505,13 @@ fn plan_mac(
     all: &Ports<'_>,
 ) -> Option<String> {
     let mode = mapping.and_then(|m| m.mac);
-    let taken = all.target.ports.iter().any(|o| o.network_id == network.id && o.mac_address == port.mac_address);
+    let taken =
+        all.target.ports.iter().any(|o| o.network_id == network.id && o.mac_address == port.mac_address);
     let why_not = match (mode, owner, taken) {
         (Some(MacMode::Auto), ..) => "mac: Auto".to_string(),
-        (_, false, _) => format!("network {} belongs to another project, only its owner may choose", network.name),
+        (_, false, _) => {
+            format!("network {} belongs to another project, only its owner may choose", network.name)
+        }
         (_, _, true) => format!("{} is taken in network {}", port.mac_address, network.name),
         _ => {
             p.row(format!("{what} MAC address"), Fate::Kept, port.mac_address.clone());
@@ -435,7 +519,11 @@ fn plan_mac(
         }
     };
     if mode == Some(MacMode::Preserve) {
-        p.block("mac-not-kept", format!("{what}: MAC address {} cannot be kept: {why_not}", port.mac_address), "use mac: Auto");
+        p.block(
+            "mac-not-kept",
+            format!("{what}: MAC address {} cannot be kept: {why_not}", port.mac_address),
+            "use mac: Auto",
+        );
     }
     p.row(format!("{what} MAC address"), Fate::Changed, why_not);
     None
@@ -454,7 +542,9 @@ fn plan_addresses(
     let mode = fixed.map(|f| f.mode);
     if let Some(address) = fixed.and_then(|f| f.address.clone()) {
         let set = PortAddress { ip_address: address, ..Default::default() };
-        return plan_address(p, what, &set, Some(FixedIpMode::Preserve), network, owner, all).into_iter().collect();
+        return plan_address(p, what, &set, Some(FixedIpMode::Preserve), network, owner, all)
+            .into_iter()
+            .collect();
     }
     port.fixed_ips.iter().filter_map(|ip| plan_address(p, what, ip, mode, network, owner, all)).collect()
 }
@@ -471,14 +561,20 @@ fn plan_address(
     let address = &ip.ip_address;
     let parsed: Option<IpAddr> = address.parse().ok();
     let subnets: Vec<_> = all.target.subnets.iter().filter(|s| s.network_id == network.id).collect();
-    let fits = subnets.iter().find(|s| {
-        parsed.is_some_and(|a| s.cidr.parse::<IpNet>().is_ok_and(|net| net.contains(&a)))
-    });
-    let taken = all.target.ports.iter().any(|o| o.network_id == network.id && o.fixed_ips.iter().any(|f| f.ip_address == *address));
+    let fits = subnets
+        .iter()
+        .find(|s| parsed.is_some_and(|a| s.cidr.parse::<IpNet>().is_ok_and(|net| net.contains(&a))));
+    let taken = all
+        .target
+        .ports
+        .iter()
+        .any(|o| o.network_id == network.id && o.fixed_ips.iter().any(|f| f.ip_address == *address));
     let why_not = match (mode, fits) {
         (Some(FixedIpMode::Auto), _) => "fixedIP mode Auto".to_string(),
         (_, None) => format!("{address} is in no subnet of network {}", network.name),
-        _ if !owner => format!("network {} belongs to another project, only its owner may choose", network.name),
+        _ if !owner => {
+            format!("network {} belongs to another project, only its owner may choose", network.name)
+        }
         _ if taken => format!("{address} is taken in network {}", network.name),
         (_, Some(subnet)) => {
             p.row(format!("{what} address"), Fate::Kept, address.clone());
@@ -486,7 +582,11 @@ fn plan_address(
         }
     };
     if mode == Some(FixedIpMode::Preserve) {
-        p.block("address-not-kept", format!("{what}: address {address} cannot be used: {why_not}"), "use fixedIP mode Auto, or another address");
+        p.block(
+            "address-not-kept",
+            format!("{what}: address {address} cannot be used: {why_not}"),
+            "use fixedIP mode Auto, or another address",
+        );
     }
     p.row(format!("{what} address"), Fate::Changed, format!("{address} -> chosen by the cloud: {why_not}"));
     let version: u8 = parsed.map_or(4, |a| if a.is_ipv4() { 4 } else { 6 });
@@ -495,7 +595,14 @@ fn plan_address(
     owner.then(|| PlannedAddress { subnet_id: any.id.clone(), ip_address: None })
 }
 
-fn plan_port_security(p: &mut Preflight, what: &str, port: &Port, planned: &mut PlannedPort, owner: bool, all: &Ports<'_>) {
+fn plan_port_security(
+    p: &mut Preflight,
+    what: &str,
+    port: &Port,
+    planned: &mut PlannedPort,
+    owner: bool,
+    all: &Ports<'_>,
+) {
     if port.port_security_enabled == Some(false) {
         if owner {
             planned.port_security_enabled = Some(false);
@@ -503,9 +610,14 @@ fn plan_port_security(p: &mut Preflight, what: &str, port: &Port, planned: &mut 
             p.row(format!("{what} port security"), Fate::Kept, "off");
             return;
         }
-        p.row(format!("{what} port security"), Fate::Changed, "off -> on: the network belongs to another project");
+        p.row(
+            format!("{what} port security"),
+            Fate::Changed,
+            "off -> on: the network belongs to another project",
+        );
     }
-    let wanted: BTreeMap<&str, &str> = all.spec.destination.security_groups.iter().map(|m| (m.from.as_str(), m.to.as_str())).collect();
+    let wanted: BTreeMap<&str, &str> =
+        all.spec.destination.security_groups.iter().map(|m| (m.from.as_str(), m.to.as_str())).collect();
     let mut ids = vec![];
     for id in &port.security_groups {
         let group = all.source.security_groups.iter().find(|g| g.id == *id);
@@ -532,7 +644,11 @@ fn plan_pairs(p: &mut Preflight, what: &str, port: &Port, planned: &mut PlannedP
         return;
     }
     if !owner {
-        p.row(format!("{what} allowed address pairs"), Fate::Dropped, "the network belongs to another project");
+        p.row(
+            format!("{what} allowed address pairs"),
+            Fate::Dropped,
+            "the network belongs to another project",
+        );
         return;
     }
     planned.allowed_address_pairs = port

@@ -129,7 +129,9 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
         Phase::Blocked => (false, false, true, reason::INVALID_CONFIGURATION),
         Phase::Held | Phase::AwaitingCutover => (false, true, false, reason::WAITING_FOR_YOU),
         _ => match &status.trouble {
-            Some(t) if t.what == "destination-unreachable" => (false, true, false, reason::DESTINATION_UNREACHABLE),
+            Some(t) if t.what == "destination-unreachable" => {
+                (false, true, false, reason::DESTINATION_UNREACHABLE)
+            }
             Some(_) => (false, true, false, reason::TRANSIENT_ERROR),
             None => (false, true, false, reason::PROGRESSING),
         },
@@ -150,7 +152,15 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
 fn milestones(status: &VmMigrationStatus) -> Vec<(&'static str, Option<bool>, String)> {
     let phase = status.phase.unwrap_or_default();
     let ended = status.failure.is_some();
-    let reached = |yes: bool| if yes { Some(true) } else if ended { Some(false) } else { None };
+    let reached = |yes: bool| {
+        if yes {
+            Some(true)
+        } else if ended {
+            Some(false)
+        } else {
+            None
+        }
+    };
     let s = status.source.clone().unwrap_or_default();
     let x = status.destination.clone().unwrap_or_default();
     let disks = status.disks.len();
@@ -161,17 +171,30 @@ fn milestones(status: &VmMigrationStatus) -> Vec<(&'static str, Option<bool>, St
         Phase::Blocked => Some(false),
         _ => Some(true),
     };
-    let stopped = s.locked_at.as_ref().map(|t| format!("{} is SHUTOFF and locked since {}", s.server_name, t.0));
+    let stopped =
+        s.locked_at.as_ref().map(|t| format!("{} is SHUTOFF and locked since {}", s.server_name, t.0));
     let created = x.server_id.clone().filter(|_| x.active_at.is_some());
     let ready = x.ready_at.is_some() && !ended;
     let blockers = status.preflight.iter().filter(|f| f.severity == Severity::Blocker).count();
     vec![
         (kind::PREFLIGHT_PASSED, passed, format!("{blockers} blockers")),
-        (kind::SOURCE_STOPPED, reached(stopped.is_some() && s.give_back_at.is_none()), stopped.unwrap_or_default()),
+        (
+            kind::SOURCE_STOPPED,
+            reached(stopped.is_some() && s.give_back_at.is_none()),
+            stopped.unwrap_or_default(),
+        ),
         (kind::DATA_TRANSFERRED, reached(disks > 0 && moved == disks), format!("{moved} of {disks} disks")),
-        (kind::DATA_VERIFIED, reached(disks > 0 && proven == disks), format!("{proven} of {disks} disks have equal digests")),
+        (
+            kind::DATA_VERIFIED,
+            reached(disks > 0 && proven == disks),
+            format!("{proven} of {disks} disks have equal digests"),
+        ),
         (kind::DESTINATION_CREATED, reached(created.is_some()), created.unwrap_or_default()),
-        (kind::DESTINATION_READY, reached(ready), format!("{} checks passed", status.checks.iter().filter(|c| c.passed).count())),
+        (
+            kind::DESTINATION_READY,
+            reached(ready),
+            format!("{} checks passed", status.checks.iter().filter(|c| c.passed).count()),
+        ),
     ]
 }
 

@@ -179,12 +179,29 @@ impl Step {
         use Step::*;
         match self {
             CreateJob(j) => Some(j.side),
-            DeleteJob { side, .. } | UploadVolume { side, .. } | TagImage { side, .. } | Delete { side, .. } => Some(*side),
+            DeleteJob { side, .. }
+            | UploadVolume { side, .. }
+            | TagImage { side, .. }
+            | Delete { side, .. } => Some(*side),
             DeleteAnchor(side) => Some(*side),
-            ClaimSource | ReleaseClaim | StopSource | LockSource | UnlockSource | RelockSource | StartSource
-            | CreateSnapshot { .. } | CreateExportVolume { .. } | CreateServerImage { .. } => Some(Side::Source),
-            CreateImportImage { .. } | CreateVolume { .. } | DressVolume { .. } | CreatePort { .. } | FinishPort { .. }
-            | CreateServer | StopDestination { .. } | RaisePort { .. } => Some(Side::Destination),
+            ClaimSource
+            | ReleaseClaim
+            | StopSource
+            | LockSource
+            | UnlockSource
+            | RelockSource
+            | StartSource
+            | CreateSnapshot { .. }
+            | CreateExportVolume { .. }
+            | CreateServerImage { .. } => Some(Side::Source),
+            CreateImportImage { .. }
+            | CreateVolume { .. }
+            | DressVolume { .. }
+            | CreatePort { .. }
+            | FinishPort { .. }
+            | CreateServer
+            | StopDestination { .. }
+            | RaisePort { .. } => Some(Side::Destination),
             PrepareSecrets | DeleteVault | CreateReport | FinishReport => None,
         }
     }

@@ -18,10 +18,18 @@ use serde::{Deserialize, Serialize};
     status = "OpenStackCloudStatus",
     derive = "PartialEq",
     annotation("helm.sh/resource-policy", "keep"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
     printcolumn(name = "Project", type_ = "string", json_path = ".status.projectId"),
     printcolumn(name = "Transfer", type_ = "string", json_path = ".status.transfer.mode"),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[cfg_attr(feature = "cel", kube(cel))]

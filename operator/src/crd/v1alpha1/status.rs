@@ -7,7 +7,18 @@ use std::collections::BTreeMap;
 
 /// The phases of a migration, for people. Programs read conditions.
 #[derive(
-    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::IntoStaticStr,
+    JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::IntoStaticStr,
 )]
 pub enum Phase {
     /// Not looked at yet.

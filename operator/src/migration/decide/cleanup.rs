@@ -1,6 +1,10 @@
 //! Clean-up: Jobs, temporary objects by mark, the repository, the Secrets. It looks twice before it says that it is done.
 
-use super::{AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON, jobs::{Progress, Wanted}, undo};
+use super::{
+    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON,
+    jobs::{Progress, Wanted},
+    undo,
+};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -31,7 +35,12 @@ pub(super) fn delete(mut d: Draft<'_>) -> Decision {
     if scope == Scope::All {
         let now = d.now();
         let message = "the VmMigration was deleted".to_string();
-        d.status.failure.get_or_insert(Failure { reason: "Cancelled".into(), message, at: Some(now), cancelled: true });
+        d.status.failure.get_or_insert(Failure {
+            reason: "Cancelled".into(),
+            message,
+            at: Some(now),
+            cancelled: true,
+        });
         d.enter(Phase::Deleting, "deleted");
         stop_jobs(&mut d);
         if let Flow::Wait = undo::settle_destination(&mut d) {
@@ -49,9 +58,13 @@ pub(super) fn delete(mut d: Draft<'_>) -> Decision {
 
 /// Neither a Secret nor a Job nor a claim: there is nothing to clean up.
 fn nothing_made(d: &Draft<'_>) -> bool {
-    let claim_seen = d.input.seen.source.view().and_then(|v| v.server.as_ref()).is_some_and(|s| {
-        s.metadata.get(crate::migration::names::MARK_CLAIM) == Some(&d.input.me.uid)
-    });
+    let claim_seen = d
+        .input
+        .seen
+        .source
+        .view()
+        .and_then(|v| v.server.as_ref())
+        .is_some_and(|s| s.metadata.get(crate::migration::names::MARK_CLAIM) == Some(&d.input.me.uid));
     !d.input.seen.vault_exists && d.status.jobs.is_empty() && !d.claimed() && !claim_seen
 }
 
@@ -85,7 +98,8 @@ fn success_message(d: &mut Draft<'_>) {
     let address = x.addresses.first().map(|a| format!(" at {a}")).unwrap_or_default();
     let kept = format!("the old server is kept, stopped and locked, in {}", from.cloud);
     let server = x.server_id.unwrap_or_default();
-    let trouble = d.status.trouble.as_ref().map(|t| format!("; clean-up waits: {}", t.message)).unwrap_or_default();
+    let trouble =
+        d.status.trouble.as_ref().map(|t| format!("; clean-up waits: {}", t.message)).unwrap_or_default();
     d.say(format!("{} runs in {to}{address} as {server}, proven; {kept}{trouble}", from.server));
 }
 
@@ -108,7 +122,8 @@ pub(super) fn after_failure(mut d: Draft<'_>) -> Decision {
     if let Flow::On = sweep(&mut d, Scope::All) {
         d.status.cleaned_up_at = Some(d.now());
     }
-    let trouble = d.status.trouble.as_ref().map(|t| format!("; clean-up waits: {}", t.message)).unwrap_or_default();
+    let trouble =
+        d.status.trouble.as_ref().map(|t| format!("; clean-up waits: {}", t.message)).unwrap_or_default();
     d.say(format!("{text}{trouble}"));
     d.decided()
 }
@@ -224,7 +239,9 @@ fn source_objects(d: &mut Draft<'_>, view: &SourceView) -> bool {
         if keeps && !runs {
             d.status.retained.push(RetainedRow {
                 what: format!("snapshot {} of volume {} in {cloud}", snapshot.id, snapshot.volume_id),
-                why: "on this storage a snapshot can be deleted only while the server runs or after it is gone".into(),
+                why:
+                    "on this storage a snapshot can be deleted only while the server runs or after it is gone"
+                        .into(),
             });
         } else if busy(&snapshot.status) {
             waiting = true;
@@ -260,7 +277,8 @@ fn destination_objects(d: &mut Draft<'_>, view: &DestinationView, scope: Scope) 
         for server in &view.servers {
             d.status.retained.push(RetainedRow {
                 what: format!("server {} with its volumes and ports in {cloud}", server.id),
-                why: "it was ACTIVE and may hold new writes; delete it yourself when they are not needed".into(),
+                why: "it was ACTIVE and may hold new writes; delete it yourself when they are not needed"
+                    .into(),
             });
         }
     }
@@ -278,7 +296,9 @@ fn purge(d: &mut Draft<'_>) -> Flow {
     let wanted = Wanted {
         side: Side::Source,
         purpose: "purge".into(),
-        args: ["purge", "--repository", &store.repository, "--migration-uid", &uid].map(String::from).to_vec(),
+        args: ["purge", "--repository", &store.repository, "--migration-uid", &uid]
+            .map(String::from)
+            .to_vec(),
         credentials: true,
         deadline_seconds: 1800,
         attempts: d.input.limits.job_attempts,

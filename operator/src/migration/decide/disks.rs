@@ -33,14 +33,19 @@ pub(super) fn all(d: &mut Draft<'_>) -> bool {
     if let Some(first) = waiting.first() {
         let done = count - waiting.len();
         let since = d.status.phase_since.as_ref().map(|t| super::clock(t.0)).unwrap_or_default();
-        d.say(format!("{first} ({done}/{count} disks done, in this phase since {since}){}", d.where_source_is()));
+        d.say(format!(
+            "{first} ({done}/{count} disks done, in this phase since {since}){}",
+            d.where_source_is()
+        ));
     }
     count > 0 && waiting.is_empty()
 }
 
 fn one(d: &mut Draft<'_>, i: usize) -> Stage {
     if d.status.disks[i].backup.is_none() {
-        let Some(view) = d.input.seen.source.view() else { return Some("Waiting for the source cloud".into()) };
+        let Some(view) = d.input.seen.source.view() else {
+            return Some("Waiting for the source cloud".into());
+        };
         return Some(export(d, i, view));
     }
     let Some(view) = d.input.seen.destination.view() else {
@@ -83,8 +88,15 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
     let cloud = d.input.spec.source.cloud.clone();
     if let Some(image) = find(&view.images, Role::ExportImage, n) {
         let what = format!("{cloud}: image {} of disk {n}", image.id);
-        return usable(d, &what, &image.status, "active", &["queued", "saving", "importing"], &image.created_at)
-            .map(|()| image.clone());
+        return usable(
+            d,
+            &what,
+            &image.status,
+            "active",
+            &["queued", "saving", "importing"],
+            &image.created_at,
+        )
+        .map(|()| image.clone());
     }
     if d.status.disks[i].kind == DiskKind::Image {
         d.step(Step::CreateServerImage { disk: n });
@@ -105,12 +117,24 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
     d.status.disks[i].export.volume_id = Some(copy.id.clone());
     let what = format!("{cloud}: temporary volume {} of disk {n}", copy.id);
     usable(d, &what, &copy.status, "available", &["creating", "downloading", "uploading"], &copy.created_at)?;
-    d.step(Step::UploadVolume { side: Side::Source, role: Role::ExportImage, disk: n, volume_id: copy.id.clone() });
+    d.step(Step::UploadVolume {
+        side: Side::Source,
+        role: Role::ExportImage,
+        disk: n,
+        volume_id: copy.id.clone(),
+    });
     Err(format!("Uploading temporary volume {} to an image in {cloud}", copy.id))
 }
 
 /// Is an object in the state that is wanted? Otherwise: what is waited for, or the failure.
-fn usable(d: &mut Draft<'_>, what: &str, status: &str, wanted: &str, passing: &[&str], created_at: &str) -> Result<(), String> {
+fn usable(
+    d: &mut Draft<'_>,
+    what: &str,
+    status: &str,
+    wanted: &str,
+    passing: &[&str],
+    created_at: &str,
+) -> Result<(), String> {
     if status == wanted {
         return Ok(());
     }
@@ -120,7 +144,10 @@ fn usable(d: &mut Draft<'_>, what: &str, status: &str, wanted: &str, passing: &[
     }
     if d.overdue(created_at) {
         let bound = d.input.limits.step_seconds;
-        d.fail("UnrecoverableError", format!("{what} is still {status} since {created_at} (bound {bound} s)"));
+        d.fail(
+            "UnrecoverableError",
+            format!("{what} is still {status} since {created_at} (bound {bound} s)"),
+        );
         return Err(String::new());
     }
     Err(format!("Waiting for {what}: {status} since {created_at}"))
@@ -133,9 +160,19 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
     let wanted = Wanted {
         side: Side::Source,
         purpose: purpose.clone(),
-        args: ["backup", "--repository", &repository, "--migration-uid", &uid, "--disk", &n.to_string(), "--image", &image.id]
-            .map(String::from)
-            .to_vec(),
+        args: [
+            "backup",
+            "--repository",
+            &repository,
+            "--migration-uid",
+            &uid,
+            "--disk",
+            &n.to_string(),
+            "--image",
+            &image.id,
+        ]
+        .map(String::from)
+        .to_vec(),
         credentials: true,
         deadline_seconds: transfer_seconds(image.size.unwrap_or(0)),
         attempts: d.input.limits.job_attempts,
@@ -144,8 +181,12 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
     match d.job(wanted) {
         Progress::Succeeded(result) => {
             let digest = digest(&result, d.now());
-            if digest.snapshot_id.is_none() || digest.hash_value.is_none() || Some(digest.bytes) != image.size {
-                d.fail("UnrecoverableError", format!("the backup of disk {n} gave no usable result: {result}"));
+            if digest.snapshot_id.is_none() || digest.hash_value.is_none() || Some(digest.bytes) != image.size
+            {
+                d.fail(
+                    "UnrecoverableError",
+                    format!("the backup of disk {n} gave no usable result: {result}"),
+                );
                 return String::new();
             }
             d.note(format!("disk {n}: {} bytes are in the repository", digest.bytes));
@@ -251,7 +292,9 @@ fn restore_args(repository: &str, n: i32, image_id: &str, backup: &Digest) -> Ve
     let (snapshot, sha256) = (text(&backup.snapshot_id), text(&backup.sha256));
     let (algo, value) = (text(&backup.hash_algo), text(&backup.hash_value));
     [
-        ["restore", "--repository", repository, "--snapshot", &snapshot, "--disk", &n].map(String::from).to_vec(),
+        ["restore", "--repository", repository, "--snapshot", &snapshot, "--disk", &n]
+            .map(String::from)
+            .to_vec(),
         ["--image", image_id, "--bytes", &bytes, "--sha256", &sha256].map(String::from).to_vec(),
         ["--hash-algo", &algo, "--hash-value", &value].map(String::from).to_vec(),
     ]
@@ -276,7 +319,10 @@ fn restored(d: &mut Draft<'_>, i: usize, n: i32, image: &Image, backup: &Digest,
         && image.os_hash_value == backup.hash_value
         && image.size == Some(backup.bytes);
     if !equal {
-        let text = format!("disk {n}: image {} in {} is not what was read in the source", image.id, d.input.spec.destination.cloud);
+        let text = format!(
+            "disk {n}: image {} in {} is not what was read in the source",
+            image.id, d.input.spec.destination.cloud
+        );
         d.fail("DigestMismatch", text);
         return String::new();
     }
@@ -320,12 +366,19 @@ fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stage {
         return Some(format!("Setting the attributes of volume {}", volume.id));
     }
     let Some(image) = readback else {
-        d.step(Step::UploadVolume { side: Side::Destination, role: Role::ReadbackImage, disk: n, volume_id: volume.id.clone() });
+        d.step(Step::UploadVolume {
+            side: Side::Destination,
+            role: Role::ReadbackImage,
+            disk: n,
+            volume_id: volume.id.clone(),
+        });
         return Some(format!("Reading back volume {} in {cloud}", volume.id));
     };
     d.status.disks[i].import.readback_image_id = Some(image.id.clone());
     let what = format!("{cloud}: read-back of disk {n}, image {}", image.id);
-    if let Err(waiting) = usable(d, &what, &image.status, "active", &["queued", "saving", "importing"], &image.created_at) {
+    if let Err(waiting) =
+        usable(d, &what, &image.status, "active", &["queued", "saving", "importing"], &image.created_at)
+    {
         return Some(waiting);
     }
     if volume.status != "available" {
@@ -346,13 +399,17 @@ fn compare(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) {
         ..Default::default()
     };
     let equal = backup.hash_value.is_some()
-        && (backup.bytes, &backup.hash_algo, &backup.hash_value) == (read.bytes, &read.hash_algo, &read.hash_value);
+        && (backup.bytes, &backup.hash_algo, &backup.hash_value)
+            == (read.bytes, &read.hash_algo, &read.hash_value);
     if equal {
         d.note(format!("disk {n}: read back with the source's digest"));
         d.status.disks[i].readback = Some(read);
         d.recheck = Some(AT_ONCE);
     } else {
-        let text = format!("disk {n}: volume {} was read back with another digest than the source's", d.status.disks[i].import.volume_id.clone().unwrap_or_default());
+        let text = format!(
+            "disk {n}: volume {} was read back with another digest than the source's",
+            d.status.disks[i].import.volume_id.clone().unwrap_or_default()
+        );
         d.fail("DigestMismatch", text);
     }
 }

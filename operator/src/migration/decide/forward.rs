@@ -75,7 +75,9 @@ fn look(d: &mut Draft<'_>) -> Look {
     let seen = d.input.seen;
     let mut problems: Vec<Problem> = seen.reference_problems.clone();
     problems.extend([seen.source.problem(), seen.destination.problem()].into_iter().flatten().cloned());
-    problems.extend([seen.source_cluster.problem(), seen.destination_cluster.problem()].into_iter().flatten().cloned());
+    problems.extend(
+        [seen.source_cluster.problem(), seen.destination_cluster.problem()].into_iter().flatten().cloned(),
+    );
     let mut findings: Vec<Finding> = problems.iter().map(Problem::blocker).collect();
     if let Some(inventory) = &seen.inventory {
         let project = seen.destination_project.as_deref().unwrap_or_default();
@@ -145,7 +147,9 @@ fn probe(d: &mut Draft<'_>, findings: &mut Vec<Finding>) -> Option<String> {
             continue;
         }
         match d.job(wanted) {
-            Progress::Running(why) => waiting = Some(format!("Probing the store from a pod near the {side} cloud: {why}")),
+            Progress::Running(why) => {
+                waiting = Some(format!("Probing the store from a pod near the {side} cloud: {why}"))
+            }
             Progress::Failed(why) => findings.push(probe_failed(side, why)),
             Progress::Succeeded(_) | Progress::Again => {}
         }
@@ -199,7 +203,9 @@ pub(super) fn await_cutover(mut d: Draft<'_>) -> Decision {
         return d.decided();
     }
     let name = format!("{} -n {}", d.input.me.name, d.input.me.namespace);
-    let go = format!("kubectl patch vmm {name} --type merge -p '{{\"spec\":{{\"cutover\":{{\"mode\":\"Now\",\"at\":null}}}}}}'");
+    let go = format!(
+        "kubectl patch vmm {name} --type merge -p '{{\"spec\":{{\"cutover\":{{\"mode\":\"Now\",\"at\":null}}}}}}'"
+    );
     match (cutover.mode, &cutover.at) {
         (CutoverMode::At, Some(at)) if stale.as_ref() != Some(at) => {
             let left = at.0.duration_since(d.input.now).as_secs().clamp(1, 60);
@@ -290,7 +296,9 @@ fn init_repository(d: &mut Draft<'_>) -> Flow {
         purpose: "init".into(),
         args: [
             ["init", "--repository", &store.repository].map(String::from).to_vec(),
-            ["--migration-uid", &me.uid, "--object", &format!("{}/{}", me.namespace, me.name)].map(String::from).to_vec(),
+            ["--migration-uid", &me.uid, "--object", &format!("{}/{}", me.namespace, me.name)]
+                .map(String::from)
+                .to_vec(),
         ]
         .concat(),
         credentials: true,
@@ -358,7 +366,10 @@ fn stop_server(d: &mut Draft<'_>, server: &Server) -> Flow {
             d.step(Step::StopSource);
         }
         (Some(since), ..) if d.past(&s.stop_requested_at, STOP_SECONDS) => {
-            let text = format!("server {} is still {} {STOP_SECONDS} s after the stop of {}", server.name, server.status, since.0);
+            let text = format!(
+                "server {} is still {} {STOP_SECONDS} s after the stop of {}",
+                server.name, server.status, since.0
+            );
             d.fail("UnrecoverableError", text);
         }
         (Some(since), ..) => d.say(format!(
@@ -402,7 +413,9 @@ fn lock_server(d: &mut Draft<'_>, server: &Server) -> Flow {
 pub(super) fn hold(d: &mut Draft<'_>, why: &str) {
     d.enter(Phase::Held, why);
     let name = format!("{} -n {}", d.input.me.name, d.input.me.namespace);
-    d.say(format!("Held: {why}. The source stays as it is; kubectl delete vmm {name} removes what was made in B"));
+    d.say(format!(
+        "Held: {why}. The source stays as it is; kubectl delete vmm {name} removes what was made in B"
+    ));
     d.source().taken_back = true;
     d.steps.clear();
     d.recheck = Some(AT_ONCE);
@@ -428,7 +441,10 @@ pub(super) fn transfer(mut d: Draft<'_>) -> Decision {
         return d.decided();
     }
     disks::all(&mut d);
-    if d.status.failure.is_none() && d.phase() == Phase::Transferring && d.status.disks.iter().all(|k| k.restore.is_some()) {
+    if d.status.failure.is_none()
+        && d.phase() == Phase::Transferring
+        && d.status.disks.iter().all(|k| k.restore.is_some())
+    {
         d.enter(Phase::Creating, "all disks are in the destination");
     }
     d.decided()
@@ -437,7 +453,10 @@ pub(super) fn transfer(mut d: Draft<'_>) -> Decision {
 /// Read-back, ports, server.
 pub(super) fn create(mut d: Draft<'_>) -> Decision {
     let requested = d.destination().server_requested_at.is_some();
-    if requested && let Some(view) = d.input.seen.destination.view() && let Some(server) = view.server() {
+    if requested
+        && let Some(view) = d.input.seen.destination.view()
+        && let Some(server) = view.server()
+    {
         return built(d, server.clone());
     }
     let Some(source) = source_untouched(&mut d) else { return d.decided() };
@@ -475,7 +494,13 @@ fn ports(d: &mut Draft<'_>, view: &crate::migration::observed::DestinationView) 
     let mut flow = Flow::On;
     for index in 0..i32::try_from(count).unwrap_or(i32::MAX) {
         let seen = crate::migration::observed::find(&view.ports, Role::Port, index).cloned();
-        let recorded = d.input.status.destination.as_ref().and_then(|x| x.port_ids.get(index.unsigned_abs() as usize)).cloned();
+        let recorded = d
+            .input
+            .status
+            .destination
+            .as_ref()
+            .and_then(|x| x.port_ids.get(index.unsigned_abs() as usize))
+            .cloned();
         match seen {
             None => {
                 d.step(Step::CreatePort { index });
@@ -526,7 +551,10 @@ fn built(mut d: Draft<'_>, server: Server) -> Decision {
         }
         other => {
             let cloud = &d.input.spec.destination.cloud;
-            let text = format!("Waiting for {cloud} to build server {} since {}: {other}", server.id, server.created);
+            let text = format!(
+                "Waiting for {cloud} to build server {} since {}: {other}",
+                server.id, server.created
+            );
             d.say(text);
         }
     }
@@ -535,8 +563,14 @@ fn built(mut d: Draft<'_>, server: Server) -> Decision {
 
 /// Checks in the destination; then the report; then success.
 pub(super) fn verify(mut d: Draft<'_>) -> Decision {
-    if let Some(v) = d.input.seen.source.view() && let Some(s) = &v.server && s.status == "ACTIVE" {
-        let why = format!("server {} was started in the source although the destination has been asked for", s.name);
+    if let Some(v) = d.input.seen.source.view()
+        && let Some(s) = &v.server
+        && s.status == "ACTIVE"
+    {
+        let why = format!(
+            "server {} was started in the source although the destination has been asked for",
+            s.name
+        );
         hold(&mut d, &why);
         return d.decided();
     }
@@ -613,7 +647,13 @@ fn checks(d: &mut Draft<'_>, server: &Server) -> Flow {
         let job = Wanted {
             side: Side::Destination,
             purpose: "check".into(),
-            args: vec!["check".into(), "--checks".into(), json, "--deadline-seconds".into(), seconds.to_string()],
+            args: vec![
+                "check".into(),
+                "--checks".into(),
+                json,
+                "--deadline-seconds".into(),
+                seconds.to_string(),
+            ],
             credentials: false,
             deadline_seconds: i64::from(seconds) + 120,
             attempts: 2,
@@ -648,12 +688,23 @@ fn check_arguments(checks: &[Check], address: &str) -> String {
             let to = tcp.address.as_deref().unwrap_or(address);
             return serde_json::json!({"name": c.name, "tcp": {"address": to, "port": tcp.port}});
         }
-        let h = c.http.clone().unwrap_or(HttpCheck { port: None, path: None, scheme: None, address: None, status: None, contains: None });
+        let h = c.http.clone().unwrap_or(HttpCheck {
+            port: None,
+            path: None,
+            scheme: None,
+            address: None,
+            status: None,
+            contains: None,
+        });
         let https = h.scheme == Some(HttpScheme::Https);
         let host = h.address.as_deref().unwrap_or(address);
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
         let port = h.port.unwrap_or(if https { 443 } else { 80 });
-        let url = format!("{}://{host}:{port}{}", if https { "https" } else { "http" }, h.path.as_deref().unwrap_or("/"));
+        let url = format!(
+            "{}://{host}:{port}{}",
+            if https { "https" } else { "http" },
+            h.path.as_deref().unwrap_or("/")
+        );
         serde_json::json!({"name": c.name, "http": {"url": url, "status": h.status.unwrap_or(200), "contains": h.contains}})
     };
     serde_json::Value::Array(checks.iter().map(one).collect()).to_string()
@@ -680,7 +731,11 @@ pub(super) fn proven(status: &VmMigrationStatus) -> Result<(), String> {
     }
     for disk in &status.disks {
         let equal = |a: &Option<Digest>, b: &Option<Digest>| match (a, b) {
-            (Some(a), Some(b)) => a.bytes == b.bytes && a.hash_value.is_some() && (&a.hash_algo, &a.hash_value) == (&b.hash_algo, &b.hash_value),
+            (Some(a), Some(b)) => {
+                a.bytes == b.bytes
+                    && a.hash_value.is_some()
+                    && (&a.hash_algo, &a.hash_value) == (&b.hash_algo, &b.hash_value)
+            }
             _ => false,
         };
         if !equal(&disk.backup, &disk.restore) || !equal(&disk.backup, &disk.readback) {

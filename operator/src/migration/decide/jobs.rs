@@ -39,7 +39,8 @@ impl Draft<'_> {
     pub(super) fn job_record(&mut self, purpose: &str) -> &mut JobRecord {
         let found = self.status.jobs.iter().position(|j| j.name == purpose);
         let i = found.unwrap_or_else(|| {
-            let record = JobRecord { name: purpose.into(), attempt: 1, state: "Running".into(), ..Default::default() };
+            let record =
+                JobRecord { name: purpose.into(), attempt: 1, state: "Running".into(), ..Default::default() };
             self.status.jobs.push(record);
             self.status.jobs.len() - 1
         });
@@ -116,7 +117,8 @@ impl Draft<'_> {
 
     fn failed(&mut self, wanted: &Wanted, name: &str, job: &JobView, outcome: Option<Value>) -> Progress {
         let said = outcome.as_ref().and_then(|o| o["message"].as_str()).map(String::from);
-        let message = said.or_else(|| job.reason.clone()).unwrap_or_else(|| "its pod ended without a result".into());
+        let message =
+            said.or_else(|| job.reason.clone()).unwrap_or_else(|| "its pod ended without a result".into());
         // A pod that was killed says nothing; that may pass.
         let retryable = outcome.as_ref().is_none_or(|o| o["retryable"] != false);
         let message = format!("Job {name}: {message}");

@@ -234,7 +234,8 @@ impl<'a> Draft<'a> {
     fn bound_trouble(&mut self) {
         let Some(t) = self.status.trouble.clone() else { return };
         if self.steps.iter().any(|s| s.name() == t.what) {
-            let going_back = self.status.failure.is_some() || self.input.deleting || self.phase() == Phase::Succeeded;
+            let going_back =
+                self.status.failure.is_some() || self.input.deleting || self.phase() == Phase::Succeeded;
             if self.claimed() && !going_back && self.past(&t.since, self.input.limits.trouble_seconds) {
                 self.fail("UnrecoverableError", format!("{} (tried {} times)", t.message, t.count));
             }
@@ -266,7 +267,12 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 }
 
 /// Records what a step brought back. Also pure.
-pub fn record(status: &mut VmMigrationStatus, step: &Step, result: Result<Effect, StepFailure>, now: Timestamp) {
+pub fn record(
+    status: &mut VmMigrationStatus,
+    step: &Step,
+    result: Result<Effect, StepFailure>,
+    now: Timestamp,
+) {
     match result {
         Ok(effect) => record_effect(status, step, &effect),
         Err(failure) => record_failure(status, step, failure, now),
@@ -334,7 +340,14 @@ fn record_failure(status: &mut VmMigrationStatus, step: &Step, failure: StepFail
     let going_back = status.failure.is_some()
         || matches!(
             status.phase,
-            Some(Phase::Succeeded | Phase::Failed | Phase::Cancelled | Phase::Deleting | Phase::RollingBack | Phase::Held)
+            Some(
+                Phase::Succeeded
+                    | Phase::Failed
+                    | Phase::Cancelled
+                    | Phase::Deleting
+                    | Phase::RollingBack
+                    | Phase::Held
+            )
         );
     if failure.transient || going_back || undecided(status) {
         let t = status.trouble.get_or_insert_default();

@@ -9,7 +9,11 @@ use crate::{
 ///
 /// After our stop the list of actions (newest first, as Nova gives it) may hold nothing but our own lock and
 /// our own image, told by their request ids; `launched_at` does not change on a start.
-pub fn ran_since_our_stop(source: &SourceStatus, server: &Server, actions: &[InstanceAction]) -> Option<String> {
+pub fn ran_since_our_stop(
+    source: &SourceStatus,
+    server: &Server,
+    actions: &[InstanceAction],
+) -> Option<String> {
     if server.status != "SHUTOFF" {
         return Some(format!("server {} is {}", server.name, server.status));
     }
@@ -22,7 +26,10 @@ pub fn ran_since_our_stop(source: &SourceStatus, server: &Server, actions: &[Ins
     }
     let after = actions.iter().take_while(|a| a.request_id != *base);
     let foreign = after.into_iter().find(|a| !is_ours(a) && a.action != "createImage")?;
-    Some(format!("somebody did {:?} on server {} at {} ({})", foreign.action, server.name, foreign.start_time, foreign.request_id))
+    Some(format!(
+        "somebody did {:?} on server {} at {} ({})",
+        foreign.action, server.name, foreign.start_time, foreign.request_id
+    ))
 }
 
 /// Request ids that were not recorded because we were killed between the POST and the write: the newest stop,
@@ -33,8 +40,10 @@ pub(super) fn adopt_request_ids(source: &mut SourceStatus, server: &Server, acti
         source.stop_request_id = actions.iter().find(|a| a.action == "stop").map(|a| a.request_id.clone());
     }
     if source.lock_requested_at.is_some() && source.lock_request_id.is_none() && server.locked {
-        let after_stop = actions.iter().take_while(|a| source.stop_request_id.as_deref() != Some(a.request_id.as_str()));
-        source.lock_request_id = after_stop.filter(|a| a.action == "lock").last().map(|a| a.request_id.clone());
+        let after_stop =
+            actions.iter().take_while(|a| source.stop_request_id.as_deref() != Some(a.request_id.as_str()));
+        source.lock_request_id =
+            after_stop.filter(|a| a.action == "lock").last().map(|a| a.request_id.clone());
     }
 }
 
@@ -60,7 +69,12 @@ mod tests {
             ("untouched", &off, vec![lock.clone(), stop.clone(), act("start", "req-old")], false),
             ("our image", &off, vec![act("createImage", "req-i"), lock.clone(), stop.clone()], false),
             ("running", &on, vec![lock.clone(), stop.clone()], true),
-            ("started and stopped", &off, vec![act("stop", "x"), act("start", "y"), lock.clone(), stop.clone()], true),
+            (
+                "started and stopped",
+                &off,
+                vec![act("stop", "x"), act("start", "y"), lock.clone(), stop.clone()],
+                true,
+            ),
             ("unlocked", &off, vec![act("unlock", "z"), lock.clone(), stop.clone()], true),
             ("locked by another", &off, vec![act("lock", "w"), lock, stop], true),
         ];
@@ -77,7 +91,11 @@ mod tests {
             ..Default::default()
         };
         let off = Server { status: "SHUTOFF".into(), locked: true, ..Default::default() };
-        adopt_request_ids(&mut s, &off, &[act("lock", "l2"), act("lock", "l1"), act("stop", "s2"), act("stop", "s1")]);
+        adopt_request_ids(
+            &mut s,
+            &off,
+            &[act("lock", "l2"), act("lock", "l1"), act("stop", "s2"), act("stop", "s1")],
+        );
         assert_eq!((s.stop_request_id.as_deref(), s.lock_request_id.as_deref()), (Some("s2"), Some("l1")));
     }
 }

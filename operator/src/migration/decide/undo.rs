@@ -77,7 +77,10 @@ pub(super) fn settle_destination(d: &mut Draft<'_>) -> Flow {
     let view = match &d.input.seen.destination {
         Seen::View(v) => v,
         Seen::Unseen(p) => {
-            let text = format!("DestinationUnreachable: the source waits until the server in the destination is seen gone or stopped: {}", p.message);
+            let text = format!(
+                "DestinationUnreachable: the source waits until the server in the destination is seen gone or stopped: {}",
+                p.message
+            );
             d.trouble("destination-unreachable", &text);
             d.say(text);
             return Flow::Wait;
@@ -113,7 +116,10 @@ fn settle(d: &mut Draft<'_>, server: &Server, recorded_active: bool) -> Flow {
     if !runs {
         return Flow::On;
     }
-    d.say(format!("Stopping server {} in the destination; it is kept, since it may hold new writes", server.id));
+    d.say(format!(
+        "Stopping server {} in the destination; it is kept, since it may hold new writes",
+        server.id
+    ));
     if server.task_state.is_none() {
         d.step(Step::StopDestination { server_id: server.id.clone() });
     }
@@ -156,7 +162,11 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
     }
     if s.was_running && server.task_state.is_some() && server.status == "ACTIVE" {
         // Our stop may still be under way.
-        d.say(format!("Waiting for server {} to settle: {}", server.name, server.task_state.clone().unwrap_or_default()));
+        d.say(format!(
+            "Waiting for server {} to settle: {}",
+            server.name,
+            server.task_state.clone().unwrap_or_default()
+        ));
         return Flow::Wait;
     }
     d.status.running_in = Some(if server.status == "ACTIVE" { RunningIn::A } else { RunningIn::None });
@@ -173,7 +183,11 @@ fn start(d: &mut Draft<'_>, s: &SourceStatus, server: &Server) -> Flow {
             d.step(Step::StartSource);
         }
         (status, task) => {
-            let text = format!("Waiting for server {} to run again in A since {since}: {status} {}", server.name, task.clone().unwrap_or_default());
+            let text = format!(
+                "Waiting for server {} to run again in A since {since}: {status} {}",
+                server.name,
+                task.clone().unwrap_or_default()
+            );
             d.say(text);
             d.recheck = Some(SOON);
         }
