@@ -130,9 +130,7 @@ impl Reply {
     pub(super) fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         let mut body: Value = serde_json::from_slice(&self.body).ok()?;
         let part = if key.is_empty() { body } else { body.get_mut(key)?.take() };
-        serde_json::from_value(part)
-            .inspect_err(|error| tracing::debug!(key, %error, "unreadable answer"))
-            .ok()
+        serde_json::from_value(part).ok()
     }
 
     /// The request id, or an empty string from a service that sends none.

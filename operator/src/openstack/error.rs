@@ -174,7 +174,8 @@ impl CloudError {
             format!("the host name cannot be resolved: {cause}")
         } else if error.is_connect() {
             format!("cannot connect: {cause}")
-        } else if error.is_decode() {
+        } else if find::<serde_json::Error>(error).is_some() {
+            // reqwest calls a body that ends early a decoding error, too: that one is no answer.
             return Self::local(cloud, action, ErrorKind::Unexpected, "the answer cannot be understood");
         } else if error.is_builder() {
             return Self::local(cloud, action, ErrorKind::Unexpected, "the request could not be made");
@@ -270,7 +271,8 @@ fn classify(status: StatusCode, found: &Extract) -> ErrorKind {
 
 /// One line of at most 256 characters.
 fn shorten(message: &str) -> String {
-    let line: String = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Glance's messages are from HTML pages.
+    let line: String = message.replace("<br />", " ").split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= MESSAGE_LIMIT {
         return line;
     }
@@ -351,13 +353,19 @@ mod tests {
             (408, "", ErrorKind::Transient, ""),
             (503, "<html><h1>secret stack trace</h1>", ErrorKind::Transient, "Service Unavailable"),
             (501, "", ErrorKind::Unexpected, ""),
+            (
+                404,
+                r#"{"message":"No such image.<br /><br />\n\n","code":"404 Not Found"}"#,
+                ErrorKind::NotFound,
+                "No such image.",
+            ),
             (302, "", ErrorKind::Unexpected, "redirect"),
         ];
         for (status, body, kind, part) in cases {
             let error = answer(*status, body);
             assert_eq!(error.kind, *kind, "{status} {body}");
             assert!(error.message.contains(part), "{error}");
-            assert!(!error.message.contains("stack trace"), "{error}");
+            assert!(!error.message.contains("stack trace") && !error.message.contains('<'), "{error}");
             assert_eq!(error.is_transient(), *kind == ErrorKind::Transient);
         }
     }

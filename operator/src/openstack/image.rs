@@ -62,8 +62,16 @@ impl Cloud {
 
     /// Adds one tag.
     pub async fn add_image_tag(&self, id: &str, tag: &str) -> Result<(), CloudError> {
-        let call = call(Method::PUT, &["images", id, "tags", tag]);
-        self.send("tag image", call).await.map(drop)
+        let action = "tag image";
+        if !tag.contains('/') {
+            let call = call(Method::PUT, &["images", id, "tags", tag]);
+            return self.send(action, call).await.map(drop);
+        }
+        // Glance decodes the path before it looks up the route: such a tag is 404 there, encoded or not.
+        let image: Image = self.fetch(action, "", call(Method::GET, &["images", id])).await?;
+        let mut tags = image.tags;
+        tags.push(tag.to_string());
+        self.update_image(id, &[json!({"op": "replace", "path": "/tags", "value": tags})]).await.map(drop)
     }
 
     /// Changes an image by JSON patch operations, e.g. `{"op": "replace", "path": "/name", "value": "x"}`.

@@ -21,6 +21,7 @@
 
 mod compute;
 mod credentials;
+mod discovery;
 mod endpoint;
 mod error;
 mod image;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use openstack_sdk::RestError;
 use openstack_sdk::api::{ApiError, AsyncClient, QueryAsync, RestClient};
 use openstack_sdk::auth::AuthError;
@@ -16,23 +16,16 @@ use openstack_sdk::types::{ApiVersion, BoxedAsyncRead, ServiceType};
 use openstack_sdk_auth_core::types::Project;
 use openstack_sdk_auth_core::{Auth, AuthToken, AuthTokenScope, OpenStackAuthType};
 use openstack_sdk_core::api::raw;
-use openstack_sdk_core::catalog::{Catalog, CatalogError, ServiceEndpoint};
+use openstack_sdk_core::catalog::{CatalogError, ServiceEndpoint};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
 use super::credentials::Credentials;
+use super::discovery::{Finder, SERVICES};
 use super::endpoint::{Call, Reply};
 use super::error::{CloudError, ErrorKind};
 use super::policy::{EndpointPolicy, GuardedResolver};
-
-/// Services that every migration needs, with the major version of the API that the calls are written for.
-const SERVICES: [(ServiceType, u8); 4] = [
-    (ServiceType::Compute, 2),
-    (ServiceType::BlockStorage, 3),
-    (ServiceType::Image, 2),
-    (ServiceType::Network, 2),
-];
 
 /// A list that has more pages than this does not end.
 const MAX_PAGES: usize = 10_000;
@@ -340,7 +333,7 @@ fn find_plugin(config: &CloudConfig) -> Option<&'static dyn OpenStackAuthType> {
     known.into_iter().find(|method| method.get_supported_auth_methods().contains(&wanted))
 }
 
-fn project(auth: &AuthToken) -> Option<Project> {
+pub(super) fn project(auth: &AuthToken) -> Option<Project> {
     auth.auth_info.as_ref()?.token.project.clone()
 }
 
@@ -392,7 +385,11 @@ impl Inner {
     ) -> Result<http::Response<Bytes>, RestError> {
         let mut headers = parts.headers.clone();
         token.auth.set_header(&mut headers).map_err(AuthError::from)?;
-        let url = Url::parse(&parts.uri.to_string()).map_err(AuthError::from)?;
+        let mut url = Url::parse(&parts.uri.to_string()).map_err(AuthError::from)?;
+        if url.query() == Some("") {
+            // The SDK leaves a "?" behind when there are no parameters.
+            url.set_query(None);
+        }
         let request = self.control.request(parts.method.clone(), url).headers(headers).body(body.to_vec());
         let answer = request.send().await?;
         let mut response = http::Response::new(Bytes::new());
@@ -464,111 +461,4 @@ impl AsyncClient for Inner {
             })
         })
     }
-}
-
-/// Looks up endpoints in the token's catalog and asks each service for its versions.
-struct Finder<'a> {
-    name: &'a str,
-    policy: &'a EndpointPolicy,
-    config: &'a CloudConfig,
-    client: &'a reqwest::Client,
-    auth: &'a AuthToken,
-}
-
-impl Finder<'_> {
-    async fn all(&self) -> Result<HashMap<String, ServiceEndpoint>, CloudError> {
-        let catalog = self.catalog().map_err(|_| self.fail("read catalog", "the catalog is not usable"))?;
-        let found = futures::future::try_join_all(
-            SERVICES.iter().map(|(service, major)| self.discover(&catalog, service, *major)),
-        )
-        .await?;
-        Ok(SERVICES.iter().map(|(service, _)| service.to_string()).zip(found).collect())
-    }
-
-    fn catalog(&self) -> Result<Catalog, CatalogError> {
-        let mut catalog = Catalog::default();
-        catalog.set_project_id(project(self.auth).and_then(|p| p.id));
-        catalog.configure(self.config)?;
-        let services = self.auth.auth_info.as_ref().and_then(|info| info.token.catalog.clone());
-        catalog.process_catalog_endpoints(&services.unwrap_or_default())?;
-        Ok(catalog)
-    }
-
-    fn fail(&self, action: &str, message: &str) -> CloudError {
-        CloudError::local(self.name, action, ErrorKind::Unexpected, message)
-    }
-
-    /// Asks at the catalog's address and then one level up at a time, as many clouds list an address below the
-    /// one that has the version document. What is found further up counts only if it is of the major version
-    /// wanted: at the root of a shared host another service may answer.
-    async fn discover(
-        &self,
-        catalog: &Catalog,
-        service: &ServiceType,
-        major: u8,
-    ) -> Result<ServiceEndpoint, CloudError> {
-        let action = format!("find the {service} service");
-        let region = self.config.region_name.as_deref();
-        let interface = self.config.interface.as_deref();
-        let listed =
-            catalog.get_service_endpoint(service.to_string(), None, region, interface).map_err(|_| {
-                let place = region.map(|r| format!(" in region {r}")).unwrap_or_default();
-                self.fail(&action, &format!("it is not in the catalog{place}"))
-            })?;
-        let mut url = with_slash(listed.url());
-        loop {
-            self.policy
-                .check_url(&url)
-                .map_err(|e| CloudError::local(self.name, &action, ErrorKind::Refused, e.to_string()))?;
-            if let Some(document) = self.version_document(&action, &url).await? {
-                let parsed = catalog.parse_endpoint_discovery(service, &url, &document, region, interface);
-                let candidates = parsed.map(|found| found.get_all().clone()).unwrap_or_default();
-                if let Some(endpoint) = choose_version(candidates, major) {
-                    return Ok(endpoint);
-                }
-            }
-            match parent(&url) {
-                Some(up) => url = up,
-                None => return Err(self.fail(&action, &format!("no API of version {major} was found"))),
-            }
-        }
-    }
-
-    /// The body at this address, or `None` when it is no success (300 lists versions, too).
-    async fn version_document(&self, action: &str, url: &Url) -> Result<Option<Bytes>, CloudError> {
-        let broken = |e: reqwest::Error| CloudError::from_reqwest(self.name, action, &e);
-        let mut headers =
-            HeaderMap::from_iter([(http::header::ACCEPT, HeaderValue::from_static("application/json"))]);
-        self.auth.set_header(&mut headers).map_err(|_| self.fail(action, "the token is not usable"))?;
-        let answer = self.client.get(url.clone()).headers(headers).send().await.map_err(broken)?;
-        let status = answer.status();
-        if status.is_server_error() {
-            return Err(CloudError::from_answer(self.name, action, status, answer.headers(), b""));
-        }
-        if !status.is_success() && status != StatusCode::MULTIPLE_CHOICES {
-            return Ok(None);
-        }
-        answer.bytes().await.map(Some).map_err(broken)
-    }
-}
-
-fn with_slash(url: &Url) -> Url {
-    let mut url = url.clone();
-    let path = format!("{}/", url.path().trim_end_matches('/'));
-    url.set_path(&path);
-    url.set_query(None);
-    url
-}
-
-fn parent(url: &Url) -> Option<Url> {
-    let path = url.path().trim_end_matches('/');
-    let (up, _) = path.rsplit_once('/')?;
-    let mut url = url.clone();
-    url.set_path(&format!("{up}/"));
-    Some(url)
-}
-
-/// The newest endpoint of the major version. The entry for the document itself has version 0 and falls out.
-fn choose_version(candidates: Vec<ServiceEndpoint>, major: u8) -> Option<ServiceEndpoint> {
-    candidates.into_iter().filter(|e| e.version().major == major).max_by_key(|e| *e.version())
 }
