@@ -54,6 +54,7 @@ lint: ## clippy, warnings are errors
 
 .PHONY: crds
 crds: ## write crds/ and the chart's copy from the code
+	cargo build -q -p vmmigration $(FEATURES) --locked
 	mkdir -p crds $(CHART)/files/crds
 	rm -f crds/*.yaml $(CHART)/files/crds/*.yaml
 	cargo run -q -p vmmigration $(FEATURES) --locked -- crd --dir crds

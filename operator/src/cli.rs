@@ -61,8 +61,8 @@ pub struct RunArgs {
     #[arg(long, env = "VMM_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// Networks that endpoints of clouds and stores may not be in
-    #[arg(long, env = "VMM_DENIED_CIDRS", value_delimiter = ',')]
-    pub denied_cidrs: Vec<IpNet>,
+    #[arg(long, env = "VMM_DENIED_CIDRS", default_value = "", value_parser = networks)]
+    pub denied_cidrs: Networks,
     /// How many migrations are looked at at once
     #[arg(long, env = "VMM_CONCURRENCY", default_value_t = 8)]
     pub concurrency: u16,
@@ -75,6 +75,18 @@ pub struct RunArgs {
     /// How often a Job is tried
     #[arg(long, env = "VMM_JOB_ATTEMPTS", default_value_t = 4)]
     pub job_attempts: i32,
+}
+
+/// Networks, as one comma separated argument that may be empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Networks(pub Vec<IpNet>);
+
+fn networks(text: &str) -> Result<Networks, String> {
+    let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+    parts
+        .map(|p| p.parse().map_err(|_| format!("{p:?} is no network")))
+        .collect::<Result<_, _>>()
+        .map(Networks)
 }
 
 fn pod_settings(text: &str) -> Result<PodSettings, String> {
@@ -91,9 +103,9 @@ impl RunArgs {
                 name: self.mover_image.clone(),
                 pull_policy: self.mover_image_pull_policy.clone().filter(|p| !p.is_empty()),
                 pod: self.mover_pod.clone(),
-                denied_cidrs: self.denied_cidrs.iter().map(ToString::to_string).collect(),
+                denied_cidrs: self.denied_cidrs.0.iter().map(ToString::to_string).collect(),
             },
-            denied: self.denied_cidrs.clone(),
+            denied: self.denied_cidrs.0.clone(),
             concurrency: self.concurrency,
             limits: Limits {
                 trouble_seconds: self.trouble_deadline_seconds,
@@ -112,5 +124,12 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_network_is_denied_by_an_empty_list() {
+        assert_eq!(networks(""), Ok(Networks::default()));
+        assert_eq!(networks("10.0.0.0/8, fd00::/8").map(|n| n.0.len()), Ok(2));
+        assert!(networks("10.0.0.0/8,x").is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! The mover's binary with a real restic, against a store and a cloud on loopback.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must say so")]
+
 mod mover_support;
 
 use std::time::Duration;

@@ -189,12 +189,11 @@ fn compare(request: &RestoreRequest, digests: &Digests) -> Result<(), MoverError
     if !digests.sha256.eq_ignore_ascii_case(&request.sha256) {
         return Err(mismatch(request, "SHA-256", &digests.sha256, &request.sha256));
     }
-    if let Some((algorithm, value)) = &request.hash {
-        if let Some(got) = digests.get(algorithm).filter(|got| !got.eq_ignore_ascii_case(value)) {
-            return Err(mismatch(request, algorithm, got, value));
-        }
+    let Some((algorithm, value)) = &request.hash else { return Ok(()) };
+    match digests.get(algorithm) {
+        Some(got) if !got.eq_ignore_ascii_case(value) => Err(mismatch(request, algorithm, got, value)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// restic authenticates every byte, so another dump gives the same: not worth a retry.

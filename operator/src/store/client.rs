@@ -192,7 +192,7 @@ impl Store {
         }
         let response = self.send(what.clone(), self.client.get(action.sign(SIGNATURE))).await?;
         let body = bounded_body(response, MAX_ANSWER, &what).await?;
-        ListObjectsV2::parse_response(&String::from_utf8_lossy(&body))
+        ListObjectsV2::parse_response(&with_namespace(&body, "ListBucketResult"))
             .map_err(|error| refused(&what, &error.to_string()))
     }
 
@@ -222,7 +222,7 @@ impl Store {
             .body(body);
         let response = self.send(what.clone(), request).await?;
         let body = bounded_body(response, MAX_ANSWER, &what).await?;
-        let answer = DeleteObjectsResponse::parse(&String::from_utf8_lossy(&body))
+        let answer = DeleteObjectsResponse::parse(&with_namespace(&body, "DeleteResult"))
             .map_err(|error| refused(&what, &error.to_string()))?;
         match answer.errors.first() {
             None => Ok(()),
@@ -330,6 +330,13 @@ async fn bounded_body(mut response: Response, limit: usize, what: &str) -> Resul
             Err(error) => return Err(StoreError::from_client(what.to_owned(), error)),
         }
     }
+}
+
+/// Some stores (versitygw for one) leave S3's namespace out of their answers; the parser wants it.
+fn with_namespace(body: &[u8], root: &str) -> String {
+    let text = String::from_utf8_lossy(body);
+    let bare = format!("<{root}>");
+    text.replacen(&bare, &format!("<{root} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">"), 1)
 }
 
 fn refused(what: &str, answer: &str) -> StoreError {

@@ -33,6 +33,8 @@ pub struct Ended {
     pub code: Option<i32>,
     pub outcome: Value,
     pub stdout: String,
+    /// Shown when an assertion fails.
+    #[expect(dead_code, reason = "read by Debug only")]
     pub stderr: String,
 }
 

@@ -172,7 +172,7 @@ fn delete_many(objects: &mut Objects, body: &Bytes) -> Response {
     for part in text.split("<Key>").skip(1) {
         objects.remove(part.split_once("</Key>").unwrap().0);
     }
-    reply(StatusCode::OK, "<DeleteResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"></DeleteResult>")
+    reply(StatusCode::OK, "<DeleteResult></DeleteResult>")
 }
 
 /// Undoes the signed chunks that S3 clients use without TLS.

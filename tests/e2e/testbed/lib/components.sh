@@ -12,7 +12,10 @@ locate() {
   case $n in
   store) kind=store PIDFILE=$STORE/pid LOGS=$STORE/log ;;
   mariadb) kind=infra PIDFILE=$CLOUDS/infra/run/mysql.pid LOGS=$CLOUDS/infra/log/mysql.log ;;
-  rabbitmq) kind=infra PIDFILE=$CLOUDS/infra/run/rabbit.pid LOGS="$CLOUDS/infra/log/rabbit.out $CLOUDS/infra/log/ostack@localhost.log" ;;
+  rabbitmq)
+    # its own pid file is removed early when it stops, and by a second start that fails
+    PIDFILE=$CLOUDS/infra/run/rabbit-beam.pid; pgrep -ox beam.smp >"$PIDFILE" || rm -f "$PIDFILE"
+    kind=infra LOGS="$CLOUDS/infra/log/rabbit.out $CLOUDS/infra/log/ostack@localhost.log" ;;
   libvirtd | virtlogd) kind=infra PIDFILE=$CLOUDS/infra/run/$n.pid LOGS=/var/log/libvirt/qemu/*.log ;;
   site-[ab]/*)
     s=$(site_letter "${n%%/*}") svc=${n#*/} SVCNAME=$svc SITE=$s
@@ -25,10 +28,12 @@ locate() {
 names() { echo store mariadb rabbitmq libvirtd; local s x; for s in site-a site-b; do for x in $CLOUD_SERVICES $CLUSTER_SERVICES; do echo $s/$x; done; done; }
 # a service's process is the leader of its group; libvirtd's group is its own too
 signal() { local p; p=$(cat "$PIDFILE"); kill "-$1" -- "-$p" 2>/dev/null || kill "-$1" "$p" 2>/dev/null || true; }
-gone() { ! live_f "$PIDFILE"; }
+gone() { ! live "$PID"; }
 stop() { # SIGNAL
-  [ -s "$PIDFILE" ] || return 0
-  signal CONT; signal "$1"; wait_for 10 gone 2>/dev/null || { signal KILL; wait_for 10 gone; }; rm -f "$PIDFILE"
+  # the pid is kept here, since some daemons remove their pid file long before they end
+  PID=$(cat "$PIDFILE" 2>/dev/null || true); [ -n "$PID" ] || return 0
+  signal CONT; signal "$1"; wait_for 20 gone 2>/dev/null || { kill -KILL "$PID"; wait_for 10 gone; }
+  rm -f "$PIDFILE"
 }
 begin() {
   case $kind in
@@ -51,7 +56,7 @@ logs)
   [ ${#f[@]} -gt 0 ] || { echo "(empty)"; exit 0; }
   exec tail "${@:--n200}" "${f[@]}" ;;
 restart) locate "$1"; t=$EPOCHREALTIME; stop TERM; begin; say "$1: started again in $(elapsed "$t") s" ;;
-kill) locate "$1"; signal KILL; wait_for 10 gone; rm -f "$PIDFILE" ;;
+kill) locate "$1"; stop KILL ;;
 start) locate "$1"; begin ;;
 freeze) locate "$1"; p=$(cat "$PIDFILE"); signal STOP
   [ -z "${2:-}" ] || setsid bash -c 'sleep "$1"; kill -CONT -- "-$2" 2>/dev/null || kill -CONT "$2"' f "$2" "$p" </dev/null >/dev/null 2>&1 & ;;

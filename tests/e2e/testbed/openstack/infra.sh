@@ -28,7 +28,7 @@ if ! live_f $I/run/mysql.pid; then
     --innodb-flush-method=fsync --character-set-server=utf8mb3 --log-error=$I/log/mysql.log </dev/null >/dev/null 2>&1 &
 fi
 # --- RabbitMQ
-if ! live_f $I/run/rabbit.pid; then
+if ! pgrep -x beam.smp >/dev/null; then
   cat > $I/rabbit/definitions.json <<S
 {"users":[{"name":"ostack","password":"$SVCPW","tags":"administrator"}],
  "vhosts":[{"name":"osa"},{"name":"osb"}],
@@ -74,7 +74,7 @@ exit 0
 S
   chmod 755 /etc/libvirt/hooks/qemu
   rm -f /etc/libvirt/qemu/networks/autostart/default.xml
-  virtlogd -d -p $I/run/virtlogd.pid
+  live_f $I/run/virtlogd.pid || virtlogd -d -p $I/run/virtlogd.pid
   libvirtd -d -p $I/run/libvirtd.pid
 fi
 # --- wait
