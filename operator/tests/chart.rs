@@ -272,7 +272,10 @@ fn the_operator_knows_its_settings() {
     let help = String::from_utf8(help.stdout).unwrap();
     for variable in operator(&render(EVERYTHING)).env.unwrap() {
         let name = variable.name;
-        assert!(["RUST_LOG", "HTTPS_PROXY"].contains(&name.as_str()) || help.contains(&format!("[env: {name}=")), "{name} is not in: {help}");
+        assert!(
+            ["RUST_LOG", "HTTPS_PROXY"].contains(&name.as_str()) || help.contains(&format!("[env: {name}=")),
+            "{name} is not in: {help}"
+        );
     }
 }
 

@@ -98,9 +98,7 @@ fn catalog(token: &Value, region: &str) -> BTreeMap<String, String> {
         let public = endpoints
             .iter()
             .find(|e| e["interface"] == "public" && (region.is_empty() || e["region_id"] == region));
-        if let (Some(kind), Some(url)) =
-            (service["type"].as_str(), public.and_then(|e| e["url"].as_str()))
-        {
+        if let (Some(kind), Some(url)) = (service["type"].as_str(), public.and_then(|e| e["url"].as_str())) {
             let mut url = url.trim_end_matches('/').to_string();
             for (name, version) in [("network", "/v2.0"), ("image", "/v2")] {
                 if kind == name && !url.ends_with(version) {

@@ -63,7 +63,8 @@ impl Site {
         });
         if disks.root_volume {
             let image = self.id(&["images", "guest"])?;
-            let root = json!({"name": format!("{name}-root"), "size": 1, "imageRef": image, "volume_type": "nfs"});
+            let root =
+                json!({"name": format!("{name}-root"), "size": 1, "imageRef": image, "volume_type": "nfs"});
             let root = self.make_volume(root).await?;
             body["block_device_mapping_v2"] = json!([{"boot_index": 0, "uuid": root,
                 "source_type": "volume", "destination_type": "volume"}]);
