@@ -143,8 +143,8 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
     };
     vec![
         (kind::READY, Some(ready), why, m.clone()),
-        (kind::RECONCILING, Some(reconciling), why, m.clone()),
-        (kind::STALLED, Some(stalled), why, m.clone()),
+        (kind::RECONCILING, Some(reconciling), why, if reconciling { m.clone() } else { String::new() }),
+        (kind::STALLED, Some(stalled), why, if stalled { m.clone() } else { String::new() }),
         (kind::SUCCEEDED, succeeded.0, succeeded.1, m),
     ]
 }

@@ -13,6 +13,7 @@ use crate::{
         step::{ObjectKind, Step},
     },
 };
+use std::time::Duration;
 
 /// What clean-up removes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -313,9 +314,9 @@ fn purge(d: &mut Draft<'_>) -> Flow {
         Progress::Failed(why) => {
             // Not given up: what rests in the store is encrypted, but it is somebody's disk.
             d.trouble("purge", &why);
-            d.recheck = Some(LATER);
             d.next_attempt("purge", Some(why));
-            d.recheck = Some(LATER);
+            let tries = d.job_record("purge").attempt.unsigned_abs();
+            d.recheck = Some((LATER * tries).min(Duration::from_secs(300)));
             Flow::Wait
         }
         Progress::Running(_) | Progress::Again => Flow::Wait,

@@ -1,1 +1,658 @@
-//! Tables.
+//! The decision against a small model of both clouds and clusters: whole ways, crashes at any instant, failures.
+
+use super::*;
+use crate::{
+    build,
+    crd::v1alpha1::*,
+    migration::{
+        names::{MARK_CLAIM, Role},
+        observed::*,
+        step::{ObjectKind, StepFailure},
+    },
+    openstack::{Image, InstanceAction, Port, Server, Snapshot, Volume, VolumeAttachment},
+};
+use k8s_openapi::jiff::ToSpan;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// A model: what exists, and how each step changes it. Objects are ready one look after they were made.
+struct World {
+    me: Identity,
+    spec: VmMigrationSpec,
+    now: Timestamp,
+    serial: u32,
+    source: Server,
+    actions: Vec<InstanceAction>,
+    volumes: Vec<Volume>,
+    snapshots: Vec<Snapshot>,
+    images: Vec<(Side, Image)>,
+    made: Vec<Volume>,
+    ports: Vec<Port>,
+    servers: Vec<Server>,
+    jobs: BTreeMap<String, (Side, JobView)>,
+    anchors: bool,
+    vault: bool,
+    report: (bool, bool),
+    repository: bool,
+    /// The read-back of disks differs from what was read in the source.
+    corrupt: bool,
+    /// This step fails for ever.
+    broken: Option<&'static str>,
+    unreachable: bool,
+    status: VmMigrationStatus,
+    deleting: bool,
+    released: bool,
+}
+
+fn me() -> Identity {
+    Identity {
+        uid: "11111111-2222-4333-8444-555555555555".into(),
+        namespace: "team".into(),
+        name: "web-1".into(),
+    }
+}
+
+fn spec() -> VmMigrationSpec {
+    serde_json::from_value(json!({
+        "source": {"cloud": "site-a", "server": "web-1"},
+        "destination": {"cloud": "site-b"},
+        "cutover": {"mode": "Now"},
+        "verification": {"checks": [{"name": "page", "http": {"path": "/"}}]},
+    }))
+    .unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        let source =
+            Server { id: "src".into(), name: "web-1".into(), status: "ACTIVE".into(), ..Default::default() };
+        World {
+            me: me(),
+            spec: spec(),
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            serial: 0,
+            source,
+            actions: vec![],
+            volumes: vec![],
+            snapshots: vec![],
+            images: vec![],
+            made: vec![],
+            ports: vec![],
+            servers: vec![],
+            jobs: BTreeMap::new(),
+            anchors: false,
+            vault: false,
+            report: (false, false),
+            repository: false,
+            corrupt: false,
+            broken: None,
+            unreachable: false,
+            status: VmMigrationStatus::default(),
+            deleting: false,
+            released: false,
+        }
+    }
+
+    fn id(&mut self, what: &str) -> String {
+        self.serial += 1;
+        format!("{what}-{}", self.serial)
+    }
+
+    /// Time passes; what was begun is done.
+    fn tick(&mut self) {
+        self.now = self.now.checked_add(2.seconds()).unwrap();
+        for v in self.volumes.iter_mut().chain(&mut self.made) {
+            v.status = "available".into();
+        }
+        self.snapshots.iter_mut().for_each(|s| s.status = "available".into());
+        for (_, i) in self.images.iter_mut().filter(|(_, i)| i.status == "saving") {
+            let wrong = self.corrupt && i.name.contains("readback");
+            i.status = "active".into();
+            i.size = Some(100);
+            (i.os_hash_algo, i.os_hash_value) =
+                (Some("sha512".into()), Some(if wrong { "bad" } else { "good" }.into()));
+        }
+        for s in self.servers.iter_mut().filter(|s| s.status == "BUILD") {
+            (s.status, s.launched_at) = ("ACTIVE".into(), Some("now".into()));
+        }
+        self.finish_jobs();
+    }
+
+    fn finish_jobs(&mut self) {
+        let digest = json!({"snapshotId": "a".repeat(64), "bytes": 100, "sha256": "s", "hashAlgo": "sha512", "hashValue": "good"});
+        for (name, (_, job)) in self.jobs.iter_mut().filter(|(_, (_, j))| j.state == JobState::Active) {
+            let result = match name {
+                n if n.contains("backup") || n.contains("restore") => digest.clone(),
+                n if n.contains("check") => {
+                    json!({"checks": [{"name": "page", "ok": true, "message": "200"}]})
+                }
+                n if n.contains("purge") => {
+                    self.repository = false;
+                    json!({})
+                }
+                n if n.contains("init") => {
+                    self.repository = true;
+                    json!({})
+                }
+                _ => json!({}),
+            };
+            if name.contains("restore") {
+                let n: i32 = name.rsplit('-').nth(1).unwrap().parse().unwrap();
+                let me = me();
+                let fits =
+                    |i: &Image| me.image(i).is_some_and(|t| t.index == n && t.role == Role::ImportImage);
+                for (_, i) in self.images.iter_mut().filter(|(s, i)| *s == Side::Destination && fits(i)) {
+                    (i.status, i.size) = ("active".into(), Some(100));
+                    i.os_hash_value = Some("good".into());
+                }
+            }
+            job.state = JobState::Succeeded;
+            job.termination = Some(json!({"ok": true, "result": result}).to_string());
+        }
+    }
+
+    fn cluster(&self, side: Side) -> Seen<ClusterView> {
+        let jobs =
+            self.jobs.iter().filter(|(_, (s, _))| *s == side).map(|(n, (_, j))| (n.clone(), j.clone()));
+        Seen::View(ClusterView { anchor: self.anchors, jobs: jobs.collect(), pods: 0 })
+    }
+
+    fn observe(&self) -> Observed {
+        let images = |side| -> Vec<Image> {
+            self.images.iter().filter(|(s, _)| *s == side).map(|(_, i)| i.clone()).collect()
+        };
+        let recorded = self.status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
+        let gone = Problem {
+            id: "destination-cloud-unreachable".into(),
+            message: "no answer".into(),
+            suggestion: None,
+            transient: true,
+        };
+        let view = destination_view(
+            &self.me,
+            &self.servers,
+            &self.made,
+            &images(Side::Destination),
+            &self.ports,
+            &recorded,
+        );
+        Observed {
+            store: Some(StoreView { name: "s".into(), repository: "s3:https://x/b/team/uid".into() }),
+            source: Seen::View(source_view(
+                &self.me,
+                Some(self.source.clone()),
+                self.actions.clone(),
+                &self.volumes,
+                &self.snapshots,
+                &images(Side::Source),
+            )),
+            destination: if self.unreachable { Seen::Unseen(gone) } else { Seen::View(view) },
+            inventory: Some(self.inventory()),
+            source_cluster: self.cluster(Side::Source),
+            destination_cluster: self.cluster(Side::Destination),
+            vault_exists: self.vault,
+            report_exists: self.report.0,
+            report_finished: self.report.1,
+            source_project: Some("pa".into()),
+            destination_project: Some("pb".into()),
+            ..Default::default()
+        }
+    }
+
+    fn inventory(&self) -> Inventory {
+        let attachment = |n: i32| VolumeAttachment {
+            volume_id: format!("v{n}"),
+            device: format!("/dev/vd{}", (b'a' + u8::try_from(n).unwrap()) as char),
+            ..Default::default()
+        };
+        let volume = |n: i32| Volume {
+            id: format!("v{n}"),
+            status: "in-use".into(),
+            size: 1,
+            bootable: n == 0,
+            ..Default::default()
+        };
+        let flavor = serde_json::from_value(json!({"id": "f", "name": ""})).unwrap();
+        let network = serde_json::from_value(json!({"id": "na", "name": "net", "project_id": "pb"})).unwrap();
+        let port = Port { id: "p".into(), network_id: "na".into(), ..Default::default() };
+        Inventory {
+            candidates: vec![self.source.clone()],
+            source: SourceInventory {
+                attachments: (0..2).map(attachment).collect(),
+                volumes: (0..2).map(volume).collect(),
+                ports: vec![port],
+                networks: vec![serde_json::from_value(json!({"id": "na", "name": "net"})).unwrap()],
+                ..Default::default()
+            },
+            destination: DestinationInventory {
+                flavors: vec![flavor],
+                networks: vec![network],
+                ..Default::default()
+            },
+        }
+    }
+
+    fn act(&mut self, action: &str) -> Effect {
+        let request_id = self.id("req");
+        let row =
+            InstanceAction { action: action.into(), request_id: request_id.clone(), ..Default::default() };
+        self.actions.insert(0, row);
+        Effect::Accepted { request_id: Some(request_id) }
+    }
+
+    fn image(&mut self, side: Side, name: String, status: &str, properties: serde_json::Value) {
+        let id = self.id("img");
+        let properties = serde_json::from_value(properties).unwrap_or_default();
+        let image =
+            Image { id, name, status: status.into(), size: Some(100), properties, ..Default::default() };
+        self.images.push((side, image));
+    }
+
+    /// Does a step as the clouds would; checks what must never happen.
+    fn apply(&mut self, step: &Step) -> Result<Effect, StepFailure> {
+        if self.broken == Some(step.name()) {
+            let message = "413 quota exceeded (req-1)".into();
+            return Err(StepFailure { transient: false, conflict: false, message });
+        }
+        let me = self.me.clone();
+        match step {
+            Step::PrepareSecrets => (self.anchors, self.vault) = (true, true),
+            Step::CreateJob(j) => {
+                let name = me.job(&j.purpose, j.attempt);
+                self.jobs.entry(name).or_insert((j.side, JobView::default()));
+            }
+            Step::DeleteJob { name, .. } => drop(self.jobs.remove(name)),
+            Step::DeleteAnchor(_) => self.anchors = false,
+            Step::DeleteVault => self.vault = false,
+            Step::ClaimSource => drop(self.source.metadata.insert(MARK_CLAIM.into(), me.uid)),
+            Step::ReleaseClaim => drop(self.source.metadata.remove(MARK_CLAIM)),
+            Step::StopSource => {
+                self.source.status = "SHUTOFF".into();
+                return Ok(self.act("stop"));
+            }
+            Step::StartSource => {
+                assert!(
+                    !self.servers.iter().any(|s| s.status == "ACTIVE"),
+                    "never 2: A is started while B runs"
+                );
+                self.source.status = "ACTIVE".into();
+                return Ok(self.act("start"));
+            }
+            Step::LockSource | Step::RelockSource => {
+                self.source.locked = true;
+                return Ok(self.act("lock"));
+            }
+            Step::UnlockSource => {
+                self.source.locked = false;
+                return Ok(self.act("unlock"));
+            }
+            Step::CreateSnapshot { disk, volume_id } => {
+                let (id, metadata) = (self.id("snap"), me.marks(Role::Snapshot, *disk));
+                self.snapshots.push(Snapshot {
+                    id,
+                    volume_id: volume_id.clone(),
+                    status: "creating".into(),
+                    metadata,
+                    ..Default::default()
+                });
+            }
+            Step::CreateExportVolume { disk, .. } => {
+                let (id, metadata) = (self.id("vol"), me.marks(Role::ExportVolume, *disk));
+                self.volumes.push(Volume { id, status: "creating".into(), metadata, ..Default::default() });
+            }
+            Step::UploadVolume { side, role, disk, .. } => {
+                self.image(*side, me.object_name(*role, *disk, 1), "saving", json!({}))
+            }
+            Step::CreateImportImage { disk, attempt, .. } => {
+                let name = me.object_name(Role::ImportImage, *disk, *attempt);
+                self.image(Side::Destination, name, "queued", json!({}));
+            }
+            Step::CreateVolume { disk, .. } => {
+                let (id, metadata) = (self.id("vol"), me.marks(Role::Volume, *disk));
+                self.made.push(Volume { id, status: "creating".into(), metadata, ..Default::default() });
+            }
+            Step::CreatePort { index } => {
+                let id = self.id("port");
+                self.ports.push(Port {
+                    id,
+                    name: me.object_name(Role::Port, *index, 1),
+                    ..Default::default()
+                });
+            }
+            Step::FinishPort { port_id, .. } => {
+                let port = self.ports.iter_mut().find(|p| p.id == *port_id).unwrap();
+                (port.name, port.tags) = ("eth0".into(), vec![me.tag()]);
+            }
+            Step::CreateServer => return Ok(self.create_server()),
+            Step::StopDestination { server_id } => {
+                let server = self.servers.iter_mut().find(|s| s.id == *server_id).unwrap();
+                server.status = "SHUTOFF".into();
+            }
+            Step::CreateReport => self.report.0 = true,
+            Step::FinishReport => self.report.1 = true,
+            Step::Delete { kind, id, .. } => self.delete(*kind, id),
+            Step::RaisePort { port_id } => {
+                self.ports.iter_mut().filter(|p| p.id == *port_id).for_each(|p| p.admin_state_up = true);
+            }
+            Step::TagImage { .. } | Step::DressVolume { .. } | Step::CreateServerImage { .. } => {}
+        }
+        Ok(Effect::Done)
+    }
+
+    fn create_server(&mut self) -> Effect {
+        assert_eq!(self.source.status, "SHUTOFF", "never 2: B is asked for while A is not SHUTOFF");
+        assert!(self.servers.is_empty(), "never 5: B is asked for twice");
+        assert!(!self.corrupt, "never 8: B is made of a disk that differs");
+        let id = self.id("srv");
+        let plan = self.status.plan.clone().unwrap_or_default();
+        let body = build::cloud::server(&self.me, &plan, &self.status.disks, &[], "src");
+        let metadata = serde_json::from_value(body["server"]["metadata"].clone()).unwrap();
+        let address =
+            crate::openstack::ServerAddress { address: "10.0.0.5".into(), fixed: true, ..Default::default() };
+        let server = Server {
+            id: id.clone(),
+            status: "BUILD".into(),
+            metadata,
+            addresses: vec![address],
+            ..Default::default()
+        };
+        self.servers.push(server);
+        Effect::Created { id }
+    }
+
+    fn delete(&mut self, kind: ObjectKind, id: &str) {
+        match kind {
+            ObjectKind::Server => self.servers.retain(|s| s.id != id),
+            ObjectKind::Port => self.ports.retain(|p| p.id != id),
+            ObjectKind::Snapshot => self.snapshots.retain(|s| s.id != id),
+            ObjectKind::Image => self.images.retain(|(_, i)| i.id != id),
+            ObjectKind::Volume => {
+                self.volumes.retain(|v| v.id != id);
+                self.made.retain(|v| v.id != id);
+            }
+        }
+    }
+
+    /// One reconcile. `crash`: killed after the steps, before the status was written.
+    fn pass(&mut self, crash: bool) {
+        let seen = self.observe();
+        let decision = decide(Input {
+            me: &self.me.clone(),
+            spec: &self.spec.clone(),
+            generation: Some(1),
+            deleting: self.deleting,
+            abandoned: false,
+            status: &self.status.clone(),
+            seen: &seen,
+            limits: &Limits::default(),
+            now: self.now,
+        });
+        self.released |= decision.release;
+        if decision.release {
+            return;
+        }
+        let mut status = decision.status;
+        let before = std::mem::replace(&mut self.status, status.clone());
+        for step in &decision.steps {
+            let result = self.apply(step);
+            record(&mut status, step, result, self.now);
+        }
+        self.status = if crash { before } else { status };
+        let running = usize::from(self.source.status == "ACTIVE")
+            + self.servers.iter().filter(|s| s.status == "ACTIVE").count();
+        assert!(
+            running <= 1 || self.status.source.as_ref().is_some_and(|s| s.taken_back),
+            "never 2: two copies run"
+        );
+        self.tick();
+    }
+
+    fn run(&mut self, passes: usize, until: impl Fn(&World) -> bool, mut crash: impl FnMut() -> bool) {
+        for _ in 0..passes {
+            if until(self) {
+                return;
+            }
+            let now = crash();
+            self.pass(now);
+        }
+        assert!(
+            until(self),
+            "not reached: {:?} {:?} {:#?}",
+            self.status.phase,
+            self.status.message,
+            self.status.timeline
+        );
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        self.status.phase
+    }
+
+    fn clean(&self) -> bool {
+        self.status.cleaned_up_at.is_some()
+    }
+
+    /// Nothing of ours is in B, nothing but what is retained in A, no Secret, no repository.
+    fn assert_nothing_left(&self) {
+        assert!(
+            self.made.is_empty()
+                && self.ports.is_empty()
+                && self.servers.is_empty()
+                && self.images.is_empty()
+        );
+        assert!(
+            self.volumes.is_empty()
+                && self.jobs.is_empty()
+                && !self.vault
+                && !self.anchors
+                && !self.repository
+        );
+    }
+
+    fn assert_given_back(&self) {
+        assert_eq!(self.source.status, "ACTIVE");
+        assert!(!self.source.locked && self.source.metadata.is_empty(), "{:?}", self.source);
+    }
+}
+
+/// Pseudo-random, the same in every run.
+fn dice(seed: u64, one_in: u64) -> impl FnMut() -> bool {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x % one_in == 0
+    }
+}
+
+#[test]
+fn the_whole_way() {
+    let mut w = World::new();
+    w.run(200, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+    assert_eq!((w.source.status.as_str(), w.source.locked), ("SHUTOFF", true));
+    assert_eq!((w.servers.len(), w.made.len(), w.ports.len()), (1, 2, 1));
+    assert!(w.images.is_empty() && w.volumes.is_empty() && w.jobs.is_empty() && !w.vault && !w.repository);
+    assert_eq!(w.status.retained.len(), 2, "snapshots stay while A is stopped");
+    assert!(w.status.disks.iter().all(|d| d.readback.is_some()));
+}
+
+#[test]
+fn never_5_a_crash_at_any_point_loses_leaks_or_doubles_nothing() {
+    for seed in 0..300 {
+        let mut w = World::new();
+        w.run(2000, World::clean, dice(seed, 3));
+        assert_eq!(w.phase(), Some(Phase::Succeeded), "seed {seed}: {:?}", w.status.failure);
+        assert_eq!((w.servers.len(), w.made.len(), w.ports.len()), (1, 2, 1), "seed {seed}");
+        assert!(w.images.is_empty() && w.volumes.is_empty() && !w.repository, "seed {seed}");
+    }
+}
+
+#[test]
+fn deletion_at_any_point_gives_the_source_back() {
+    for passes in 0..60 {
+        let mut w = World::new();
+        for _ in 0..passes {
+            w.pass(false);
+        }
+        if w.phase() == Some(Phase::Succeeded) {
+            break;
+        }
+        w.deleting = true;
+        let mut crash = dice(passes as u64, 4);
+        w.run(1000, |w| w.released, &mut crash);
+        let kept = w.status.destination.as_ref().is_some_and(|x| x.active_at.is_some());
+        assert_eq!(w.source.status, "ACTIVE", "after {passes} passes");
+        assert!(!w.source.locked && w.source.metadata.is_empty());
+        if kept {
+            assert_eq!(w.servers[0].status, "SHUTOFF", "a server that was ACTIVE is stopped and kept");
+        } else {
+            w.assert_nothing_left();
+        }
+    }
+}
+
+#[test]
+fn deletion_after_success_leaves_both_servers() {
+    let mut w = World::new();
+    w.run(200, |w| w.phase() == Some(Phase::Succeeded), || false);
+    w.deleting = true;
+    w.run(200, |w| w.released, || false);
+    assert_eq!((w.source.status.as_str(), w.servers[0].status.as_str()), ("SHUTOFF", "ACTIVE"));
+    assert_eq!((w.made.len(), w.ports.len()), (2, 1));
+    assert!(w.images.is_empty() && !w.vault);
+}
+
+#[test]
+fn a_refusal_of_the_destination_gives_the_source_back() {
+    for broken in ["create-volume", "create-port", "create-import-image", "create-server", "dress-volume"] {
+        let mut w = World::new();
+        w.broken = Some(broken);
+        w.run(400, |w| w.phase() == Some(Phase::Failed) && w.clean(), dice(7, 5));
+        w.assert_given_back();
+        w.assert_nothing_left();
+        assert!(w.status.failure.as_ref().unwrap().message.contains("req-1"), "{broken}");
+    }
+}
+
+#[test]
+fn never_8_a_disk_that_differs_is_no_success() {
+    let mut w = World::new();
+    w.corrupt = true;
+    w.run(400, |w| w.phase() == Some(Phase::Failed) && w.clean(), || false);
+    assert_eq!(w.status.failure.as_ref().unwrap().reason, "DigestMismatch");
+    w.assert_given_back();
+}
+
+#[test]
+fn never_3_a_source_that_ran_meanwhile_holds() {
+    for at in [Phase::Transferring, Phase::Creating] {
+        let mut w = World::new();
+        w.run(200, |w| w.phase() == Some(at), || false);
+        w.source.locked = false;
+        w.act("unlock");
+        w.source.status = "ACTIVE".into();
+        w.act("start");
+        w.run(50, |w| w.phase() == Some(Phase::Held), || false);
+        for _ in 0..20 {
+            w.pass(false);
+        }
+        assert_eq!(
+            (w.phase(), w.source.status.as_str()),
+            (Some(Phase::Held), "ACTIVE"),
+            "nobody's start is undone"
+        );
+        assert!(w.servers.is_empty());
+        w.deleting = true;
+        w.run(200, |w| w.released, || false);
+        w.assert_given_back();
+        w.assert_nothing_left();
+    }
+}
+
+#[test]
+fn the_source_waits_while_a_requested_server_cannot_be_seen() {
+    let mut w = World::new();
+    w.run(200, |w| w.servers.len() == 1, || false);
+    w.unreachable = true;
+    w.deleting = true;
+    for _ in 0..50 {
+        w.pass(false);
+    }
+    assert_eq!(w.source.status, "SHUTOFF", "A waits until B is seen gone or stopped");
+    w.unreachable = false;
+    w.run(200, |w| w.released, || false);
+    assert_eq!(w.source.status, "ACTIVE");
+}
+
+#[test]
+fn before_the_server_is_asked_for_an_unseen_destination_delays_nothing() {
+    let mut w = World::new();
+    w.run(200, |w| w.phase() == Some(Phase::Transferring), || false);
+    w.unreachable = true;
+    w.deleting = true;
+    for _ in 0..20 {
+        w.pass(false);
+    }
+    w.assert_given_back();
+    assert!(!w.released, "what was made in B is not forgotten");
+    w.unreachable = false;
+    w.run(200, |w| w.released, || false);
+    w.assert_nothing_left();
+}
+
+#[test]
+fn an_unseen_destination_is_borne_for_a_while_and_then_a_is_given_back() {
+    let mut w = World::new();
+    w.run(200, |w| w.phase() == Some(Phase::Creating), || false);
+    w.unreachable = true;
+    w.run(2000, |w| w.phase() == Some(Phase::Failed), || false);
+    w.assert_given_back();
+}
+
+#[test]
+fn manual_waits_and_a_time_that_was_past_waits_too() {
+    for cutover in [json!({"mode": "Manual"}), json!({"mode": "At", "at": "2001-01-01T00:00:00Z"})] {
+        let mut w = World::new();
+        w.spec.cutover = serde_json::from_value(cutover).unwrap();
+        for _ in 0..50 {
+            w.pass(false);
+        }
+        assert_eq!((w.phase(), w.source.status.as_str()), (Some(Phase::AwaitingCutover), "ACTIVE"));
+        w.spec.cutover = serde_json::from_value(json!({"mode": "Now"})).unwrap();
+        w.run(200, World::clean, || false);
+    }
+}
+
+#[test]
+fn at_stops_the_source_when_its_time_has_come() {
+    let mut w = World::new();
+    let at = w.now.checked_add(90.seconds()).unwrap();
+    w.spec.cutover = serde_json::from_value(json!({"mode": "At", "at": at.to_string()})).unwrap();
+    w.run(200, |w| w.source.status == "SHUTOFF", || false);
+    assert!(w.now >= at);
+}
+
+#[test]
+fn blocked_touches_nothing_and_goes_on_by_itself() {
+    let mut w = World::new();
+    w.source.status = "PAUSED".into();
+    for _ in 0..10 {
+        w.pass(false);
+    }
+    assert_eq!(w.phase(), Some(Phase::Blocked));
+    assert!(w.source.metadata.is_empty() && w.actions.is_empty() && w.snapshots.is_empty());
+    w.source.status = "ACTIVE".into();
+    w.run(200, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+}
+
+#[test]
+fn a_stopped_source_arrives_stopped() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    w.run(300, World::clean, dice(3, 4));
+    assert_eq!((w.source.status.as_str(), w.servers[0].status.as_str()), ("SHUTOFF", "SHUTOFF"));
+    assert!(w.actions.iter().all(|a| a.action != "start"));
+}
