@@ -21,6 +21,8 @@ pub struct Cli {
 
 /// What to be.
 #[derive(Debug, Subcommand)]
+// One value exists, for the whole life of the process.
+#[allow(clippy::large_enum_variant)]
 pub enum Command {
     /// Run the operator in a cluster
     Run(Box<RunArgs>),

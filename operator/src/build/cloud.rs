@@ -235,7 +235,7 @@ mod tests {
         for body in [
             export_volume(&me(), &d, "s")["volume"].clone(),
             volume(&me(), &d, &plan, "i")["volume"].clone(),
-            server(&me(), &plan, &[d.clone()], &[], "src")["server"].clone(),
+            server(&me(), &plan, std::slice::from_ref(&d), &[], "src")["server"].clone(),
         ] {
             assert_eq!(body["metadata"][MARK_MIGRATION], "u-1", "{body}");
         }

@@ -1,5 +1,8 @@
 //! The custom resources of group `vmmigration.io`, one module per version.
 
+// Clippy takes the values of several printer columns for repeated attributes.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod conditions;
 pub mod v1alpha1;
 

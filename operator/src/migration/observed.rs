@@ -244,17 +244,17 @@ pub struct JobView {
 }
 
 /// Finds what we made for a role and an index.
-pub fn find<'a, T>(list: &'a [(Tagged, T)], role: super::names::Role, index: i32) -> Option<&'a T> {
+pub fn find<T>(list: &[(Tagged, T)], role: super::names::Role, index: i32) -> Option<&T> {
     list.iter().find(|(t, _)| t.role == role && t.index == index).map(|(_, o)| o)
 }
 
 /// Finds what we made for a role, an index and an attempt.
-pub fn find_attempt<'a, T>(
-    list: &'a [(Tagged, T)],
+pub fn find_attempt<T>(
+    list: &[(Tagged, T)],
     role: super::names::Role,
     index: i32,
     attempt: i32,
-) -> Option<&'a T> {
+) -> Option<&T> {
     list.iter().find(|(t, _)| t.role == role && t.index == index && t.attempt == attempt).map(|(_, o)| o)
 }
 

@@ -462,7 +462,7 @@ fn dice(seed: u64, one_in: u64) -> impl FnMut() -> bool {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
-        x % one_in == 0
+        x.is_multiple_of(one_in)
     }
 }
 
