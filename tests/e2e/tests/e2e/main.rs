@@ -4,4 +4,6 @@ mod blocked;
 mod claims;
 mod deletion;
 mod demo_path;
+mod interrupted;
 mod moves;
+mod trouble;
