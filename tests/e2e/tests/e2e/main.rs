@@ -6,4 +6,6 @@ mod deletion;
 mod demo_path;
 mod interrupted;
 mod moves;
+mod rules;
+mod security;
 mod trouble;
