@@ -1,15 +1,13 @@
 //! Movers and people get in the way: killed pods, a source that somebody starts, a check that does not pass.
 
-use crate::moves::{in_b, serves, written};
+use crate::moves::{in_b, written};
 use anyhow::{Context, Result, ensure};
-use e2e::{Disks, Guest, Lab, Migration, Stays, condition, kill, labelled, shared, until};
-use k8s_openapi::api::core::v1::Pod;
+use e2e::{Disks, Guest, Lab, Migration, Stays, condition, labelled, shared, until};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::Api;
 use serde_json::json;
 use std::rc::Rc;
-use vmmigration::{
-    crd::v1alpha1::*,
-    migration::names::{MARK_MIGRATION, MARK_ROLE},
-};
+use vmmigration::crd::v1alpha1::*;
 
 /// Waits until the Job `purpose` has copied some bytes, and gives its pod.
 pub async fn mover(lab: &Rc<Lab>, migration: &Migration, purpose: &str) -> Result<Pod> {
@@ -27,43 +25,41 @@ pub async fn mover(lab: &Rc<Lab>, migration: &Migration, purpose: &str) -> Resul
     .await
 }
 
-/// How many objects of each kind a migration has in B: servers, volumes, ports.
-pub async fn counted(lab: &Rc<Lab>, uid: &str) -> Result<(usize, usize, usize)> {
-    let b = &lab.b.cloud;
-    let (servers, volumes) = futures::try_join!(b.list_servers(), b.list_volumes())?;
-    let ports = b.list_ports().await?;
-    let ours =
-        |m: &std::collections::BTreeMap<String, String>| m.get(MARK_MIGRATION).is_some_and(|u| u == uid);
-    Ok((
-        servers.iter().filter(|s| ours(&s.metadata)).count(),
-        volumes
-            .iter()
-            .filter(|v| ours(&v.metadata) && v.metadata.get(MARK_ROLE).is_some_and(|r| r == "volume"))
-            .count(),
-        ports.iter().filter(|p| p.tags.iter().any(|t| t.contains(uid))).count(),
-    ))
-}
-
 #[test]
-fn mover_killed_in_backup_and_in_restore() -> Result<()> {
-    shared("mover_killed", |lab| async move {
+fn never_4_nothing_or_another_snapshot_is_restored() -> Result<()> {
+    shared("never_4", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
         let page = written(&made, &[]).await?;
-        let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
-        for (purpose, client) in [("backup-0", &lab.kube), ("restore-0", &lab.kube_b)] {
-            kill(client, &mover(&lab, &migration, purpose).await?).await?;
-            migration
-                .wait(&format!("trying {purpose} again"), 120, |s| {
-                    s.jobs.iter().find(|j| j.name == purpose && j.attempt == 2).map(drop)
-                })
-                .await?;
-        }
-        let object = migration.wait_succeeded().await?;
-        serves(&in_b(&lab, &object).await?, &[], &page).await?;
-        let found = counted(&lab, &migration.uid().await?).await?;
-        ensure!(found == (1, 1, 1), "servers, volumes, ports in B: {found:?}");
+        let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
+        let backed_up = |s: &VmMigrationStatus| s.disks.first()?.backup.clone()?.snapshot_id;
+        let snapshot = migration.wait("in the repository", 400, backed_up).await?;
+        // The snapshot goes before anybody reads it: there is nothing to restore.
+        let store = lab.store()?;
+        let keys = store.list_all("").await?;
+        let gone: Vec<String> =
+            keys.into_iter().filter(|k| k.ends_with(&format!("/snapshots/{snapshot}"))).collect();
+        ensure!(gone.len() == 1, "the snapshot {snapshot} is at {gone:?}");
+        store.delete_many(&gone).await?;
+        let arguments = restore_arguments(&lab, &migration).await?;
+        ensure!(snapshot.len() == 64 && arguments.contains(&snapshot), "{snapshot}: {arguments:?}");
+        ensure!(!arguments.iter().any(|a| a == "latest"), "{arguments:?}");
+        let failure = migration.wait_failed(400).await?.failure.unwrap_or_default();
+        ensure!(failure.message.contains("restore-0"), "it does not say what failed: {failure:?}");
+        lab.a.runs_as_before(&made).await?;
+        ensure!(made.guest()?.page(&[]).await? == page, "A does not serve as before");
+        let left = lab.leftovers(&migration.uid().await?, Stays::Nothing).await?;
+        ensure!(left.is_empty(), "left behind: {left:?}");
         Ok(())
     })
+}
+
+/// The arguments of the first restore.
+async fn restore_arguments(lab: &Rc<Lab>, migration: &Migration) -> Result<Vec<String>> {
+    let jobs: Api<Job> = Api::namespaced(lab.kube_b.clone(), e2e::MOVERS);
+    let name = format!("vmm-{}-restore-0-1", migration.uid().await?);
+    let job = until("the restore's Job", 120, || async { Ok(jobs.get_opt(&name).await?) }).await?;
+    let pod = job.spec.and_then(|s| s.template.spec).context("no pod")?;
+    Ok(pod.containers[0].args.clone().unwrap_or_default())
 }
 
 #[test]

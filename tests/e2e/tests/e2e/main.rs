@@ -8,4 +8,3 @@ mod interrupted;
 mod moves;
 mod rules;
 mod security;
-mod trouble;
