@@ -29,7 +29,8 @@ const LOOKS: i32 = 2;
 
 /// The object is being deleted.
 pub(super) fn delete(mut d: Draft<'_>) -> Decision {
-    if d.input.abandoned || nothing_made(&d) {
+    // Without our Secrets a namespace that is going away leaves no way to look; they go last, so all is done.
+    if d.input.abandoned || nothing_made(&d) || secrets_gone(&d) {
         return release(d);
     }
     let scope = if d.phase() == Phase::Succeeded { Scope::Temporary } else { Scope::All };

@@ -1,0 +1,44 @@
+//! One source, one migration: the same YAML under another name or in another namespace migrates nothing twice.
+
+use anyhow::{Result, ensure};
+use e2e::{Disks, shared};
+use vmmigration::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
+
+#[test]
+fn the_same_yaml_again_is_refused() -> Result<()> {
+    shared("same_yaml", |lab| async move {
+        let made = lab.a.make_server(&lab.name, Disks { root_volume: false, data: 1 }).await?;
+        let first = lab.migration(&made.name, CutoverMode::Now).create().await?;
+        let uid = first.uid().await?;
+        first.wait("claimed", 240, |s| s.source.as_ref()?.claimed_at.clone()).await?;
+        let claim = lab.a.server(&made.id).await?.metadata.get(MARK_CLAIM).cloned();
+        ensure!(claim.as_deref() == Some(uid.as_str()), "the claim is {claim:?}");
+
+        // In the middle: under a new name, and in a new namespace.
+        let renamed = lab.migration(&made.name, CutoverMode::Now).named("again").create().await?;
+        let namespace = format!("{}-other", lab.name);
+        lab.prepare(&namespace).await?;
+        let moved = lab.migration(&made.name, CutoverMode::Now).in_namespace(&namespace).create().await?;
+        for other in [&renamed, &moved] {
+            other
+                .wait("refused", 120, |s| {
+                    let claimed = s.preflight.iter().any(|f| f.id == "claimed-elsewhere");
+                    (s.phase == Some(Phase::Blocked) && claimed).then_some(())
+                })
+                .await?;
+        }
+        first.wait_succeeded().await?;
+
+        // After success, and after the first object is gone.
+        for other in [&renamed, &moved] {
+            other.wait_blocked(&["already-migrated", "claimed-elsewhere"]).await?;
+        }
+        first.delete().await?;
+        first.wait_gone(90).await?;
+        let last = lab.migration(&made.name, CutoverMode::Now).create().await?;
+        last.wait_blocked(&["already-migrated", "claimed-elsewhere"]).await?;
+        let there = lab.b.cloud.find_servers(&made.name).await?;
+        ensure!(there.len() == 1, "B has {} servers of that name", there.len());
+        Ok(())
+    })
+}

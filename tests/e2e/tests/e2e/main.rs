@@ -1,0 +1,10 @@
+//! All end-to-end tests: one process, so that those that disturb everybody can hold one lock.
+
+mod blocked;
+mod claims;
+mod deletion;
+mod demo_path;
+mod interrupted;
+mod moves;
+mod rules;
+mod security;
