@@ -195,8 +195,7 @@ impl Lab {
 
     /// The operator's log.
     pub async fn operator_log(&self, lines: Option<i64>) -> Result<String> {
-        let found =
-            pods::labelled(&self.kube, pods::SYSTEM, "app.kubernetes.io/name=vmmigration-operator").await?;
+        let found = pods::labelled(&self.kube, pods::SYSTEM, pods::OPERATOR).await?;
         let pod = found.last().context("no operator")?;
         pods::log(&self.kube, pods::SYSTEM, &pod.name_any(), lines).await
     }

@@ -19,7 +19,7 @@ mod wait;
 pub use guest::{Guest, Page};
 pub use lab::{Lab, exclusive, shared};
 pub use migration::{Migration, condition, succeeded};
-pub use pods::{MOVERS, SYSTEM, command, fault, kill, labelled, log};
+pub use pods::{MOVERS, OPERATOR, SYSTEM, client_as, command, fault, kill, labelled, log};
 pub use rest::Rest;
 pub use servers::{Disks, MadeServer};
 pub use site::Site;

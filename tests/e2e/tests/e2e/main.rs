@@ -5,3 +5,4 @@ mod claims;
 mod deletion;
 mod demo_path;
 mod moves;
+mod rules;
