@@ -150,7 +150,12 @@ fn usable(
         );
         return Err(String::new());
     }
-    Err(format!("Waiting for {what}: {status} since {created_at}"))
+    let Some(since) = super::parse_time(created_at) else {
+        return Err(format!("Waiting for {what}: {status}"));
+    };
+    let bound = k8s_openapi::jiff::SignedDuration::from_secs(d.input.limits.step_seconds);
+    let until = since.checked_add(bound).map(super::clock).unwrap_or_default();
+    Err(format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since)))
 }
 
 fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
