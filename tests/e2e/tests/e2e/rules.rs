@@ -162,14 +162,15 @@ fn cases() -> Vec<Case> {
 }
 
 /// Our kinds, with their names in addresses.
-const KINDS: [(&str, &str); 4] = [
+pub const KINDS: [(&str, &str); 4] = [
     ("VmMigration", "vmmigrations"),
     ("OpenStackCloud", "openstackclouds"),
     ("ObjectStore", "objectstores"),
     ("VmMigrationReport", "vmmigrationreports"),
 ];
 
-fn api(client: &Client, namespace: &str, kind: &str) -> Api<DynamicObject> {
+/// An API of one of our kinds.
+pub fn api(client: &Client, namespace: &str, kind: &str) -> Api<DynamicObject> {
     let plural = KINDS.iter().find(|(k, _)| *k == kind).map_or(kind, |(_, p)| p);
     let gvk = GroupVersionKind::gvk("vmmigration.io", "v1alpha1", kind);
     let resource = ApiResource::from_gvk_with_plural(&gvk, plural);

@@ -1,0 +1,88 @@
+//! Objects that are not ours.
+
+use anyhow::{Result, ensure};
+use e2e::{Disks, Lab, shared};
+use serde_json::json;
+use std::rc::Rc;
+use vmmigration::crd::v1alpha1::*;
+
+#[test]
+fn never_7_something_without_our_mark_is_deleted() -> Result<()> {
+    shared("never_7", |lab| async move {
+        let made = lab.a.make_server(&lab.name, Disks::LOCAL).await?;
+        let migration = lab.migration(&made.name, CutoverMode::Manual).create().await?;
+        migration.wait_phase(Phase::AwaitingCutover, 180).await?;
+        let uid = migration.uid().await?;
+        let decoys = Decoys::make(&lab, &uid).await?;
+        migration.go().await?;
+        migration.wait_phase(Phase::Transferring, 240).await?;
+        migration.delete().await?;
+        migration.wait_gone(240).await?;
+        let missing = decoys.missing(&lab).await;
+        decoys.remove(&lab).await?;
+        let missing = missing?;
+        ensure!(missing.is_empty(), "deleted although not ours: {missing:?}");
+        lab.a.runs_as_before(&made).await
+    })
+}
+
+/// Objects that look like ours and are not: without marks, or with those of another migration.
+struct Decoys {
+    volume_a: String,
+    volume_b: String,
+    marked_b: String,
+    image_b: String,
+    port_b: String,
+}
+
+const OTHER: &str = "00000000-0000-4000-8000-00000000e2e0";
+
+impl Decoys {
+    async fn make(lab: &Rc<Lab>, uid: &str) -> Result<Self> {
+        let name = |role: &str| format!("vmm-{uid}-{role}-0");
+        let volume_a = lab.a.make_volume(json!({"name": name("export-volume"), "size": 1})).await?;
+        let volume_b = lab.b.make_volume(json!({"name": name("volume"), "size": 1})).await?;
+        let marks = json!({"vmmigration.io:migration": OTHER, "vmmigration.io:role": "volume",
+            "vmmigration.io:index": "0"});
+        let marked = json!({"name": lab.name, "size": 1, "metadata": marks});
+        let marked_b = lab.b.make_volume(marked).await?;
+        let image = json!({"name": format!("vmm-{OTHER}-import-image-0"), "disk_format": "raw",
+            "container_format": "bare"});
+        let image_b = lab.b.cloud.create_image(&image).await?.id;
+        let network = lab.b.id(&["networks", "provider", "id"])?;
+        let port = json!({"name": format!("vmm-{OTHER}-port-0"), "network_id": network});
+        let port_b = lab.b.cloud.create_port(&json!({"port": port})).await?.id;
+        lab.store()?.put(&format!("{}/decoy", lab.name), "not ours").await?;
+        Ok(Decoys { volume_a, volume_b, marked_b, image_b, port_b })
+    }
+
+    async fn missing(&self, lab: &Rc<Lab>) -> Result<Vec<&'static str>> {
+        let (a, b) = (&lab.a.cloud, &lab.b.cloud);
+        let there = [
+            ("volume in A", a.get_volume(&self.volume_a).await?.is_some()),
+            ("volume in B", b.get_volume(&self.volume_b).await?.is_some()),
+            ("another migration's volume", b.get_volume(&self.marked_b).await?.is_some()),
+            ("another migration's image", b.get_image(&self.image_b).await?.is_some()),
+            ("another migration's port", b.get_port(&self.port_b).await?.is_some()),
+            ("object in the store", lab.store()?.get(&format!("{}/decoy", lab.name), 64).await.is_ok()),
+        ];
+        Ok(there.into_iter().filter(|(_, there)| !there).map(|(what, _)| what).collect())
+    }
+
+    async fn remove(&self, lab: &Rc<Lab>) -> Result<()> {
+        let (a, b) = (&lab.a.cloud, &lab.b.cloud);
+        a.delete_volume(&self.volume_a).await?;
+        b.delete_volume(&self.volume_b).await?;
+        b.delete_volume(&self.marked_b).await?;
+        b.delete_image(&self.image_b).await?;
+        b.delete_port(&self.port_b).await?;
+        lab.store()?.delete(&format!("{}/decoy", lab.name)).await?;
+        for (site, id) in [(&lab.a, &self.volume_a), (&lab.b, &self.volume_b), (&lab.b, &self.marked_b)] {
+            e2e::until("a decoy's end", 60, || async {
+                Ok(site.cloud.get_volume(id).await?.is_none().then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
