@@ -19,7 +19,7 @@ mod wait;
 pub use guest::{Guest, Page};
 pub use lab::{Lab, Stays, exclusive, shared};
 pub use migration::{Migration, blockers, condition, succeeded};
-pub use pods::{MOVERS, OPERATOR, SYSTEM, command, fault, kill, labelled, log};
+pub use pods::{MOVERS, OPERATOR, SYSTEM, client_as, command, fault, kill, labelled, log};
 pub use rest::Rest;
 pub use servers::{Disks, MadeServer};
 pub use site::{Site, setting};

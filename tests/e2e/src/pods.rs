@@ -19,10 +19,20 @@ pub const OPERATOR: &str = "app.kubernetes.io/name=vmmigration,app.kubernetes.io
 
 /// A client of cluster `site-a` or `site-b`, as administrator.
 pub async fn client(context: &str) -> Result<Client> {
+    Ok(Client::try_from(config(context).await?)?)
+}
+
+/// A client of cluster `site-a` or `site-b` as somebody else, such as `system:serviceaccount:team:tenant`.
+pub async fn client_as(context: &str, user: &str) -> Result<Client> {
+    let mut config = config(context).await?;
+    config.auth_info.impersonate = Some(user.into());
+    Ok(Client::try_from(config)?)
+}
+
+async fn config(context: &str) -> Result<Config> {
     let file = Kubeconfig::read_from(setting("KUBECONFIG")?)?;
     let options = KubeConfigOptions { context: Some(context.into()), ..Default::default() };
-    let config = Config::from_custom_kubeconfig(file, &options).await?;
-    Ok(Client::try_from(config)?)
+    Ok(Config::from_custom_kubeconfig(file, &options).await?)
 }
 
 /// The log of a pod's only container.

@@ -91,22 +91,6 @@ fn three_data_disks_attached_out_of_order() -> Result<()> {
 }
 
 #[test]
-fn two_migrations_at_once() -> Result<()> {
-    shared("two_at_once", |lab| async move {
-        let names = [format!("{}-one", lab.name), format!("{}-two", lab.name)];
-        let disks = Disks { root_volume: false, data: 1 };
-        let (one, two) =
-            futures::try_join!(lab.a.make_server(&names[0], disks), lab.a.make_server(&names[1], disks))?;
-        let pages = futures::try_join!(written(&one, &["/data"]), written(&two, &["/data"]))?;
-        let first = lab.migration(&names[0], CutoverMode::Now).named("one").create().await?;
-        let second = lab.migration(&names[1], CutoverMode::Now).named("two").create().await?;
-        let (first, second) = futures::try_join!(first.wait_succeeded(), second.wait_succeeded())?;
-        serves(&in_b(&lab, &first).await?, &["/data"], &pages.0).await?;
-        serves(&in_b(&lab, &second).await?, &["/data"], &pages.1).await
-    })
-}
-
-#[test]
 fn destination_as_asked_for() -> Result<()> {
     shared("as_asked", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::LOCAL).await?;

@@ -1,145 +1,431 @@
-//! The rules of the definitions, asked of a real API server: one object that is accepted and one that is refused.
+//! What the API server itself does with our kinds: the rules of the definitions, the tenant's rights, what
+//! `kubectl` shows. No migration runs here.
 
-use anyhow::{Context, Result, ensure};
-use e2e::{Disks, Lab, shared};
-use kube::{
-    Api,
-    api::{DynamicObject, Patch, PatchParams, PostParams},
-    core::{ApiResource, GroupVersionKind},
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use e2e::{Lab, MOVERS, SYSTEM, client_as, command, shared};
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{Pod, Secret, ServiceAccount},
+        rbac::v1::RoleBinding,
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
+use kube::{
+    Api, Client,
+    api::{DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams},
+    core::{ApiResource, GroupVersionKind, Request as Call},
+};
+use reqwest::header::{ACCEPT, HeaderValue};
 use serde_json::{Value, json};
-use std::rc::Rc;
-use vmmigration::crd::v1alpha1::*;
+use std::collections::BTreeSet;
 
-fn api(lab: &Rc<Lab>, kind: &str) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("vmmigration.io", "v1alpha1", kind));
-    Api::namespaced_with(lab.kube.clone(), &lab.name, &resource)
+use Request::{Create, Update};
+
+struct Case {
+    /// The rule's message.
+    rule: &'static str,
+    accepted: Request,
+    refused: Request,
 }
 
-/// What the API server says to the creation of an object, without creating it.
-async fn create(lab: &Rc<Lab>, kind: &str, name: &str, spec: &Value) -> Result<String> {
-    let object = json!({"apiVersion": "vmmigration.io/v1alpha1", "kind": kind,
-        "metadata": {"name": name}, "spec": spec});
-    let dry = PostParams { dry_run: true, ..Default::default() };
-    Ok(said(api(lab, kind).create(&dry, &serde_json::from_value(object)?).await))
+#[derive(Debug)]
+enum Request {
+    Create(Value),
+    /// From one spec to another, while the status says this phase.
+    Update {
+        phase: Option<&'static str>,
+        old: Value,
+        new: Value,
+    },
 }
 
-/// What it says to an edit, without doing it.
-async fn edit(lab: &Rc<Lab>, kind: &str, name: &str, spec: &Value) -> Result<String> {
-    let dry = PatchParams { dry_run: true, ..Default::default() };
-    Ok(said(api(lab, kind).patch(name, &dry, &Patch::Merge(json!({"spec": spec}))).await))
+fn object(kind: &str, spec: Value) -> Value {
+    json!({"apiVersion": "vmmigration.io/v1alpha1", "kind": kind, "metadata": {"name": "x"}, "spec": spec})
 }
 
-fn said(answer: kube::Result<DynamicObject>) -> String {
-    answer.map_or_else(|error| error.to_string(), |_| String::new())
+fn store(location: &str) -> Request {
+    Create(object("ObjectStore", json!({"location": location, "credentialsSecretRef": {"name": "s"}})))
 }
 
-fn expect(answer: &str, rule: &str) -> Result<()> {
-    match rule {
-        "" => ensure!(answer.is_empty(), "should be accepted: {answer}"),
-        _ => ensure!(answer.contains(rule), "should be refused by {rule:?}: {answer:?}"),
-    }
-    Ok(())
-}
-
+/// The smallest migration with `changes` in its spec; null removes.
 fn migration(changes: Value) -> Value {
     let mut spec = json!({"source": {"cloud": "a", "server": "web-1"}, "destination": {"cloud": "b"},
         "cutover": {"mode": "Manual"}});
-    for (key, value) in changes.as_object().into_iter().flatten() {
-        spec[key] = value.clone();
+    merge(&mut spec, changes);
+    object("VmMigration", spec)
+}
+
+fn merge(base: &mut Value, changes: Value) {
+    match (base, changes) {
+        (Value::Object(base), Value::Object(changes)) => {
+            for (key, value) in changes {
+                match value {
+                    Value::Null => drop(base.remove(&key)),
+                    value => merge(base.entry(key).or_insert(Value::Null), value),
+                }
+            }
+        }
+        (base, changes) => *base = changes,
     }
-    spec
 }
 
-fn store(location: &str) -> Value {
-    json!({"location": location, "credentialsSecretRef": {"name": "s"}})
+fn named(name: String) -> Request {
+    let mut object = migration(json!({}));
+    object["metadata"]["name"] = json!(name);
+    Create(object)
 }
 
-const AT: &str = "cutover.at is needed with mode At";
-const ADDRESS: &str = "fixedIP.address is needed with mode Set";
+fn checks(check: Value) -> Value {
+    migration(json!({"verification": {"checks": [check]}}))
+}
+
+fn fixed_ip(fixed_ip: Value) -> Request {
+    Create(migration(json!({"destination": {"networks": [{"from": "n", "to": "n", "fixedIP": fixed_ip}]}})))
+}
+
+fn report(outcome: &str) -> Value {
+    let server = |cloud| json!({"cloud": cloud, "projectId": "p", "serverId": "s", "serverName": "web-1"});
+    object(
+        "VmMigrationReport",
+        json!({"migration": "web-1", "uid": "u", "outcome": outcome, "source": server("a"),
+            "destination": server("b"), "finishedAt": "2026-01-01T00:00:00Z", "disks": []}),
+    )
+}
+
+/// An edit of the smallest migration in a phase.
+fn edit(phase: &'static str, changes: Value) -> Request {
+    Update { phase: Some(phase), old: migration(json!({})), new: migration(changes) }
+}
+
+/// An edit of an object that nobody has looked at.
+fn replace(old: Value, new: Value) -> Request {
+    Update { phase: None, old, new }
+}
+
+const AT: &str = "cutover.at is needed with mode At, and only with it";
+const ADDRESS: &str = "fixedIP.address is needed with mode Set, and only with it";
 const CHECK: &str = "a check is exactly one of tcp, http";
+const SOURCE: &str = "spec.source cannot be changed any more: only while the phase is Blocked; \
+                      delete this VmMigration and create another";
+const DESTINATION: &str = "spec.destination cannot be changed any more: only while the phase is Blocked; \
+                           delete this VmMigration and create another";
+
+#[rustfmt::skip] // One rule, one paragraph.
+fn cases() -> Vec<Case> {
+    let case = |rule, accepted, refused| Case { rule, accepted, refused };
+    let good = || store("s3:https://s3.example.com:9000/bucket/team/web");
+    let now = || json!({"cutover": {"mode": "Now"}});
+    let at = || json!({"cutover": {"mode": "At", "at": "2030-01-01T00:00:00Z"}});
+    let other = || json!({"source": {"server": "web-2"}});
+    let flavor = || json!({"destination": {"flavor": "b1.medium"}});
+    let ssh = |port: i32| checks(json!({"name": "ssh", "tcp": {"port": port}}));
+    let mut ssh_and_now = ssh(22);
+    merge(&mut ssh_and_now["spec"], now());
+    vec![
+        case("location must be s3:https://host[:port]/bucket[/prefix]: only S3 over HTTPS is supported",
+            good(), store("s3:http://s3.example.com/bucket")),
+        case("location must not contain user information: keys belong into the Secret named by credentialsSecretRef",
+            good(), store("s3:https://key:secret@s3.example.com/bucket")),
+        case("location must name a bucket: s3:https://host[:port]/bucket[/prefix]",
+            good(), store("s3:https://s3.example.com")),
+        case("source.cloud and destination.cloud must be different OpenStackClouds",
+            Create(migration(json!({}))), Create(migration(json!({"destination": {"cloud": "a"}})))),
+        case("the name may have at most 200 characters: the report is called <name>-<8 characters>",
+            named("x".repeat(200)), named("x".repeat(201))),
+        case(AT, Create(migration(at())), Create(migration(json!({"cutover": {"mode": "At"}})))),
+        case(AT, Create(migration(now())),
+            Create(migration(json!({"cutover": {"mode": "Now", "at": "2030-01-01T00:00:00Z"}})))),
+        case(ADDRESS, fixed_ip(json!({"mode": "Set", "address": "10.0.0.7"})), fixed_ip(json!({"mode": "Set"}))),
+        case(ADDRESS, fixed_ip(json!({"mode": "Preserve"})),
+            fixed_ip(json!({"mode": "Preserve", "address": "10.0.0.7"}))),
+        case(CHECK, Create(ssh(22)),
+            Create(checks(json!({"name": "both", "tcp": {"port": 22}, "http": {}})))),
+        case(CHECK, Create(checks(json!({"name": "page", "http": {}}))), Create(checks(json!({"name": "none"})))),
+        // The go is an edit, and so is a change of mind about the time.
+        case(SOURCE, edit("AwaitingCutover", now()), edit("AwaitingCutover", other())),
+        case(SOURCE, edit("Blocked", other()), edit("Preflight", other())),
+        case(SOURCE, edit("Transferring", json!({})), edit("Transferring", other())),
+        case(DESTINATION, edit("AwaitingCutover", at()), edit("AwaitingCutover", flavor())),
+        case(DESTINATION, edit("Blocked", flavor()), edit("Succeeded", flavor())),
+        // Being blocked is no excuse for these.
+        case("spec.store is immutable",
+            replace(migration(json!({"store": "one"})), migration(json!({"store": "one"}))),
+            edit("Blocked", json!({"store": "other"}))),
+        case("spec.strategy is immutable",
+            replace(migration(json!({"strategy": "Cold"})), migration(json!({"strategy": "Cold"}))),
+            replace(migration(json!({"strategy": "Cold"})), migration(json!({})))),
+        case("spec.verification is immutable", replace(ssh(22), ssh_and_now), replace(ssh(22), ssh(23))),
+        case("a report's spec is evidence and cannot be changed",
+            replace(report("Succeeded"), report("Succeeded")), replace(report("Succeeded"), report("Failed"))),
+    ]
+}
+
+/// Our kinds, with their names in addresses.
+pub const KINDS: [(&str, &str); 4] = [
+    ("VmMigration", "vmmigrations"),
+    ("OpenStackCloud", "openstackclouds"),
+    ("ObjectStore", "objectstores"),
+    ("VmMigrationReport", "vmmigrationreports"),
+];
+
+/// An API of one of our kinds.
+pub fn api(client: &Client, namespace: &str, kind: &str) -> Api<DynamicObject> {
+    let plural = KINDS.iter().find(|(k, _)| *k == kind).map_or(kind, |(_, p)| p);
+    let gvk = GroupVersionKind::gvk("vmmigration.io", "v1alpha1", kind);
+    let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
+    Api::namespaced_with(client.clone(), namespace, &resource)
+}
+
+const TRIAL: PostParams = PostParams { dry_run: true, field_manager: None };
+
+/// Asks the API server without a lasting effect; gives what it says against the request.
+async fn ask(lab: &Lab, request: &Request, name: &str) -> Result<Option<String>> {
+    let answer = match request {
+        Create(value) => {
+            let kind = value["kind"].as_str().context("no kind")?;
+            api(&lab.kube, &lab.name, kind).create(&TRIAL, &serde_json::from_value(value.clone())?).await
+        }
+        Update { phase, old, new } => update(lab, *phase, old, new, name).await?,
+    };
+    match answer {
+        Ok(_) => Ok(None),
+        Err(kube::Error::Api(status)) if status.code == 422 => Ok(Some(status.message)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Makes the old object, puts it into its phase and tries the new one. The operator looks at it, too, and may
+/// write another phase: then the version differs, the API server says so, and it is tried again.
+async fn update(
+    lab: &Lab,
+    phase: Option<&str>,
+    old: &Value,
+    new: &Value,
+    name: &str,
+) -> Result<kube::Result<DynamicObject>> {
+    let api = api(&lab.kube, &lab.name, old["kind"].as_str().context("no kind")?);
+    let mut old: DynamicObject = serde_json::from_value(old.clone())?;
+    old.metadata.name = Some(name.into());
+    api.create(&PostParams::default(), &old).await?;
+    for _ in 0..20 {
+        let mut is = api.get(name).await?;
+        if let Some(phase) = phase {
+            let status = Patch::Merge(json!({"status": {"phase": phase}}));
+            is = api.patch_status(name, &PatchParams::default(), &status).await?;
+        }
+        is.data["spec"] = new["spec"].clone();
+        is.metadata.managed_fields = None;
+        match api.replace(name, &TRIAL, &is).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            answer => {
+                let now = DeleteParams::default();
+                let _ = api.delete(name, &now).await;
+                return Ok(answer);
+            }
+        }
+    }
+    bail!("{name} changes all the time")
+}
+
+fn collect(schema: &Value, messages: &mut BTreeSet<String>) -> Result<()> {
+    match schema {
+        Value::Object(members) => {
+            for rule in
+                members.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten()
+            {
+                let message = rule["message"].as_str();
+                messages.insert(message.with_context(|| format!("no message: {rule}"))?.to_owned());
+            }
+            members.values().try_for_each(|value| collect(value, messages))
+        }
+        Value::Array(values) => values.iter().try_for_each(|value| collect(value, messages)),
+        _ => Ok(()),
+    }
+}
 
 #[test]
-fn creation() -> Result<()> {
+fn every_rule_accepts_and_refuses() -> Result<()> {
     shared("rules", |lab| async move {
-        let address = |fixed: Value| {
-            migration(json!({"destination": {"cloud": "b",
-                "networks": [{"from": "n", "to": "n", "fixedIP": fixed}]}}))
-        };
-        let check = |check: Value| migration(json!({"verification": {"checks": [check]}}));
-        let cutover = |cutover: Value| migration(json!({"cutover": cutover}));
-        let long = "x".repeat(201);
-        for (kind, name, spec, rule) in [
-            ("ObjectStore", "s", store("s3:https://s3.example.com:9000/bucket/team/web"), ""),
-            ("ObjectStore", "s", store("s3:http://s3.example.com/bucket"), "only S3 over HTTPS is supported"),
-            (
-                "ObjectStore",
-                "s",
-                store("s3:https://k:s@s3.example.com/bucket"),
-                "must not contain user information",
-            ),
-            ("ObjectStore", "s", store("s3:https://s3.example.com"), "must name a bucket"),
-            ("VmMigration", "m", migration(json!({})), ""),
-            ("VmMigration", &long[..200], migration(json!({})), ""),
-            ("VmMigration", &long, migration(json!({})), "at most 200 characters"),
-            ("VmMigration", "m", migration(json!({"destination": {"cloud": "a"}})), "must be different"),
-            ("VmMigration", "m", migration(json!({"cutover": null})), "cutover"),
-            ("VmMigration", "m", cutover(json!({"mode": "At", "at": "2030-01-01T00:00:00Z"})), ""),
-            ("VmMigration", "m", cutover(json!({"mode": "At"})), AT),
-            ("VmMigration", "m", cutover(json!({"mode": "Now", "at": "2030-01-01T00:00:00Z"})), AT),
-            ("VmMigration", "m", address(json!({"mode": "Set", "address": "10.0.0.7"})), ""),
-            ("VmMigration", "m", address(json!({"mode": "Set"})), ADDRESS),
-            ("VmMigration", "m", address(json!({"mode": "Preserve", "address": "10.0.0.7"})), ADDRESS),
-            ("VmMigration", "m", check(json!({"name": "ssh", "tcp": {"port": 22}})), ""),
-            ("VmMigration", "m", check(json!({"name": "both", "tcp": {"port": 22}, "http": {}})), CHECK),
-            ("VmMigration", "m", check(json!({"name": "none"})), CHECK),
-        ] {
-            let answer = create(&lab, kind, name, &spec).await?;
-            expect(&answer, rule).with_context(|| format!("{kind} {spec}"))?;
+        let mut wrong = vec![];
+        for (n, Case { rule, accepted, refused }) in cases().iter().enumerate() {
+            if let Some(said) = ask(&lab, accepted, &format!("x-{n}-accepted")).await? {
+                wrong.push(format!("should be accepted, but {said}: {accepted:?}"));
+            }
+            match ask(&lab, refused, &format!("x-{n}-refused")).await? {
+                Some(said) if said.contains(rule) => {}
+                said => wrong.push(format!("should be refused by {rule:?}, but {said:?}: {refused:?}")),
+            }
         }
+        // A new rule needs a case above.
+        let definitions: Api<CustomResourceDefinition> = Api::all(lab.kube.clone());
+        let mut installed = BTreeSet::new();
+        for (_, plural) in KINDS {
+            let definition = definitions.get(&format!("{plural}.vmmigration.io")).await?;
+            collect(&serde_json::to_value(definition.spec)?, &mut installed)?;
+        }
+        let tested: BTreeSet<String> = cases().iter().map(|case| case.rule.to_owned()).collect();
+        if installed != tested {
+            wrong.push(format!("rules without a case, or the reverse: {:?}", &installed ^ &tested));
+        }
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(())
     })
 }
 
+/// An account in the test's namespace that has the tenant's role there and nothing else.
+async fn tenant(lab: &Lab) -> Result<Client> {
+    let account = json!({"metadata": {"name": "tenant"}});
+    lab.api::<ServiceAccount>(&lab.name)
+        .create(&PostParams::default(), &serde_json::from_value(account)?)
+        .await?;
+    let binding = json!({"metadata": {"name": "tenant"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "vmmigration-tenant"},
+        "subjects": [{"kind": "ServiceAccount", "name": "tenant", "namespace": lab.name}]});
+    lab.api::<RoleBinding>(&lab.name)
+        .create(&PostParams::default(), &serde_json::from_value(binding)?)
+        .await?;
+    client_as("site-a", &format!("system:serviceaccount:{}:tenant", lab.name)).await
+}
+
+/// Rights are looked at before anything else: the answer is 403 and nothing else.
+fn forbidden<T>(what: &str, answer: kube::Result<T>) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(()),
+        Err(e) => Err(anyhow!("{what}: not forbidden but {e}")),
+        Ok(_) => Err(anyhow!("{what}: allowed")),
+    }
+}
+
 #[test]
-fn edits() -> Result<()> {
-    shared("edits", |lab| async move {
-        let made = lab.a.make_server(&lab.name, Disks::LOCAL).await?;
-        let blocked = lab.migration("nobody", CutoverMode::Manual).named("blocked").create().await?;
-        let mut waiting = lab.migration(&made.name, CutoverMode::Manual).named("waiting");
-        waiting.spec.store = Some("transfer".into());
-        let waiting = waiting.checked()?.create().await?;
-        blocked.wait_phase(Phase::Blocked, 120).await?;
-        waiting.wait_phase(Phase::AwaitingCutover, 180).await?;
-        let cutover = json!({"cutover": {"mode": "At", "at": "2030-01-01T00:00:00Z"}});
-        for (name, change, rule) in [
-            ("blocked", json!({"source": {"server": "web-2"}}), ""),
-            ("blocked", json!({"destination": {"flavor": "b1.medium"}}), ""),
-            ("blocked", json!({"store": "other"}), "spec.store is immutable"),
-            ("blocked", json!({"strategy": "Cold"}), "spec.strategy is immutable"),
-            ("waiting", cutover, ""),
-            ("waiting", json!({"source": {"server": "web-2"}}), "spec.source cannot be changed any more"),
-            (
-                "waiting",
-                json!({"destination": {"flavor": "b1.medium"}}),
-                "spec.destination cannot be changed",
-            ),
-            ("waiting", json!({"store": "other"}), "spec.store is immutable"),
-            ("waiting", json!({"verification": null}), "spec.verification is immutable"),
+fn tenant_uses_the_api_and_nothing_else() -> Result<()> {
+    shared("tenant", |lab| async move {
+        let me = tenant(&lab).await?;
+        may_use_the_three_kinds(&lab, &me).await?;
+        reads_reports_only(&lab, &me).await?;
+        sees_no_secret_and_no_mover(&lab, &me).await
+    })
+}
+
+async fn may_use_the_three_kinds(lab: &Lab, me: &Client) -> Result<()> {
+    let cloud = json!({"credentialsRef": {"secretName": "nothing"}});
+    let place =
+        json!({"location": "s3:https://s3.example.com/bucket", "credentialsSecretRef": {"name": "nothing"}});
+    let moves = migration(json!({}))["spec"].clone();
+    let edits = [
+        ("VmMigration", moves, json!({"cutover": {"mode": "At", "at": "2030-01-01T00:00:00Z"}})),
+        ("OpenStackCloud", cloud, json!({"credentialsRef": {"secretName": "other"}})),
+        ("ObjectStore", place, json!({"location": "s3:https://s3.example.com/other"})),
+    ];
+    let status = Patch::Merge(json!({"status": {"observedGeneration": 7}}));
+    let (patch, post) = (PatchParams::default(), PostParams::default());
+    for (kind, spec, edit) in edits {
+        let api = api(me, &lab.name, kind);
+        let made = api.create(&post, &serde_json::from_value(object(kind, spec))?).await;
+        made.with_context(|| format!("create a {kind} as the tenant"))?;
+        let edited = api.patch("x", &patch, &Patch::Merge(json!({"spec": edit}))).await;
+        let edited = edited.with_context(|| format!("patch a {kind} as the tenant"))?;
+        ensure!(!api.list(&ListParams::default()).await?.items.is_empty(), "no {kind} is listed");
+        forbidden(&format!("patch the status of a {kind}"), api.patch_status("x", &patch, &status).await)?;
+        forbidden(&format!("replace the status of a {kind}"), api.replace_status("x", &post, &edited).await)?;
+        api.delete("x", &DeleteParams::default()).await.with_context(|| format!("delete a {kind}"))?;
+        let elsewhere = self::api(me, "default", kind);
+        forbidden(&format!("list {kind} elsewhere"), elsewhere.list(&ListParams::default()).await)?;
+    }
+    Ok(())
+}
+
+async fn reads_reports_only(lab: &Lab, me: &Client) -> Result<()> {
+    let (patch, post) = (PatchParams::default(), PostParams::default());
+    let evidence: DynamicObject = serde_json::from_value(report("Succeeded"))?;
+    let reports = api(me, &lab.name, "VmMigrationReport");
+    forbidden("create a report", reports.create(&post, &evidence).await)?;
+    api(&lab.kube, &lab.name, "VmMigrationReport").create(&post, &evidence).await?;
+    let read = reports.get("x").await.context("read a report as the tenant")?;
+    ensure!(reports.list(&ListParams::default()).await?.items.len() == 1, "the report is not listed");
+    let mark = Patch::Merge(json!({"metadata": {"labels": {"forged": "true"}}}));
+    forbidden("patch a report", reports.patch("x", &patch, &mark).await)?;
+    forbidden("replace a report", reports.replace("x", &post, &read).await)?;
+    let cleaned = Patch::Merge(json!({"status": {"cleanedUpAt": "2026-01-01T00:00:00Z"}}));
+    forbidden("patch a report's status", reports.patch_status("x", &patch, &cleaned).await)?;
+    forbidden("delete a report", reports.delete("x", &DeleteParams::default()).await)
+}
+
+async fn sees_no_secret_and_no_mover(lab: &Lab, me: &Client) -> Result<()> {
+    let all = ListParams::default();
+    for namespace in [MOVERS, SYSTEM, lab.name.as_str()] {
+        let secrets: Api<Secret> = Api::namespaced(me.clone(), namespace);
+        let (pods, jobs): (Api<Pod>, Api<Job>) =
+            (Api::namespaced(me.clone(), namespace), Api::namespaced(me.clone(), namespace));
+        forbidden(&format!("list Secrets in {namespace}"), secrets.list(&all).await)?;
+        forbidden(&format!("read a Secret in {namespace}"), secrets.get("site-a").await)?;
+        forbidden(&format!("list pods in {namespace}"), pods.list(&all).await)?;
+        forbidden(&format!("read a log in {namespace}"), pods.logs("any", &LogParams::default()).await)?;
+        forbidden(&format!("list Jobs in {namespace}"), jobs.list(&all).await)?;
+        let job = json!({"metadata": {"name": "x"}, "spec": {"template": {"spec": {
+            "containers": [{"name": "x", "image": "x"}], "restartPolicy": "Never"}}}});
+        forbidden(
+            &format!("make a Job in {namespace}"),
+            jobs.create(&TRIAL, &serde_json::from_value(job)?).await,
+        )?;
+    }
+    Ok(())
+}
+
+/// The columns of `kubectl get`, and those of `kubectl get -o wide`, as kubectl writes them.
+async fn columns(lab: &Lab, plural: &str) -> Result<(String, String)> {
+    let address = format!("/apis/vmmigration.io/v1alpha1/namespaces/{}/{plural}", lab.name);
+    let mut call = Call::new(address).list(&ListParams::default())?;
+    call.headers_mut()
+        .insert(ACCEPT, HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io"));
+    let table: Value = lab.kube.request(call).await?;
+    ensure!(table["kind"] == "Table", "no table: {table}");
+    let of = |wide: bool| {
+        let all = table["columnDefinitions"].as_array().into_iter().flatten();
+        let some = all.filter(|c| (c["priority"] != 0) == wide).filter_map(|c| c["name"].as_str());
+        some.map(str::to_uppercase).collect::<Vec<_>>().join(" ")
+    };
+    Ok((of(false), of(true)))
+}
+
+#[test]
+fn kubectl_shows_phase_progress_and_message() -> Result<()> {
+    shared("kubectl", |lab| async move {
+        let (shown, wide) = columns(&lab, "vmmigrations").await?;
+        ensure!(shown == "NAME PHASE PROGRESS ETA RUNNING-IN DOWN MESSAGE AGE", "columns are {shown}");
+        ensure!(wide == "SUCCEEDED RATE BYTES SOURCE DESTINATION", "wide columns are {wide}");
+        let (shown, _) = columns(&lab, "openstackclouds").await?;
+        ensure!(shown == "NAME READY PROJECT TRANSFER MESSAGE AGE", "columns are {shown}");
+        let (shown, _) = columns(&lab, "objectstores").await?;
+        ensure!(shown == "NAME READY LOCATION MESSAGE AGE", "columns are {shown}");
+        let (shown, _) = columns(&lab, "vmmigrationreports").await?;
+        ensure!(shown == "NAME MIGRATION OUTCOME DOWN FINISHED", "columns are {shown}");
+
+        let groups = lab.kube.list_api_group_resources("vmmigration.io/v1alpha1").await?;
+        for (name, short) in [
+            ("vmmigrations", "vmm"),
+            ("openstackclouds", "osc"),
+            ("objectstores", "ostore"),
+            ("vmmigrationreports", "vmmr"),
         ] {
-            let answer = edit(&lab, "VmMigration", name, &change).await?;
-            expect(&answer, rule).with_context(|| format!("{name} {change}"))?;
+            let found =
+                groups.resources.iter().find(|r| r.name == name).with_context(|| format!("no {name}"))?;
+            ensure!(found.short_names == Some(vec![short.into()]), "{name}: {:?}", found.short_names);
+            ensure!(found.categories == Some(vec!["vmmigration".into()]), "{name}: {:?}", found.categories);
         }
-        let server =
-            |cloud| json!({"cloud": cloud, "projectId": "p", "serverId": "s", "serverName": "web-1"});
-        let spec = json!({"migration": "web-1", "uid": "u", "outcome": "Succeeded", "source": server("a"),
-            "destination": server("b"), "finishedAt": "2026-01-01T00:00:00Z", "disks": []});
-        let report = json!({"apiVersion": "vmmigration.io/v1alpha1", "kind": "VmMigrationReport",
-            "metadata": {"name": "report"}, "spec": spec});
-        let reports = api(&lab, "VmMigrationReport");
-        reports.create(&PostParams::default(), &serde_json::from_value(report)?).await?;
-        expect(&edit(&lab, "VmMigrationReport", "report", &spec).await?, "")?;
-        let changed = edit(&lab, "VmMigrationReport", "report", &json!({"outcome": "Failed"})).await?;
-        expect(&changed, "is evidence and cannot be changed")
+        // As people use them: by short name and by category.
+        let get = |what: &'static str| {
+            let namespace = lab.name.clone();
+            async move {
+                command("kubectl", &["--context", "site-a", "-n", &namespace, "get", what, "-o", "name"])
+                    .await
+            }
+        };
+        ensure!(get("osc").await?.lines().count() == 2, "kubectl get osc shows not both clouds");
+        let all = get("vmmigration").await?;
+        for name in ["openstackcloud.vmmigration.io/site-a", "objectstore.vmmigration.io/transfer"] {
+            ensure!(all.lines().any(|l| l == name), "kubectl get vmmigration shows no {name}: {all}");
+        }
+        Ok(())
     })
 }

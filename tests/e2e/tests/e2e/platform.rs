@@ -1,0 +1,544 @@
+//! What a platform looks at: who sees which secret, what movers may do, several migrations at once, conditions of
+//! clouds and stores, helm.
+
+use crate::{
+    interrupted::{counted, mover},
+    moves::{in_b, serves, written},
+    rules::{KINDS, api},
+};
+use anyhow::{Context, Result, anyhow, ensure};
+use e2e::{
+    Disks, Lab, MOVERS, Migration, OPERATOR, SYSTEM, command, exclusive, labelled, log, setting, shared,
+    until,
+};
+use k8s_openapi::{
+    ByteString,
+    api::{
+        batch::v1::Job,
+        core::v1::{Event, Namespace, Pod, Secret, Volume},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::Condition,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, PostParams},
+};
+use serde_json::json;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::OnceLock,
+    time::Duration,
+};
+use vmmigration::{crd::v1alpha1::*, migration::names::LABEL_PURPOSE};
+
+/// All that could be read, without a right to Secrets, of two migrations that ran at the same time.
+#[derive(Default)]
+struct Evidence {
+    migrations: Vec<VmMigration>,
+    pods: BTreeMap<String, Pod>,
+    jobs: BTreeMap<String, Job>,
+    /// Where something was said, and everything that was said there.
+    said: BTreeMap<String, BTreeSet<String>>,
+    /// What nobody may say.
+    secrets: BTreeMap<String, String>,
+}
+
+/// The first test that asks makes two migrations; the others look at the same ones.
+fn evidence() -> Result<&'static Evidence> {
+    static EVIDENCE: OnceLock<Result<Evidence, String>> = OnceLock::new();
+    let gathered = EVIDENCE.get_or_init(|| gather().map_err(|e| format!("the two migrations: {e:#}")));
+    gathered.as_ref().map_err(|e| anyhow!("{e}"))
+}
+
+fn gather() -> Result<Evidence> {
+    let found = Rc::new(RefCell::new(Evidence::default()));
+    let slot = found.clone();
+    shared("pair", |lab| async move {
+        slot.replace(both(&lab).await?);
+        Ok(())
+    })?;
+    Ok(found.take())
+}
+
+/// One server on a volume and one on an image, moved side by side.
+async fn both(lab: &Rc<Lab>) -> Result<Evidence> {
+    let names = [format!("{}-one", lab.name), format!("{}-two", lab.name)];
+    let (one, two) = futures::try_join!(
+        lab.a.make_server(&names[0], Disks::ROOT),
+        lab.a.make_server(&names[1], Disks::LOCAL)
+    )?;
+    let pages = futures::try_join!(written(&one, &[]), written(&two, &[]))?;
+    let first = lab.migration(&names[0], CutoverMode::Now).named("one").checked()?.create().await?;
+    let second = lab.migration(&names[1], CutoverMode::Now).named("two").checked()?.create().await?;
+    let mut seen = Evidence { secrets: known_secrets(lab)?, ..Default::default() };
+    let uids = [first.uid().await?, second.uid().await?];
+    let watch = async {
+        loop {
+            seen.look(lab, &uids).await?;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+    };
+    let ended = async { futures::try_join!(first.wait_succeeded(), second.wait_succeeded()) };
+    let (first, second) = tokio::select! {
+        ended = ended => ended?,
+        stopped = watch => return stopped,
+    };
+    serves(&in_b(lab, &first).await?, &[], &pages.0).await?;
+    serves(&in_b(lab, &second).await?, &[], &pages.1).await?;
+    seen.look(lab, &uids).await?;
+    seen.says("the operator's log", lab.operator_log(None).await?);
+    seen.migrations = vec![first, second];
+    Ok(seen)
+}
+
+fn known_secrets(lab: &Rc<Lab>) -> Result<BTreeMap<String, String>> {
+    let mut known = BTreeMap::from([("the store's key".to_string(), setting("TESTBED_S3_SECRET_KEY")?)]);
+    for site in [&lab.a, &lab.b] {
+        let secret = site.entry["auth"]["application_credential_secret"].as_str();
+        let secret = secret.with_context(|| format!("{} has no secret", site.name))?;
+        known.insert(format!("the application credential of {}", site.name), secret.into());
+    }
+    Ok(known)
+}
+
+impl Evidence {
+    fn says(&mut self, place: &str, text: String) {
+        self.said.entry(place.into()).or_default().insert(text);
+    }
+
+    async fn look(&mut self, lab: &Rc<Lab>, uids: &[String]) -> Result<()> {
+        for (kind, _) in KINDS {
+            for object in api(&lab.kube, &lab.name, kind).list(&ListParams::default()).await? {
+                self.says(kind, serde_json::to_string(&object)?);
+            }
+        }
+        self.events("site-a", &lab.kube, &lab.name).await?;
+        for (cluster, client) in [("site-a", &lab.kube), ("site-b", &lab.kube_b)] {
+            self.events(cluster, client, MOVERS).await?;
+            for uid in uids {
+                self.movers(cluster, client, uid).await?;
+            }
+        }
+        for uid in uids {
+            self.password(&lab.kube, uid).await?;
+        }
+        for arguments in running()? {
+            self.says("argument lists", arguments);
+        }
+        Ok(())
+    }
+
+    async fn events(&mut self, cluster: &str, client: &Client, namespace: &str) -> Result<()> {
+        let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+        for event in events.list(&ListParams::default()).await? {
+            self.says(&format!("events in {cluster}"), serde_json::to_string(&event)?);
+        }
+        Ok(())
+    }
+
+    async fn movers(&mut self, cluster: &str, client: &Client, uid: &str) -> Result<()> {
+        let selector = format!("vmmigration.io/migration={uid}");
+        let jobs: Api<Job> = Api::namespaced(client.clone(), MOVERS);
+        for job in jobs.list(&ListParams::default().labels(&selector)).await? {
+            self.says(&format!("Jobs in {cluster}"), serde_json::to_string(&job)?);
+            self.jobs.insert(job.name_any(), job);
+        }
+        for pod in labelled(client, MOVERS, &selector).await? {
+            let name = pod.name_any();
+            self.says(&format!("pods in {cluster}"), serde_json::to_string(&pod)?);
+            // A pod that has not begun has no log, one that is gone has none any more.
+            if let Ok(text) = log(client, MOVERS, &name, None).await {
+                self.says(&log_of(&pod), text);
+            }
+            self.pods.insert(name, pod);
+        }
+        Ok(())
+    }
+
+    async fn password(&mut self, client: &Client, uid: &str) -> Result<()> {
+        let vaults: Api<Secret> = Api::namespaced(client.clone(), MOVERS);
+        let Some(vault) = vaults.get_opt(&format!("vmm-{uid}-vault")).await? else { return Ok(()) };
+        if let Some(password) = vault.data.unwrap_or_default().remove("restic-password") {
+            let password = String::from_utf8(password.0)?.trim().to_string();
+            self.secrets.insert(format!("the repository's password of {uid}"), password);
+        }
+        Ok(())
+    }
+}
+
+fn purpose(labels: &BTreeMap<String, String>) -> &str {
+    labels.get(LABEL_PURPOSE).map_or("", String::as_str)
+}
+
+fn log_of(pod: &Pod) -> String {
+    format!("logs of {}", purpose(pod.labels()))
+}
+
+/// Argument lists of everything of ours that runs on the nodes.
+fn running() -> Result<Vec<String>> {
+    let mut all = vec![];
+    for entry in std::fs::read_dir("/proc")? {
+        let arguments = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&arguments).replace('\0', " ");
+        if ["restic", "vmmigration"].iter().any(|word| text.contains(word)) {
+            all.push(text);
+        }
+    }
+    Ok(all)
+}
+
+/// When a phase began and when the next one did.
+fn span(object: &VmMigration, phase: Phase) -> Result<(Timestamp, Timestamp)> {
+    let rows = object.status.as_ref().map(|s| s.timeline.as_slice()).unwrap_or_default();
+    let begun = rows.iter().position(|r| r.phase == phase).context("the phase is not in the timeline")?;
+    let ended = rows[begun..].iter().find(|r| r.phase != phase).context("the phase has no end")?;
+    Ok((rows[begun].at.0, ended.at.0))
+}
+
+#[test]
+fn two_migrations_at_once() -> Result<()> {
+    let seen = evidence()?;
+    let spans = seen.migrations.iter().map(|m| span(m, Phase::Transferring)).collect::<Result<Vec<_>>>()?;
+    ensure!(spans.len() == 2, "{} migrations", spans.len());
+    ensure!(spans[0].0 < spans[1].1 && spans[1].0 < spans[0].1, "one waited for the other: {spans:?}");
+    Ok(())
+}
+
+#[test]
+fn never_4_latest_snapshot_is_never_asked_for() -> Result<()> {
+    let seen = evidence()?;
+    for migration in &seen.migrations {
+        let uid = migration.uid().context("no UID")?;
+        for disk in &migration.status.clone().unwrap_or_default().disks {
+            let recorded = disk.backup.clone().unwrap_or_default().snapshot_id.context("no snapshot")?;
+            ensure!(recorded.len() == 64, "{recorded} is not a full id");
+            let name = format!("vmm-{uid}-restore-{}-1", disk.index);
+            let job = seen.jobs.get(&name).with_context(|| format!("{name} was not seen"))?;
+            let pod = job.spec.as_ref().and_then(|s| s.template.spec.as_ref()).context("no pod")?;
+            let arguments = pod.containers[0].args.clone().unwrap_or_default();
+            let named = arguments.iter().skip_while(|a| *a != "--snapshot").nth(1);
+            ensure!(named == Some(&recorded), "{name}: recorded {recorded}, arguments {arguments:?}");
+        }
+    }
+    // The same of what really ran.
+    let dumps: Vec<_> =
+        seen.said["argument lists"].iter().filter(|a| a.contains("restic") && a.contains(" dump ")).collect();
+    ensure!(!dumps.is_empty(), "no restic dump was seen");
+    let full = |a: &str| a.split(' ').any(|w| w.len() == 64 && w.bytes().all(|c| c.is_ascii_hexdigit()));
+    for dump in dumps {
+        ensure!(full(dump) && !dump.contains("latest"), "restic was called as {dump}");
+    }
+    Ok(())
+}
+
+#[test]
+fn never_6_a_secret_is_shown() -> Result<()> {
+    let seen = evidence()?;
+    ensure!(seen.secrets.len() == 5, "secrets are {:?}", seen.secrets.keys());
+    let mut wrong = vec![];
+    for (what, secret) in &seen.secrets {
+        ensure!(secret.len() >= 16, "{what} is too short to be looked for");
+        let encoded = serde_json::to_value(ByteString(secret.clone().into_bytes()))?;
+        let encoded = encoded.as_str().context("no base64")?;
+        for (place, texts) in &seen.said {
+            if texts.iter().any(|t| t.contains(secret.as_str()) || t.contains(encoded)) {
+                wrong.push(format!("{place}: {what}"));
+            }
+        }
+    }
+    for (place, texts) in &seen.said {
+        // How every token of these clouds begins.
+        if texts.iter().any(|t| t.contains("gAAAAA")) {
+            wrong.push(format!("{place}: a token"));
+        }
+    }
+    ensure!(wrong.is_empty(), "shown in {wrong:?}");
+    // All the places were looked at, and something was said there.
+    for place in [
+        "VmMigration",
+        "VmMigrationReport",
+        "OpenStackCloud",
+        "ObjectStore",
+        "events in site-a",
+        "Jobs in site-b",
+        "pods in site-a",
+        "logs of probe-source",
+        "logs of init",
+        "logs of backup-0",
+        "logs of restore-0",
+    ] {
+        let texts = seen.said.get(place).with_context(|| format!("nothing was seen of {place}"))?;
+        ensure!(texts.iter().any(|t| !t.is_empty()), "nothing was said in {place}");
+    }
+    for migration in &seen.migrations {
+        let name = migration.namespace().unwrap_or_default();
+        let log = &seen.said["the operator's log"];
+        ensure!(log.iter().any(|l| l.contains(&name)), "the operator's log says nothing of {name}");
+    }
+    let ran =
+        |words: [&str; 2]| seen.said["argument lists"].iter().any(|a| words.iter().all(|w| a.contains(w)));
+    ensure!(ran(["restic", " backup "]) && ran(["restic", " dump "]), "restic was not seen at work");
+    Ok(())
+}
+
+#[test]
+fn movers_are_restricted() -> Result<()> {
+    let seen = evidence()?;
+    let purposes: BTreeSet<&str> = seen.pods.values().map(|pod| purpose(pod.labels())).collect();
+    for wanted in ["probe-source", "probe-destination", "init", "backup-0", "restore-0"] {
+        ensure!(purposes.contains(wanted), "no pod of {wanted} was seen, only {purposes:?}");
+    }
+    for (name, pod) in &seen.pods {
+        restricted(pod).with_context(|| format!("pod {name}"))?;
+    }
+    Ok(())
+}
+
+fn restricted(pod: &Pod) -> Result<()> {
+    let spec = pod.spec.as_ref().context("no spec")?;
+    ensure!(spec.automount_service_account_token == Some(false), "mounts an API token");
+    let host = [spec.host_network, spec.host_pid, spec.host_ipc].contains(&Some(true));
+    ensure!(!host, "shares a namespace with its node");
+    let harmless = |v: &Volume| v.empty_dir.is_some() || v.secret.is_some();
+    ensure!(spec.volumes.iter().flatten().all(harmless), "mounts {:?}", spec.volumes);
+    let context = spec.security_context.clone().unwrap_or_default();
+    ensure!(context.run_as_non_root == Some(true) && context.run_as_user.unwrap_or(0) != 0, "may be root");
+    let seccomp = context.seccomp_profile.map(|p| p.type_);
+    ensure!(seccomp.as_deref() == Some("RuntimeDefault"), "seccomp profile {seccomp:?}");
+    ensure!(spec.init_containers.as_ref().is_none_or(Vec::is_empty), "has init containers");
+    for container in &spec.containers {
+        let context = container.security_context.clone().unwrap_or_default();
+        ensure!(context.read_only_root_filesystem == Some(true), "may write its root");
+        ensure!(context.allow_privilege_escalation == Some(false), "may gain rights");
+        ensure!(context.privileged != Some(true), "is privileged");
+        let capabilities = context.capabilities.unwrap_or_default();
+        ensure!(capabilities.drop.as_deref() == Some(&["ALL".to_string()]), "keeps capabilities");
+        ensure!(capabilities.add.is_none_or(|a| a.is_empty()), "adds capabilities");
+        ensure!(container.env_from.as_ref().is_none_or(Vec::is_empty), "environment from elsewhere");
+        for variable in container.env.iter().flatten() {
+            let plain = variable.value_from.is_none() && ["HOME", "TMPDIR"].contains(&variable.name.as_str());
+            ensure!(plain, "environment variable {}", variable.name);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn movers_namespaces_enforce_the_restricted_profile() -> Result<()> {
+    shared("movers_ns", |lab| async move {
+        for client in [&lab.kube, &lab.kube_b] {
+            let namespace = Api::<Namespace>::all(client.clone()).get(MOVERS).await?;
+            let enforced = namespace.labels().get("pod-security.kubernetes.io/enforce").cloned();
+            ensure!(enforced.as_deref() == Some("restricted"), "{MOVERS} enforces {enforced:?}");
+        }
+        Ok(())
+    })
+}
+
+/// Waits until `Ready` of an object is as wanted; gives the condition.
+async fn ready(lab: &Lab, kind: &str, name: &str, wanted: &str, seconds: u64) -> Result<Condition> {
+    until(&format!("{kind} {name} to be Ready={wanted}"), seconds, || async {
+        let object = api(&lab.kube, &lab.name, kind).get(name).await?;
+        let all: Vec<Condition> = serde_json::from_value(object.data["status"]["conditions"].clone())?;
+        let ready = all.into_iter().find(|c| c.type_ == "Ready").context("no condition Ready")?;
+        ensure!(ready.status == wanted, "it says {}: {}", ready.reason, ready.message);
+        Ok(Some(ready))
+    })
+    .await
+}
+
+#[test]
+fn ready_conditions_of_clouds_and_stores() -> Result<()> {
+    shared("ready", |lab| async move {
+        let wrong_key = "0123456789-this-is-not-the-key";
+        let keys = |secret: String| -> Result<[(&'static str, String); 3]> {
+            Ok([
+                ("AWS_ACCESS_KEY_ID", setting("TESTBED_S3_ACCESS_KEY")?),
+                ("AWS_SECRET_ACCESS_KEY", secret),
+                ("cacert", std::fs::read_to_string(setting("TESTBED_CA")?)?),
+            ])
+        };
+        lab.secret(&lab.name, "wrong", &keys(wrong_key.into())?).await?;
+        let stores = lab.api::<ObjectStore>(&lab.name);
+        let mut spec = stores.get("transfer").await?.spec;
+        spec.credentials_secret_ref.name = "wrong".into();
+        stores.create(&PostParams::default(), &ObjectStore::new("wrong", spec)).await?;
+        let made = lab.a.make_server(&lab.name, Disks::LOCAL).await?;
+        let before = lab.footprint().await?;
+        let mut migration = lab.migration(&made.name, CutoverMode::Manual);
+        migration.spec.store = Some("wrong".into());
+        let migration = migration.create().await?;
+
+        good_ones_are_ready(&lab).await?;
+        bad_clouds_are_not(&lab).await?;
+        let refused = ready(&lab, "ObjectStore", "wrong", "False", 60).await?;
+        ensure!(refused.reason == "InvalidConfiguration", "{refused:?}");
+        ensure!(!refused.message.contains(wrong_key), "the key is in the status");
+
+        let blocked = migration.wait_blocked(&["probe-destination", "probe-source"]).await?;
+        ensure!(!format!("{blocked:?}").contains(wrong_key), "the key is in the status");
+        ensure!(lab.footprint().await? == before, "something was touched while blocked");
+        lab.secret(&lab.name, "wrong", &keys(setting("TESTBED_S3_SECRET_KEY")?)?).await?;
+        ready(&lab, "ObjectStore", "wrong", "True", 60).await?;
+        migration.wait_phase(Phase::AwaitingCutover, 180).await?;
+        Ok(())
+    })
+}
+
+async fn good_ones_are_ready(lab: &Lab) -> Result<()> {
+    for name in ["site-a", "site-b"] {
+        ready(lab, "OpenStackCloud", name, "True", 60).await?;
+        let cloud = lab.api::<OpenStackCloud>(&lab.name).get(name).await?;
+        let status = cloud.status.unwrap_or_default();
+        ensure!(status.observed_generation == cloud.metadata.generation, "{status:?}");
+        ensure!(status.project_id.is_some(), "no project: {status:?}");
+        let services: BTreeSet<_> = status.services.iter().map(|s| s.name.as_str()).collect();
+        let wanted = BTreeSet::from(["block-storage", "compute", "image", "network"]);
+        ensure!(services == wanted, "services are {services:?}");
+        ensure!(status.quotas.iter().any(|q| q.name == "instances" && q.limit != 0), "{:?}", status.quotas);
+        let transfer = status.transfer.context("no transfer mode")?;
+        ensure!(transfer.mode == "Image" && !transfer.reason.is_empty(), "{transfer:?}");
+    }
+    ready(lab, "ObjectStore", "transfer", "True", 60).await.map(drop)
+}
+
+async fn bad_clouds_are_not(lab: &Lab) -> Result<()> {
+    let mut wrong = lab.a.clone();
+    wrong.entry["auth"]["application_credential_secret"] = json!("this-is-not-the-secret");
+    lab.secret(&lab.name, "wrong-cloud", &lab.cloud_secret(&wrong)?).await?;
+    let clouds = lab.api::<OpenStackCloud>(&lab.name);
+    for (name, secret, cluster, word) in [
+        ("wrong-secret", "wrong-cloud", None, ""),
+        ("no-secret", "nowhere", None, "nowhere"),
+        ("no-cluster", "site-a", Some("nowhere"), "nowhere"),
+    ] {
+        let credentials_ref = CloudCredentialsRef { secret_name: secret.into(), cloud_name: None };
+        let spec = OpenStackCloudSpec { credentials_ref, cluster: cluster.map(String::from), transfer: None };
+        clouds.create(&PostParams::default(), &OpenStackCloud::new(name, spec)).await?;
+        let refused = ready(lab, "OpenStackCloud", name, "False", 60).await?;
+        ensure!(refused.reason == "InvalidConfiguration", "{name}: {refused:?}");
+        ensure!(refused.message.contains(word), "{name} does not say what is wrong: {refused:?}");
+        ensure!(!refused.message.contains("this-is-not-the-secret"), "the secret is in the status");
+    }
+    Ok(())
+}
+
+const RELEASE: &str = "vmmigration";
+
+/// The release as it was found, to be installed again.
+struct Release(PathBuf);
+
+impl Release {
+    async fn found(lab: &Lab) -> Result<Self> {
+        let values = helm(&["get", "values", RELEASE, "-o", "json"]).await?;
+        let path = std::env::temp_dir().join(format!("{}-values.json", lab.name));
+        // It holds a registered cluster's token.
+        let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
+        file.write_all(values.as_bytes())?;
+        Ok(Release(path))
+    }
+
+    async fn install(&self) -> Result<()> {
+        let values = self.0.to_str().context("a path")?;
+        let chart = chart();
+        let arguments =
+            ["upgrade", "--install", RELEASE, &chart, "--values", values, "--wait", "--timeout", "180s"];
+        helm(&arguments).await.map(drop)
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn chart() -> String {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.join("../../charts/vmmigration-operator").display().to_string()
+}
+
+async fn helm(arguments: &[&str]) -> Result<String> {
+    let place = ["--kube-context", "site-a", "--namespace", SYSTEM];
+    command("helm", &[arguments, &place].concat()).await
+}
+
+/// Uninstalls; definitions, objects and the movers' namespace stay as they are.
+async fn uninstall(lab: &Rc<Lab>, migration: &Migration) -> Result<()> {
+    helm(&["uninstall", RELEASE, "--wait", "--timeout", "120s"]).await?;
+    until("the end of the operator's pod", 90, || async {
+        Ok(labelled(&lab.kube, SYSTEM, OPERATOR).await?.is_empty().then_some(()))
+    })
+    .await?;
+    let before = migration.get().await?;
+    ensure!(before.metadata.deletion_timestamp.is_none(), "uninstalling deletes migrations");
+    let definitions: Api<CustomResourceDefinition> = Api::all(lab.kube.clone());
+    for (_, plural) in KINDS {
+        let definition = definitions.get(&format!("{plural}.vmmigration.io")).await?;
+        ensure!(definition.metadata.deletion_timestamp.is_none(), "uninstalling deletes {plural}");
+    }
+    for (kind, wanted) in [("OpenStackCloud", 2), ("ObjectStore", 1), ("VmMigration", 1)] {
+        let left = api(&lab.kube, &lab.name, kind).list(&ListParams::default()).await?.items.len();
+        ensure!(left == wanted, "{left} {kind} left");
+    }
+    let movers = Api::<Namespace>::all(lab.kube.clone()).get(MOVERS).await?;
+    ensure!(movers.metadata.deletion_timestamp.is_none(), "uninstalling deletes {MOVERS}");
+    Ok(())
+}
+
+#[test]
+fn helm_upgrade_and_uninstall_disturb_no_migration() -> Result<()> {
+    exclusive("helm", |lab| async move {
+        let release = Release::found(&lab).await?;
+        let outcome = upgraded_and_uninstalled(&lab, &release).await;
+        // Whatever came of it, everybody else needs the operator as it was.
+        let restored = release.install().await;
+        outcome?;
+        restored
+    })
+}
+
+async fn upgraded_and_uninstalled(lab: &Rc<Lab>, release: &Release) -> Result<()> {
+    let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
+    let page = written(&made, &[]).await?;
+    let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
+
+    // In flight: the operator is away for a while during the backup, and upgraded during the restore.
+    mover(lab, &migration, "backup-0").await?;
+    uninstall(lab, &migration).await?;
+    release.install().await?;
+    mover(lab, &migration, "restore-0").await?;
+    let old = labelled(&lab.kube, SYSTEM, OPERATOR).await?;
+    let (chart, mark) = (chart(), format!("operator.podAnnotations.e2e={}", lab.name));
+    let more =
+        ["upgrade", RELEASE, &chart, "--reuse-values", "--set-string", &mark, "--wait", "--timeout", "180s"];
+    helm(&more).await?;
+    let new = labelled(&lab.kube, SYSTEM, OPERATOR).await?;
+    ensure!(new.iter().all(|p| old.iter().all(|o| o.uid() != p.uid())), "the operator was not replaced");
+    let object = migration.wait_succeeded().await?;
+    serves(&in_b(lab, &object).await?, &[], &page).await?;
+    let uid = migration.uid().await?;
+    let found = counted(lab, &uid).await?;
+    ensure!(found == (1, 1, 1), "servers, volumes, ports in B: {found:?}");
+    let tries: Vec<_> = object.status.iter().flat_map(|s| &s.jobs).filter(|j| j.attempt > 1).collect();
+    ensure!(tries.is_empty(), "something was done again: {tries:?}");
+
+    // Finished: it stays as it is, with its report, and is taken up again.
+    uninstall(lab, &migration).await?;
+    let reports = lab.api::<VmMigrationReport>(&lab.name);
+    reports.get(&format!("web-{}", &uid[..8])).await.context("the report is gone")?;
+    let after = migration.get().await?;
+    ensure!(after.status == object.status, "the status was {:?}, is {:?}", object.status, after.status);
+    release.install().await?;
+    migration.delete().await?;
+    migration.wait_gone(60).await?;
+    ensure!(lab.b.server(&in_b(lab, &object).await?.id).await?.status == "ACTIVE", "B's server was touched");
+    Ok(())
+}
