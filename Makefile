@@ -34,7 +34,7 @@ check: fmt-check lint unit chart-lint ## what needs no test bed: format, lints, 
 
 .PHONY: unit
 unit: tools ## unit, adapter and controller tests; generated files, samples and rules (TESTS=name: only those)
-	cargo test $(UNIT) $(FEATURES) --all-targets --locked -- $(TESTS)
+	RESTIC=$$(command -v restic) cargo test $(UNIT) $(FEATURES) --all-targets --locked --no-fail-fast -- $(TESTS)
 
 .PHONY: build
 build: ## compile everything, tests included

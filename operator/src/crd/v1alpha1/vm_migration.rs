@@ -141,7 +141,7 @@ pub struct NetworkMapping {
     #[schemars(length(min = 1, max = 255))]
     pub to: String,
     /// What becomes of the fixed address. Unset: kept when subnet and policy allow, else chosen by the cloud.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "fixedIP", default, skip_serializing_if = "Option::is_none")]
     pub fixed_ip: Option<FixedIp>,
     /// What becomes of the MAC address. Unset: kept when policy allows, else chosen by the cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
