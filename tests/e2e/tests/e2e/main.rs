@@ -4,4 +4,6 @@ mod blocked;
 mod claims;
 mod deletion;
 mod demo_path;
+mod faults;
+mod killed;
 mod moves;
