@@ -43,18 +43,22 @@ pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Ac
     let refs = references::resolve(&ctx, &me, &object).await?;
     let look = observe(&ctx, &me, &object, &status, &refs).await?;
     let now = ctx.now();
+    let abandoned = object.annotations().get(ANNOTATION_ABANDON) == Some(&me.uid);
     let decision = decide(Input {
         me: &me,
         spec: &object.spec,
         generation: object.metadata.generation,
         deleting,
-        abandoned: object.annotations().get(ANNOTATION_ABANDON) == Some(&me.uid),
+        abandoned,
         status: &status,
         seen: &look.seen,
         limits: &ctx.settings.limits,
         now,
     });
     if decision.release {
+        if abandoned && deleting {
+            tell_what_is_left(&ctx, &object, &me).await;
+        }
         return remove_finalizer(&api, &object).await;
     }
     let hands =
@@ -143,6 +147,28 @@ async fn announce(
         if let Err(error) = ctx.recorder.publish(&event, &object.object_ref(&())).await {
             tracing::debug!(%error, "an event was not published");
         }
+    }
+}
+
+/// Somebody gave up on clean-up: where to look for what may be left.
+async fn tell_what_is_left(ctx: &Context, object: &VmMigration, me: &Identity) {
+    let note = format!(
+        "abandoned: what carries the mark {} in {} and {}, and Secrets and Jobs named vmm-{}-* in the movers' namespaces, may be left",
+        me.tag(),
+        object.spec.source.cloud,
+        object.spec.destination.cloud,
+        me.uid
+    );
+    tracing::warn!(name = %me.name, namespace = %me.namespace, "{note}");
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "Abandoned".into(),
+        note: Some(note),
+        action: "Delete".into(),
+        secondary: None,
+    };
+    if let Err(error) = ctx.recorder.publish(&event, &object.object_ref(&())).await {
+        tracing::debug!(%error, "an event was not published");
     }
 }
 

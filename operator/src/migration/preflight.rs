@@ -191,6 +191,23 @@ fn state(p: &mut Preflight, server: &Server, source: &SourceInventory) {
     }
 }
 
+/// What a port has that this version does not carry.
+fn port_extras(p: &mut Preflight, what: &str, port: &Port) {
+    if let Some(kind) = port.vnic_type.as_ref().filter(|k| *k != "normal") {
+        p.block(
+            "vnic-type",
+            format!("{what} ({}) is of type {kind}, which is not carried", port.id),
+            "use a normal port",
+        );
+    }
+    if !port.extra_dhcp_opts.is_empty() {
+        p.row(format!("{what} DHCP options"), Fate::Dropped, "not carried yet");
+    }
+    if let Some(policy) = &port.qos_policy_id {
+        p.row(format!("{what} QoS policy"), Fate::Dropped, format!("{policy} is a policy of the source"));
+    }
+}
+
 fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
     let mut list: Vec<&str> = all.collect();
     list.sort_unstable();
@@ -223,6 +240,15 @@ fn plan_server(p: &mut Preflight, spec: &VmMigrationSpec, server: &Server, targe
     p.row("user data", Fate::Dropped, "the cloud does not show it; the guest has run it already");
     if !server.server_groups.is_empty() {
         p.row("server group", Fate::Dropped, "server groups are not carried yet");
+    }
+    for floating in server.addresses.iter().filter(|a| !a.fixed) {
+        p.row(
+            "floating address",
+            Fate::Dropped,
+            format!("{} stays with the server in the source", floating.address),
+        );
+        let message = format!("floating address {} is not moved", floating.address);
+        p.add(Severity::Warning, "floating-address", message, "give the new server one yourself");
     }
     plan_keypair(p, spec, server, target);
     if let Some(zone) = &to.availability_zone {
@@ -442,6 +468,7 @@ struct Ports<'a> {
 
 fn plan_port(p: &mut Preflight, n: usize, port: &Port, all: &Ports<'_>) {
     let what = format!("port {n}");
+    port_extras(p, &what, port);
     let from = all.source.networks.iter().find(|net| net.id == port.network_id);
     let from_name = from.map_or(port.network_id.as_str(), |net| net.name.as_str());
     let mapping =
@@ -661,4 +688,184 @@ fn plan_pairs(p: &mut Preflight, what: &str, port: &Port, planned: &mut PlannedP
         })
         .collect();
     p.row(format!("{what} allowed address pairs"), Fate::Kept, planned.allowed_address_pairs.join(", "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn me() -> Identity {
+        Identity { uid: "u-1".into(), namespace: "team".into(), name: "web".into() }
+    }
+
+    /// A server that can be moved, as JSON of what both clouds answer, so that a row of a table can change any of it.
+    fn world() -> Value {
+        json!({
+            "server": {"id": "s", "name": "web", "status": "ACTIVE", "image": "", "key_name": "k",
+                "flavor": {"original_name": "tiny", "ram": 128, "vcpus": 1, "disk": 0}, "metadata": {}, "addresses": {}},
+            "attachments": [{"volumeId": "v0", "device": "/dev/vda"}, {"volumeId": "v1", "device": "/dev/vdb"}],
+            "volumes": [
+                {"id": "v0", "status": "in-use", "size": 1, "bootable": "true", "volume_type": "nfs"},
+                {"id": "v1", "status": "in-use", "size": 2, "bootable": "false", "volume_type": "nfs"}],
+            "port": {"id": "p0", "network_id": "na", "mac_address": "fa:16:3e:00:00:01", "security_groups": ["ga"],
+                "fixed_ips": [{"subnet_id": "sa", "ip_address": "10.0.0.5"}]},
+            "flavors": [{"id": "f", "name": "tiny", "ram": 128, "vcpus": 1, "disk": 0}],
+            "network": {"id": "nb", "name": "net", "project_id": "pb"},
+            "subnet": {"id": "sb", "network_id": "nb", "cidr": "10.0.0.0/24", "ip_version": 4},
+            "keypairs": ["k"], "types": ["nfs"], "groups": [{"id": "gb", "name": "default"}],
+            "ports": [], "servers": [], "destination": {"cloud": "site-b"},
+        })
+    }
+
+    fn of<T: serde::de::DeserializeOwned>(v: &Value) -> T {
+        serde_json::from_value(v.clone()).unwrap()
+    }
+
+    fn look(w: &Value) -> Preflight {
+        let spec = json!({"source": {"cloud": "site-a", "server": "web"}, "destination": w["destination"], "cutover": {"mode": "Now"}});
+        let inventory = Inventory {
+            candidates: vec![of(&w["server"])],
+            source: SourceInventory {
+                attachments: of(&w["attachments"]),
+                volumes: of(&w["volumes"]),
+                drivers: BTreeMap::from([("v0".into(), "rbd".into()), ("v1".into(), "rbd".into())]),
+                ports: vec![of(&w["port"])],
+                networks: vec![of(&json!({"id": "na", "name": "net"}))],
+                security_groups: vec![of(&json!({"id": "ga", "name": "default"}))],
+                flavors: vec![],
+            },
+            destination: DestinationInventory {
+                flavors: of(&w["flavors"]),
+                networks: vec![of(&w["network"])],
+                subnets: vec![of(&w["subnet"])],
+                keypairs: of(&w["keypairs"]),
+                volume_types: of(&w["types"]),
+                security_groups: of(&w["groups"]),
+                ports: of(&w["ports"]),
+                servers: of(&w["servers"]),
+                zones: vec!["nova".into()],
+            },
+        };
+        preflight(&me(), &of(&spec), "pb", &inventory)
+    }
+
+    fn blockers(p: &Preflight) -> Vec<&str> {
+        p.findings.iter().filter(|f| f.severity == Severity::Blocker).map(|f| f.id.as_str()).collect()
+    }
+
+    #[test]
+    fn a_plain_server_keeps_what_it_has() {
+        let p = look(&world());
+        assert_eq!(blockers(&p), Vec::<&str>::new(), "{:?}", p.findings);
+        let port = &p.plan.ports[0];
+        assert_eq!(port.mac.as_deref(), Some("fa:16:3e:00:00:01"));
+        assert_eq!(port.fixed_ips[0].ip_address.as_deref(), Some("10.0.0.5"));
+        assert_eq!(port.security_group_ids, Some(vec!["gb".to_string()]));
+        assert_eq!((p.plan.flavor_id.as_str(), p.plan.keypair.as_deref()), ("f", Some("k")));
+        assert_eq!(p.disks.iter().map(|d| d.size_gib).collect::<Vec<_>>(), [1, 2]);
+        assert!(!p.keeps_snapshots);
+    }
+
+    #[test]
+    fn what_is_not_carried_is_refused() {
+        let table: Vec<(&str, &str, Value)> = vec![
+            ("server-paused", "/server/status", json!("PAUSED")),
+            ("server-suspended", "/server/status", json!("SUSPENDED")),
+            ("server-shelved-offloaded", "/server/status", json!("SHELVED_OFFLOADED")),
+            ("server-rescue", "/server/status", json!("RESCUE")),
+            ("server-verify-resize", "/server/status", json!("VERIFY_RESIZE")),
+            ("server-error", "/server/status", json!("ERROR")),
+            ("ephemeral-disk", "/server/flavor/ephemeral", json!(10)),
+            ("swap-disk", "/server/flavor/swap", json!(512)),
+            ("encrypted-volume", "/volumes/1/encrypted", json!(true)),
+            ("multiattach-volume", "/volumes/1/multiattach", json!(true)),
+            ("volume-state", "/volumes/1/status", json!("error")),
+            ("trunk-port", "/port/trunk_details", json!({"trunk_id": "t"})),
+            ("vnic-type", "/port/binding:vnic_type", json!("direct")),
+            ("claimed-elsewhere", "/server/metadata", json!({"vmmigration.io:claimed-by": "another"})),
+            ("flavor-not-found", "/flavors/0/name", json!("other")),
+            ("network-not-found", "/network/name", json!("other")),
+            ("volume-type-not-found", "/types", json!(["fast-b"])),
+            ("keypair-not-found", "/keypairs", json!([])),
+            ("security-group-not-found", "/groups", json!([])),
+            ("zone-not-found", "/destination/availabilityZone", json!("elsewhere")),
+            ("no-disk", "/attachments", json!([])),
+        ];
+        for (id, place, value) in table {
+            let mut w = world();
+            let (parent, key) = place.rsplit_once('/').unwrap();
+            w.pointer_mut(parent).unwrap()[key] = value;
+            let p = look(&w);
+            assert!(blockers(&p).contains(&id), "{id}: {:?}", p.findings);
+        }
+    }
+
+    #[test]
+    fn a_source_is_migrated_once() {
+        let mut w = world();
+        let marks = |uid: &str| json!({"vmmigration.io:source": "s", "vmmigration.io:role": "server", "vmmigration.io:migration": uid});
+        w["servers"] = json!([{"id": "copy", "name": "web", "metadata": marks("another")}]);
+        assert_eq!(blockers(&look(&w)), ["already-migrated"]);
+        w["servers"] = json!([{"id": "copy", "name": "web", "metadata": marks("u-1")}]);
+        assert_eq!(blockers(&look(&w)), Vec::<&str>::new(), "our own is no obstacle");
+    }
+
+    #[test]
+    fn maps_take_the_place_of_names() {
+        let mut w = world();
+        w["types"] = json!(["fast-b"]);
+        w["network"]["name"] = json!("net-b");
+        w["flavors"][0]["name"] = json!("b1");
+        w["destination"] = json!({"cloud": "site-b", "flavor": "b1", "networks": [{"from": "net", "to": "net-b"}],
+            "volumeTypes": [{"from": "nfs", "to": "fast-b"}]});
+        let p = look(&w);
+        assert_eq!(blockers(&p), Vec::<&str>::new(), "{:?}", p.findings);
+        let types: Vec<_> = p.disks.iter().filter_map(|d| d.attributes.clone()?.to_volume_type).collect();
+        assert_eq!(types, ["fast-b", "fast-b"]);
+    }
+
+    #[test]
+    fn an_address_that_does_not_fit_is_chosen_by_the_cloud_or_refused() {
+        let mut w = world();
+        w["subnet"]["cidr"] = json!("192.168.0.0/24");
+        let p = look(&w);
+        assert_eq!(blockers(&p), Vec::<&str>::new());
+        assert_eq!(p.plan.ports[0].fixed_ips[0].ip_address, None);
+        assert!(p.fidelity.iter().any(|r| r.attribute == "port 0 address" && r.fate == Fate::Changed));
+        w["destination"]["networks"] = json!([{"from": "net", "to": "net", "fixedIP": {"mode": "Preserve"}}]);
+        assert_eq!(blockers(&look(&w)), ["address-not-kept"]);
+        w["destination"]["networks"] =
+            json!([{"from": "net", "to": "net", "fixedIP": {"mode": "Set", "address": "192.168.0.9"}}]);
+        assert_eq!(look(&w).plan.ports[0].fixed_ips[0].ip_address.as_deref(), Some("192.168.0.9"));
+    }
+
+    #[test]
+    fn only_an_owner_chooses_addresses() {
+        let mut w = world();
+        w["network"]["project_id"] = json!("somebody");
+        let p = look(&w);
+        assert_eq!((p.plan.ports[0].mac.clone(), p.plan.ports[0].fixed_ips.clone()), (None, vec![]));
+        w["destination"]["networks"] = json!([{"from": "net", "to": "net", "mac": "Preserve"}]);
+        assert_eq!(blockers(&look(&w)), ["mac-not-kept"]);
+    }
+
+    #[test]
+    fn disks_come_in_the_order_of_devices_with_the_bootable_one_first() {
+        let mut w = world();
+        w["attachments"] = json!([{"volumeId": "v1", "device": "/dev/vda"}, {"volumeId": "v2", "device": "/dev/vdaa"},
+            {"volumeId": "v0", "device": "/dev/vdc"}, {"volumeId": "v3", "device": "/dev/vdb"}]);
+        w["volumes"] = json!([{"id": "v0", "status": "in-use", "bootable": "true"}, {"id": "v1", "status": "in-use"},
+            {"id": "v2", "status": "in-use"}, {"id": "v3", "status": "in-use"}]);
+        let order: Vec<_> = look(&w).disks.into_iter().filter_map(|d| d.source_volume_id).collect();
+        assert_eq!(order, ["v0", "v1", "v3", "v2"]);
+    }
+
+    #[test]
+    fn an_unknown_or_file_driver_keeps_snapshots() {
+        let mut w = world();
+        w["volumes"][0]["id"] = json!("other");
+        w["attachments"][0]["volumeId"] = json!("other");
+        assert!(look(&w).keeps_snapshots);
+    }
 }

@@ -7,7 +7,6 @@ use kube::ResourceExt;
 use std::future::Future;
 use vmmigration::migration::names::{LABEL_MIGRATION, LABEL_PURPOSE};
 
-const OPERATOR: &str = "app.kubernetes.io/name=vmmigration-operator";
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/vmmigration-operator");
 
 fn phase(pod: &Pod) -> &str {
@@ -22,12 +21,12 @@ fn ready(pod: &Pod) -> bool {
 impl Lab {
     /// Kills the operator without grace and waits until another one is ready.
     pub async fn kill_operator(&self) -> Result<()> {
-        let all = pods::labelled(&self.kube, pods::SYSTEM, OPERATOR).await?;
+        let all = pods::labelled(&self.kube, pods::SYSTEM, pods::OPERATOR).await?;
         let old = all.iter().find(|p| phase(p) == "Running").context("no operator runs")?;
         pods::kill(&self.kube, old).await?;
         let gone = old.name_any();
         until("another operator to be ready", 120, || async {
-            let now = pods::labelled(&self.kube, pods::SYSTEM, OPERATOR).await?;
+            let now = pods::labelled(&self.kube, pods::SYSTEM, pods::OPERATOR).await?;
             Ok(now.iter().any(|p| p.name_any() != gone && ready(p)).then_some(()))
         })
         .await

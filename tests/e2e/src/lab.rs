@@ -1,7 +1,7 @@
 //! A test's own part of the lab: namespace, Secrets, clouds, store; its begin and its end.
 
 use crate::{
-    Site, diagnose, leftovers,
+    MadeServer, Site, diagnose, leftovers,
     migration::Migration,
     pods,
     site::{ca, clouds_yaml, setting},
@@ -35,6 +35,18 @@ static EVERYBODY: RwLock<()> = RwLock::new(());
 /// No test takes longer.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
+/// What of a migration may stay when its object is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stays {
+    /// Nothing: it was given up before anything ran in B.
+    #[default]
+    Nothing,
+    /// The server in B, which ran once, with its disks and ports.
+    ServerInB,
+    /// The same, the claim on the source, and snapshots that cannot be deleted while the source is stopped.
+    Moved,
+}
+
 /// A test's own part of the lab.
 pub struct Lab {
     /// Namespace, prefix of the store, and what the names of all its servers begin with.
@@ -47,8 +59,8 @@ pub struct Lab {
     pub kube: Client,
     /// The registered cluster near cloud B.
     pub kube_b: Client,
-    /// UIDs of all its migrations, and which of them have succeeded.
-    pub(crate) uids: Mutex<BTreeMap<String, bool>>,
+    /// UIDs of all its migrations, and what of each may stay.
+    pub(crate) uids: Mutex<BTreeMap<String, Stays>>,
 }
 
 /// Runs a test side by side with others.
@@ -193,10 +205,27 @@ impl Lab {
         Migration::new(self.clone(), &self.name, server, mode)
     }
 
+    /// Does `work` while it watches that A's server and a server of the same name in B never run both.
+    pub async fn never_both<T>(&self, made: &MadeServer, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let watch = async {
+            loop {
+                // A first: it may run again only when B does not any more.
+                let (a, b) = (self.a.server(&made.id).await, self.b.cloud.find_servers(&made.name).await);
+                if let (Ok(a), Ok(b)) = (a, b) {
+                    let both = b.iter().find(|b| a.status == "ACTIVE" && b.status != "SHUTOFF");
+                    if let Some(both) = both {
+                        return anyhow!("A is {} while B is {}: {both:?}", a.status, both.status);
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        };
+        tokio::select! { done = work => done, two = watch => Err(two) }
+    }
+
     /// The operator's log.
     pub async fn operator_log(&self, lines: Option<i64>) -> Result<String> {
-        let found =
-            pods::labelled(&self.kube, pods::SYSTEM, "app.kubernetes.io/name=vmmigration-operator").await?;
+        let found = pods::labelled(&self.kube, pods::SYSTEM, pods::OPERATOR).await?;
         let pod = found.last().context("no operator")?;
         pods::log(&self.kube, pods::SYSTEM, &pod.name_any(), lines).await
     }
@@ -253,13 +282,19 @@ impl Lab {
     /// Keeps in mind which migrations there were.
     pub(crate) fn remember(&self, object: &VmMigration) {
         let Some(uid) = object.uid() else { return };
-        let done = crate::migration::condition(object, "Succeeded") == Some(true);
+        let active = object.status.as_ref().and_then(|s| s.destination.as_ref()?.active_at.as_ref());
+        let stays = match (crate::migration::succeeded(object), active) {
+            (true, _) => Stays::Moved,
+            (false, Some(_)) => Stays::ServerInB,
+            (false, None) => Stays::Nothing,
+        };
         let mut uids = self.uids.lock().unwrap_or_else(PoisonError::into_inner);
-        *uids.entry(uid).or_default() |= done;
+        let kept = uids.entry(uid).or_default();
+        *kept = stays.max(*kept);
     }
 
-    /// UIDs of all its migrations, and which of them have succeeded.
-    pub(crate) fn remembered(&self) -> BTreeMap<String, bool> {
+    /// UIDs of all its migrations, and what of each may stay.
+    pub(crate) fn remembered(&self) -> BTreeMap<String, Stays> {
         self.uids.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

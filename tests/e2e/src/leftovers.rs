@@ -1,6 +1,6 @@
 //! What must not be left when a test is over, and the removal of what the test itself made.
 
-use crate::{Lab, Site, pods, until};
+use crate::{Lab, Site, Stays, pods, until};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -73,12 +73,12 @@ impl Lab {
     }
 
     /// What a migration has left that should not be there any more.
-    pub async fn leftovers(&self, uid: &str, moved: bool) -> Result<Vec<String>> {
+    pub async fn leftovers(&self, uid: &str, may_stay: Stays) -> Result<Vec<String>> {
         let words = [uid.to_string()];
         let mut wrong = vec![];
         for site in [&self.a, &self.b] {
             for found in mentioning(site, &words).await? {
-                if !stays(&found, uid, moved, site.name == "site-a") {
+                if !stays(&found, uid, may_stay, site.name == "site-a") {
                     wrong.push(format!("{}: {} {} {:?}", site.name, found.kind, found.id, found.name));
                 }
             }
@@ -92,13 +92,12 @@ impl Lab {
     }
 }
 
-/// May this object stay? After success B's server with its disks and ports, its root image, the claim on A's
-/// server, and the snapshots of the stopped server's volumes, which this storage cannot delete yet.
-fn stays(found: &Found, uid: &str, moved: bool, in_a: bool) -> bool {
+/// May this object stay?
+fn stays(found: &Found, uid: &str, may_stay: Stays, in_a: bool) -> bool {
     let role = found.roles.get(uid).map(String::as_str);
-    match (moved, in_a, found.kind, role) {
-        (true, true, "server", None) | (true, true, "snapshot", Some("snapshot")) => true,
-        (true, false, kind, Some(role)) => {
+    match (may_stay, in_a, found.kind, role) {
+        (Stays::Moved, true, "server", None) | (Stays::Moved, true, "snapshot", Some("snapshot")) => true,
+        (Stays::Moved | Stays::ServerInB, false, kind, Some(role)) => {
             [("server", "server"), ("volume", "volume"), ("port", "port"), ("image", "root-image")]
                 .contains(&(kind, role))
         }
@@ -135,12 +134,12 @@ async fn in_cluster(client: &Client, cluster: &str, uid: &str) -> Result<Vec<Str
 pub(crate) async fn of_test(lab: &Lab) -> Result<Vec<String>> {
     let mut wrong = vec![];
     let uids = lab.remembered();
-    for (uid, moved) in &uids {
-        wrong.extend(lab.leftovers(uid, *moved).await?);
+    for (uid, may_stay) in &uids {
+        wrong.extend(lab.leftovers(uid, *may_stay).await?);
     }
     let keys = lab.store()?.list_all("").await?;
     wrong.extend(keys.iter().take(3).map(|k| format!("store: {k}")));
-    if !uids.values().any(|moved| *moved) {
+    if uids.values().all(|s| *s == Stays::Nothing) {
         let found = mentioning(&lab.b, std::slice::from_ref(&lab.name)).await?;
         wrong.extend(found.iter().map(|f| format!("site-b: {} {} {:?}", f.kind, f.id, f.name)));
     }

@@ -18,10 +18,10 @@ mod site;
 mod wait;
 
 pub use guest::{Guest, Page};
-pub use lab::{Lab, exclusive, shared};
-pub use migration::{Migration, condition, succeeded};
-pub use pods::{MOVERS, SYSTEM, command, fault, kill, labelled, log};
+pub use lab::{Lab, Stays, exclusive, shared};
+pub use migration::{Migration, blockers, condition, succeeded};
+pub use pods::{MOVERS, OPERATOR, SYSTEM, command, fault, kill, labelled, log};
 pub use rest::Rest;
 pub use servers::{Disks, MadeServer};
-pub use site::Site;
+pub use site::{Site, setting};
 pub use wait::{fatal, until};

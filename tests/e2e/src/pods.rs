@@ -14,6 +14,9 @@ pub const SYSTEM: &str = "vmmigration-system";
 /// Namespace of the movers, in both clusters.
 pub const MOVERS: &str = "vmmigration-movers";
 
+/// Label of the operator's pod.
+pub const OPERATOR: &str = "app.kubernetes.io/name=vmmigration,app.kubernetes.io/component=operator";
+
 /// A client of cluster `site-a` or `site-b`, as administrator.
 pub async fn client(context: &str) -> Result<Client> {
     let file = Kubeconfig::read_from(setting("KUBECONFIG")?)?;

@@ -29,7 +29,8 @@ const LOOKS: i32 = 2;
 
 /// The object is being deleted.
 pub(super) fn delete(mut d: Draft<'_>) -> Decision {
-    if d.input.abandoned || nothing_made(&d) {
+    // Without our Secrets a namespace that is going away leaves no way to look; they go last, so all is done.
+    if d.input.abandoned || nothing_made(&d) || secrets_gone(&d) {
         return release(d);
     }
     let scope = if d.phase() == Phase::Succeeded { Scope::Temporary } else { Scope::All };
@@ -165,6 +166,8 @@ fn secrets_gone(d: &Draft<'_>) -> bool {
 
 fn look(d: &mut Draft<'_>, scope: Scope) -> Flow {
     stop_jobs(d);
+    // Before the go nothing was ever made in a cloud: it need not be seen.
+    let untouched = !d.claimed() && d.status.cutover.as_ref().is_none_or(|c| c.granted_at.is_none());
     let mut quiet = d.steps.is_empty();
     d.status.retained.clear();
     for side in SIDES {
@@ -173,6 +176,7 @@ fn look(d: &mut Draft<'_>, scope: Scope) -> Flow {
                 d.say(format!("Waiting for {} pods near the {side} cloud to end", c.pods));
                 false
             }
+            Seen::View(_) if untouched => true,
             Seen::View(_) => objects(d, side, scope),
             Seen::Unseen(p) => {
                 let p = p.clone();

@@ -98,12 +98,21 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
         )
         .map(|()| image.clone());
     }
+    let busy = view.server.as_ref().and_then(|s| s.task_state.clone());
     if d.status.disks[i].kind == DiskKind::Image {
+        if let Some(task) = busy {
+            return Err(format!("Waiting for the source before its image is made: {task}"));
+        }
         d.step(Step::CreateServerImage { disk: n });
         return Err(format!("Making an image of the local root disk in {cloud}"));
     }
     let volume_id = d.status.disks[i].source_volume_id.clone().unwrap_or_default();
     let Some(snapshot) = find(&view.snapshots, Role::Snapshot, n) else {
+        // While a server's image is made Nova refuses the snapshots that file backends ask it for.
+        let image = d.status.disks.iter().find(|k| k.kind == DiskKind::Image).map(|k| k.index);
+        if image.is_some_and(|k| find(&view.images, Role::ExportImage, k).is_none()) || busy.is_some() {
+            return Err(format!("The snapshot of volume {volume_id} follows the image of the root disk"));
+        }
         d.step(Step::CreateSnapshot { disk: n, volume_id: volume_id.clone() });
         return Err(format!("Taking a snapshot of volume {volume_id}"));
     };
@@ -150,7 +159,12 @@ fn usable(
         );
         return Err(String::new());
     }
-    Err(format!("Waiting for {what}: {status} since {created_at}"))
+    let Some(since) = super::parse_time(created_at) else {
+        return Err(format!("Waiting for {what}: {status}"));
+    };
+    let bound = k8s_openapi::jiff::SignedDuration::from_secs(d.input.limits.step_seconds);
+    let until = since.checked_add(bound).map(super::clock).unwrap_or_default();
+    Err(format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since)))
 }
 
 fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {

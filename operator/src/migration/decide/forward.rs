@@ -93,6 +93,8 @@ fn look(d: &mut Draft<'_>) -> Look {
     }
     let waiting = if problems.is_empty() { probe(d, &mut findings) } else { None };
     findings.sort_by_key(|f| f.severity);
+    // A reference that leads nowhere is met by the cloud and by its cluster.
+    findings.dedup();
     d.status.preflight = findings;
     match (d.status.preflight.iter().any(|f| f.severity == Severity::Blocker), waiting) {
         (_, Some(what)) => Look::Waiting(what),

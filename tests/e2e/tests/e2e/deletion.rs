@@ -2,7 +2,7 @@
 
 use crate::moves::{in_b, serves, written};
 use anyhow::{Result, ensure};
-use e2e::{Disks, Lab, Migration, shared, until};
+use e2e::{Disks, Lab, Migration, Stays, shared, until};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::DeleteParams};
 use std::rc::Rc;
@@ -18,7 +18,7 @@ async fn copying(migration: &Migration) -> Result<()> {
 
 /// Nothing of a migration is left anywhere.
 async fn nothing_left(lab: &Rc<Lab>, uid: &str) -> Result<()> {
-    let left = lab.leftovers(uid, false).await?;
+    let left = lab.leftovers(uid, Stays::Nothing).await?;
     ensure!(left.is_empty(), "left behind: {left:?}");
     Ok(())
 }
@@ -104,7 +104,7 @@ fn after_success_both_servers_stay() -> Result<()> {
         ensure!(a.status == "SHUTOFF" && a.locked, "A is {} locked={}", a.status, a.locked);
         ensure!(a.volumes_attached == made.data, "A's volumes: {:?}", a.volumes_attached);
         serves(&in_b(&lab, &object).await?, &["/data"], &page).await?;
-        let left = lab.leftovers(&uid, true).await?;
+        let left = lab.leftovers(&uid, Stays::Moved).await?;
         ensure!(left.is_empty(), "left behind: {left:?}");
         let reports = lab.api::<VmMigrationReport>(&lab.name).list(&Default::default()).await?;
         ensure!(reports.items.len() == 1, "the report did not outlive the migration");

@@ -1,7 +1,7 @@
 //! The demo's path: a server with a root and a data volume waits for the go, moves, and serves the same in B.
 
 use anyhow::{Result, ensure};
-use e2e::{Disks, Guest, shared, until};
+use e2e::{Disks, Guest, Stays, shared, until};
 use serde_json::json;
 use vmmigration::crd::v1alpha1::*;
 
@@ -62,7 +62,7 @@ fn demo_path() -> Result<()> {
             Ok(report.status.and_then(|s| s.cleaned_up_at))
         })
         .await?;
-        let left = lab.leftovers(&uid, true).await?;
+        let left = lab.leftovers(&uid, Stays::Moved).await?;
         ensure!(left.is_empty(), "left behind: {left:?}");
         Ok(())
     })

@@ -2,7 +2,7 @@
 
 use crate::moves::{in_b, serves, written};
 use anyhow::{Context, Result, ensure};
-use e2e::{Disks, Lab, MadeServer, Migration, condition, exclusive, fault, until};
+use e2e::{Disks, Lab, MadeServer, Migration, Stays, condition, exclusive, fault, until};
 use std::{future::Future, rc::Rc};
 use vmmigration::crd::v1alpha1::*;
 
@@ -26,7 +26,7 @@ async fn copying(migration: &Migration, restore: bool) -> Result<()> {
 /// A is as before, and neither cloud, cluster nor store holds anything of the migration.
 async fn given_back(lab: &Rc<Lab>, made: &MadeServer, uid: &str) -> Result<()> {
     lab.a.runs_as_before(made).await?;
-    let left = lab.leftovers(uid, false).await?;
+    let left = lab.leftovers(uid, Stays::Nothing).await?;
     ensure!(left.is_empty(), "left behind: {left:?}");
     Ok(())
 }

@@ -23,7 +23,7 @@ async fn nothing_doubled(lab: &Rc<Lab>, made: &MadeServer) -> Result<()> {
 }
 
 #[test]
-fn operator_pod_killed_at_three_phases() -> Result<()> {
+fn never_5_crashes_lose_leak_or_double_operator_pod_killed_at_three_phases() -> Result<()> {
     exclusive("operator_killed", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
         let page = written(&made, &[]).await?;

@@ -5,5 +5,8 @@ mod claims;
 mod deletion;
 mod demo_path;
 mod faults;
+mod interrupted;
 mod killed;
 mod moves;
+mod rules;
+mod security;
