@@ -40,25 +40,68 @@ pub struct Look {
     pub destination: Option<Cloud>,
 }
 
-/// Which reads a phase needs.
+/// Which reads a phase needs. Every call costs a cloud something, and there is a pass every two seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Needs {
     inventory: bool,
-    views: bool,
     clusters: bool,
+    source: SourceNeeds,
+    destination: DestinationNeeds,
+}
+
+/// What a phase needs of the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum SourceNeeds {
+    #[default]
+    Nothing,
+    /// The server and what was done to it.
+    Server,
+    /// What we made there, too.
+    All,
+}
+
+/// What a phase needs of the destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum DestinationNeeds {
+    #[default]
+    Nothing,
+    /// Volumes and images that we made.
+    Disks,
+    /// Servers and ports, too.
+    All,
 }
 
 fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
+    use {DestinationNeeds as D, SourceNeeds as S};
     let deleting = object.metadata.deletion_timestamp.is_some();
     let claimed = status.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
-    let done = status.cleaned_up_at.is_some() && !deleting;
-    let before = match status.phase.unwrap_or_default() {
-        Phase::Pending | Phase::Preflight | Phase::Blocked => true,
-        Phase::Stopping => !claimed,
-        _ => false,
+    let all = Needs { inventory: false, clusters: true, source: S::All, destination: D::All };
+    if deleting || status.failure.is_some() && status.cleaned_up_at.is_none() {
+        return all;
+    }
+    if status.cleaned_up_at.is_some() {
+        return Needs::default();
+    }
+    let backed_up = |all: bool| {
+        let mut disks = status.disks.iter().map(|d| d.backup.is_some());
+        if all { disks.all(|b| b) } else { disks.any(|b| b) }
     };
-    let inventory = before && !deleting && status.failure.is_none();
-    let idle = status.phase == Some(Phase::AwaitingCutover) && !deleting;
-    Needs { inventory, views: !inventory && !idle && !done, clusters: !idle && !done }
+    match status.phase.unwrap_or_default() {
+        Phase::Pending | Phase::Preflight | Phase::Blocked => {
+            Needs { inventory: true, clusters: true, ..Default::default() }
+        }
+        Phase::AwaitingCutover => Needs::default(),
+        Phase::Stopping if !claimed => Needs { inventory: true, clusters: true, ..Default::default() },
+        Phase::Stopping => Needs { source: S::Server, clusters: true, ..Default::default() },
+        Phase::Transferring => Needs {
+            // What is not looked at is not decided about: exports end with the last backup, imports begin with the first.
+            source: if backed_up(true) { S::Server } else { S::All },
+            destination: if backed_up(false) { D::Disks } else { D::Nothing },
+            ..all
+        },
+        Phase::Creating | Phase::Verifying => Needs { source: S::Server, ..all },
+        _ => all,
+    }
 }
 
 /// Looks.
@@ -99,8 +142,8 @@ pub async fn observe(
     });
     if needs.inventory {
         take_inventory(&mut look, object, source, destination).await;
-    } else if needs.views {
-        take_views(&mut look, me, status, source, destination).await;
+    } else {
+        take_views(&mut look, me, status, needs, source, destination).await;
     }
     Ok(look)
 }
@@ -238,6 +281,7 @@ async fn take_views(
     look: &mut Look,
     me: &Identity,
     status: &VmMigrationStatus,
+    needs: Needs,
     source: Result<Cloud, Problem>,
     destination: Result<Cloud, Problem>,
 ) {
@@ -245,50 +289,78 @@ async fn take_views(
     let ports = status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
     let a = async {
         let cloud = source?;
-        let view = view_source(me, &cloud, &server_id).await.map_err(|e| cloud_problem(Side::Source, &e))?;
+        let view = view_source(me, &cloud, &server_id, needs.source)
+            .await
+            .map_err(|e| cloud_problem(Side::Source, &e))?;
         Ok::<_, Problem>((cloud, view))
     };
     let b = async {
         let cloud = destination?;
-        let view =
-            view_destination(me, &cloud, &ports).await.map_err(|e| cloud_problem(Side::Destination, &e))?;
+        let view = view_destination(me, &cloud, &ports, needs.destination)
+            .await
+            .map_err(|e| cloud_problem(Side::Destination, &e))?;
         Ok::<_, Problem>((cloud, view))
     };
     let (a, b) = tokio::join!(a, b);
     match a {
-        Ok((cloud, view)) => (look.source, look.seen.source) = (Some(cloud), Seen::View(view)),
+        Ok((cloud, view)) => {
+            look.source = Some(cloud);
+            look.seen.source = view.map_or(Seen::NotLooked, Seen::View);
+        }
         Err(p) => look.seen.source = Seen::Unseen(p),
     }
     match b {
-        Ok((cloud, view)) => (look.destination, look.seen.destination) = (Some(cloud), Seen::View(view)),
+        Ok((cloud, view)) => {
+            look.destination = Some(cloud);
+            look.seen.destination = view.map_or(Seen::NotLooked, Seen::View);
+        }
         Err(p) => look.seen.destination = Seen::Unseen(p),
     }
 }
 
-async fn view_source(me: &Identity, cloud: &Cloud, server_id: &str) -> Result<SourceView, CloudError> {
+async fn view_source(
+    me: &Identity,
+    cloud: &Cloud,
+    server_id: &str,
+    needs: SourceNeeds,
+) -> Result<Option<SourceView>, CloudError> {
+    if needs == SourceNeeds::Nothing {
+        return Ok(None);
+    }
     let server = async { if server_id.is_empty() { Ok(None) } else { cloud.get_server(server_id).await } };
-    let (server, volumes, snapshots, images) =
-        tokio::try_join!(server, cloud.list_volumes(), cloud.list_snapshots(), cloud.list_images())?;
+    let lists = async {
+        if needs != SourceNeeds::All {
+            return Ok(Default::default());
+        }
+        tokio::try_join!(cloud.list_volumes(), cloud.list_snapshots(), cloud.list_images())
+    };
+    let (server, (volumes, snapshots, images)) = tokio::try_join!(server, lists)?;
     // After the server, so that an action that changed its state is in the list.
     let actions = match &server {
         Some(s) => cloud.server_actions(&s.id).await?,
         None => vec![],
     };
-    Ok(source_view(me, server, actions, &volumes, &snapshots, &images))
+    Ok(Some(source_view(me, server, actions, &volumes, &snapshots, &images)))
 }
 
 async fn view_destination(
     me: &Identity,
     cloud: &Cloud,
     recorded_ports: &[String],
-) -> Result<DestinationView, CloudError> {
-    let (servers, volumes, images, ports) = tokio::try_join!(
-        cloud.list_servers(),
-        cloud.list_volumes(),
-        cloud.list_images(),
-        cloud.list_ports()
-    )?;
-    Ok(destination_view(me, &servers, &volumes, &images, &ports, recorded_ports))
+    needs: DestinationNeeds,
+) -> Result<Option<DestinationView>, CloudError> {
+    if needs == DestinationNeeds::Nothing {
+        return Ok(None);
+    }
+    let disks = async { tokio::try_join!(cloud.list_volumes(), cloud.list_images()) };
+    let rest = async {
+        if needs != DestinationNeeds::All {
+            return Ok(Default::default());
+        }
+        tokio::try_join!(cloud.list_servers(), cloud.list_ports())
+    };
+    let ((volumes, images), (servers, ports)) = tokio::try_join!(disks, rest)?;
+    Ok(Some(destination_view(me, &servers, &volumes, &images, &ports, recorded_ports)))
 }
 
 async fn report(ctx: &Context, me: &Identity, object: &VmMigration) -> Result<(bool, bool), Error> {
@@ -417,4 +489,39 @@ async fn progress(pods: &Api<Pod>, name: &str) -> Option<(i64, i64, i64)> {
     let line = log.lines().rev().find_map(|l| serde_json::from_str::<ProgressLine>(l).ok())?;
     let n = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
     Some((n(line.progress.bytes), n(line.progress.total), n(line.progress.rate)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::v1alpha1::{Digest, DiskStatus, SourceStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
+
+    #[test]
+    fn a_phase_reads_what_it_decides_about() {
+        let spec = json!({"source": {"cloud": "a", "server": "s"}, "destination": {"cloud": "b"}, "cutover": {"mode": "Now"}});
+        let object = VmMigration::new("m", serde_json::from_value(spec).unwrap());
+        let disk = |done: bool| DiskStatus { backup: done.then(Digest::default), ..Default::default() };
+        let claimed = Some(SourceStatus { claimed_at: Some(Time(Default::default())), ..Default::default() });
+        let at = |phase, disks: &[bool]| {
+            let disks = disks.iter().map(|d| disk(*d)).collect();
+            let status = VmMigrationStatus {
+                phase: Some(phase),
+                disks,
+                source: claimed.clone(),
+                ..Default::default()
+            };
+            let n = needs(&object, &status);
+            (n.source, n.destination)
+        };
+        use {DestinationNeeds as D, SourceNeeds as S};
+        assert_eq!(at(Phase::AwaitingCutover, &[false]), (S::Nothing, D::Nothing));
+        assert_eq!(at(Phase::Stopping, &[false]), (S::Server, D::Nothing));
+        assert_eq!(at(Phase::Transferring, &[false, false]), (S::All, D::Nothing));
+        assert_eq!(at(Phase::Transferring, &[false, true]), (S::All, D::Disks));
+        assert_eq!(at(Phase::Transferring, &[true, true]), (S::Server, D::Disks));
+        assert_eq!(at(Phase::Creating, &[true]), (S::Server, D::All));
+        assert_eq!(at(Phase::RollingBack, &[true]), (S::All, D::All));
+    }
 }
