@@ -19,6 +19,7 @@ use serde_json::json;
 use std::{
     collections::BTreeMap,
     future::Future,
+    io::Write,
     panic::AssertUnwindSafe,
     sync::{Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
@@ -107,7 +108,8 @@ where
         Ok(Ok(outcome)) => outcome,
     };
     if let Err(error) = &outcome {
-        eprintln!("{name} failed after {} s: {error:?}", begun.elapsed().as_secs());
+        // At once, and not only when all tests have ended, as what is captured.
+        let _ = writeln!(std::io::stderr(), "{name} failed after {} s: {error:?}", begun.elapsed().as_secs());
         diagnose::print(&lab).await;
     }
     let end = lab.end().await;

@@ -5,6 +5,7 @@
 //! it returns as an error; then the object's YAML and the logs of operator and Jobs are printed. In the end, also
 //! of a failed test, everything of the test is removed, and what carries a migration's mark without need is an error.
 
+mod chaos;
 mod diagnose;
 mod guest;
 mod lab;

@@ -1,0 +1,151 @@
+//! Faults of clouds, of the way between them and of cluster B. A missing CA is in `blocked`.
+
+use crate::moves::{in_b, serves, written};
+use anyhow::{Context, Result, ensure};
+use e2e::{Disks, Lab, MadeServer, Migration, Stays, condition, exclusive, fault, until};
+use std::{future::Future, rc::Rc};
+use vmmigration::crd::v1alpha1::*;
+
+/// Runs `body`; ends the fault afterwards, whatever it gives.
+async fn then_heal<T>(heal: &[&str], body: impl Future<Output = Result<T>>) -> Result<T> {
+    let outcome = body.await;
+    fault(heal).await?;
+    outcome
+}
+
+/// A copy of the first disk is under way: its backup, or its restore.
+async fn copying(migration: &Migration, restore: bool) -> Result<()> {
+    let moving = |s: &VmMigrationStatus| {
+        let disk = s.disks.first()?;
+        let some = disk.progress.as_ref().is_some_and(|p| p.bytes > 0 && p.bytes < p.total);
+        (some && disk.backup.is_some() == restore).then_some(())
+    };
+    migration.wait(if restore { "restoring" } else { "backing up" }, 400, moving).await
+}
+
+/// A is as before, and neither cloud, cluster nor store holds anything of the migration.
+async fn given_back(lab: &Rc<Lab>, made: &MadeServer, uid: &str) -> Result<()> {
+    lab.a.runs_as_before(made).await?;
+    let left = lab.leftovers(uid, Stays::Nothing).await?;
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
+}
+
+#[test]
+fn api_answers_503_for_a_while_and_a_glance_download_is_cut_in_the_middle() -> Result<()> {
+    exclusive("api_503_cut", |lab| async move {
+        let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
+        let page = written(&made, &[]).await?;
+        let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
+        migration.wait_phase(Phase::Transferring, 300).await?;
+        fault(&["answer", "site-b", "cinder", "503", "15"]).await?;
+        fault(&["answer", "site-a", "nova", "503", "15"]).await?;
+        let told = |s: &VmMigrationStatus| {
+            s.trouble.as_ref().filter(|t| t.message.contains("503")).map(|t| t.message.clone())
+        };
+        migration.wait("telling of the 503", 14, told).await?;
+        migration.wait("over the 503", 60, |s| s.trouble.is_none().then_some(())).await?;
+
+        copying(&migration, false).await?;
+        fault(&["cut", "site-a", "glance"]).await?;
+        let again = |s: &VmMigrationStatus| {
+            s.jobs.iter().find(|j| j.name == "backup-0" && j.attempt == 2).map(|j| j.message.clone())
+        };
+        let said = migration.wait("backing up again", 90, again).await?.unwrap_or_default();
+        ensure!(said.contains("bytes arrived"), "the failure does not tell of the cut: {said:?}");
+
+        let object = migration.wait_succeeded().await?;
+        serves(&in_b(&lab, &object).await?, &[], &page).await
+    })
+}
+
+#[test]
+fn quota_exhausted_in_b() -> Result<()> {
+    exclusive("quota", |lab| async move {
+        let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
+        let page = written(&made, &[]).await?;
+        let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
+        let uid = migration.uid().await?;
+        migration.wait_phase(Phase::Transferring, 300).await?;
+        let used = lab.b.cloud.list_volumes().await?.len();
+        fault(&["quota", "site-b", &format!("volumes={used}")]).await?;
+        let status = then_heal(&["quota", "site-b", "default"], migration.wait_failed(400)).await?;
+        let said = status.failure.context("no failure is recorded")?.message;
+        ensure!(said.contains("VolumeLimitExceeded") && said.contains("req-"), "it says {said:?}");
+        let shown = status.message.unwrap_or_default();
+        ensure!(shown.contains(&said) && shown.contains("runs in A as before"), "it shows {shown:?}");
+        ensure!(status.running_in == Some(RunningIn::A), "running in {:?}", status.running_in);
+        given_back(&lab, &made, &uid).await?;
+        ensure!(made.guest()?.page(&[]).await? == page, "A does not serve as before");
+        Ok(())
+    })
+}
+
+/// How long the operator bears an unreachable cluster in the next test, in seconds.
+const BOUND: u64 = 30;
+
+#[test]
+fn cluster_b_gone_during_a_restore_and_during_a_deletion() -> Result<()> {
+    exclusive("cluster_b_gone", |lab| async move {
+        let values = format!("operator.troubleDeadlineSeconds={BOUND}");
+        lab.operator_with(&values, cluster_b_gone(&lab)).await
+    })
+}
+
+async fn cluster_b_gone(lab: &Rc<Lab>) -> Result<()> {
+    let restored = lab.a.make_server(&format!("{}-restored", lab.name), Disks::ROOT).await?;
+    let deleted = lab.a.make_server(&format!("{}-deleted", lab.name), Disks::LOCAL).await?;
+    let page = written(&restored, &[]).await?;
+    let one = lab.migration(&restored.name, CutoverMode::Now).create().await?;
+    let other = lab.migration(&deleted.name, CutoverMode::Now).named("other").create().await?;
+    let uids = [one.uid().await?, other.uid().await?];
+    let stopped = |s: &VmMigrationStatus| {
+        (s.running_in == Some(RunningIn::None) && s.phase == Some(Phase::Transferring)).then_some(())
+    };
+    other.wait("stopped for its transfer", 300, stopped).await?;
+    copying(&one, true).await?;
+    // It ends by itself in case that this test does not live to end it.
+    fault(&["apiserver", "site-b", "off", "600"]).await?;
+    then_heal(&["apiserver", "site-b", "on"], while_gone(lab, [&one, &other], [&restored, &deleted])).await?;
+    one.wait_failed(240).await?;
+    other.wait_gone(240).await?;
+    given_back(lab, &restored, &uids[0]).await?;
+    given_back(lab, &deleted, &uids[1]).await?;
+    ensure!(restored.guest()?.page(&[]).await? == page, "A does not serve as before");
+    Ok(())
+}
+
+/// Both servers run again although nobody reaches B's cluster; what is left there is not forgotten.
+async fn while_gone(lab: &Rc<Lab>, [one, other]: [&Migration; 2], made: [&MadeServer; 2]) -> Result<()> {
+    other.delete().await?;
+    back_within(lab, made[1], 60).await?;
+    let object = other.get().await.context("it was let go although B's cluster cannot be cleaned")?;
+    ensure!(object.metadata.deletion_timestamp.is_some(), "it is not being deleted");
+
+    back_within(lab, made[0], BOUND + 60).await?;
+    let failed = until("its failure to be told", 30, || async {
+        let object = one.get().await?;
+        let failed = object.status.as_ref().is_some_and(|s| s.phase == Some(Phase::Failed));
+        Ok(failed.then_some(object))
+    })
+    .await?;
+    let status = failed.status.clone().unwrap_or_default();
+    let said = status.failure.clone().context("no failure is recorded")?.message;
+    ensure!(said.contains("cluster site-b") && said.contains("does not answer"), "it says {said:?}");
+    ensure!(condition(&failed, "CleanedUp") == Some(false), "CleanedUp: {:?}", status.conditions);
+    ensure!(condition(&failed, "Succeeded") == Some(false), "Succeeded: {:?}", status.conditions);
+    let shown = status.message.unwrap_or_default();
+    ensure!(shown.contains("runs in A as before"), "it shows {shown:?}");
+    other.get().await.context("it was let go although B's cluster cannot be cleaned")?;
+    Ok(())
+}
+
+/// The server in A runs again, unlocked and without our claim.
+async fn back_within(lab: &Rc<Lab>, made: &MadeServer, seconds: u64) -> Result<()> {
+    until(&format!("{} to be given back", made.name), seconds, || async {
+        let server = lab.a.server(&made.id).await?;
+        let marked = server.metadata.keys().any(|k| k.starts_with("vmmigration.io"));
+        Ok((server.status == "ACTIVE" && !server.locked && !marked).then_some(()))
+    })
+    .await
+}

@@ -1,0 +1,90 @@
+//! Killed pods: the result is the same, and nothing is doubled.
+
+use crate::moves::{in_b, serves, written};
+use anyhow::{Context, Result, ensure};
+use e2e::{Disks, Lab, MadeServer, Migration, exclusive, shared};
+use std::{collections::BTreeMap, rc::Rc};
+use vmmigration::crd::v1alpha1::*;
+
+/// In B exactly one server, volume and port; A was stopped once and never started.
+async fn nothing_doubled(lab: &Rc<Lab>, made: &MadeServer) -> Result<()> {
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    for what in lab.footprint().await?.keys().filter_map(|k| k.strip_prefix("site-b ")) {
+        *found.entry(what.split(' ').next().unwrap_or_default().into()).or_default() += 1;
+    }
+    let wanted = BTreeMap::from(["server", "volume", "port"].map(|kind| (kind.to_string(), 1)));
+    ensure!(found == wanted, "in B there are {found:?}");
+    let actions = lab.a.cloud.server_actions(&made.id).await?;
+    let count = |name: &str| actions.iter().filter(|a| a.action == name).count();
+    ensure!((count("stop"), count("start")) == (1, 0), "actions of A: {actions:?}");
+    let a = lab.a.server(&made.id).await?;
+    ensure!(a.status == "SHUTOFF" && a.locked, "A is {} locked={}", a.status, a.locked);
+    Ok(())
+}
+
+#[test]
+fn never_5_crashes_lose_leak_or_double_operator_pod_killed_at_three_phases() -> Result<()> {
+    exclusive("operator_killed", |lab| async move {
+        let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
+        let page = written(&made, &[]).await?;
+        let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
+        let claimed = |s: &VmMigrationStatus| s.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
+        let snapshot = |s: &VmMigrationStatus| s.disks.iter().any(|d| d.export.snapshot_id.is_some());
+        let asked =
+            |s: &VmMigrationStatus| s.destination.as_ref().is_some_and(|x| x.server_requested_at.is_some());
+        killed_in(&lab, &migration, Phase::Stopping, claimed).await?;
+        killed_in(&lab, &migration, Phase::Transferring, snapshot).await?;
+        killed_in(&lab, &migration, Phase::Creating, asked).await?;
+        let object = migration.wait_succeeded().await?;
+        nothing_doubled(&lab, &made).await?;
+        serves(&in_b(&lab, &object).await?, &[], &page).await
+    })
+}
+
+/// Kills the operator in a phase, once something is recorded there.
+async fn killed_in(
+    lab: &Rc<Lab>,
+    migration: &Migration,
+    phase: Phase,
+    recorded: impl Fn(&VmMigrationStatus) -> bool,
+) -> Result<()> {
+    let found = |s: &VmMigrationStatus| (s.phase == Some(phase) && recorded(s)).then_some(());
+    migration.wait(&format!("in the middle of {phase}"), 400, found).await?;
+    lab.kill_operator().await
+}
+
+/// The attempt of a Job, from 1.
+fn attempt(status: &VmMigrationStatus, job: &str) -> i32 {
+    status.jobs.iter().find(|j| j.name == job).map_or(0, |j| j.attempt)
+}
+
+#[test]
+fn mover_pods_killed_in_the_middle_of_a_backup_and_of_a_restore() -> Result<()> {
+    shared("mover_killed", |lab| async move {
+        let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
+        let page = written(&made, &[]).await?;
+        let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
+        for (job, client) in [("backup-0", &lab.kube), ("restore-0", &lab.kube_b)] {
+            let copying = |s: &VmMigrationStatus| {
+                let disk = s.disks.first()?;
+                let restoring = disk.backup.is_some();
+                let some = disk.progress.as_ref().is_some_and(|p| p.bytes > 0 && p.bytes < p.total);
+                (some && restoring == job.starts_with("restore")).then_some(())
+            };
+            migration.wait(&format!("in the middle of {job}"), 400, copying).await?;
+            migration.kill_mover(client, job).await?;
+            migration
+                .wait(&format!("trying {job} again"), 60, |s| (attempt(s, job) == 2).then_some(()))
+                .await?;
+        }
+        let object = migration.wait_succeeded().await?;
+        let status = object.status.clone().context("no status")?;
+        for job in ["backup-0", "restore-0"] {
+            ensure!(attempt(&status, job) == 2, "{job} is at attempt {}", attempt(&status, job));
+            let killed = status.timeline.iter().any(|r| r.message.contains(&format!("{job}-1")));
+            ensure!(killed, "the timeline does not tell of {job}: {:?}", status.timeline);
+        }
+        nothing_doubled(&lab, &made).await?;
+        serves(&in_b(&lab, &object).await?, &[], &page).await
+    })
+}
