@@ -7,7 +7,10 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::Api;
 use serde_json::json;
 use std::rc::Rc;
-use vmmigration::crd::v1alpha1::*;
+use vmmigration::{
+    crd::v1alpha1::*,
+    migration::names::{MARK_MIGRATION, MARK_ROLE},
+};
 
 /// Waits until the Job `purpose` has copied some bytes, and gives its pod.
 pub async fn mover(lab: &Rc<Lab>, migration: &Migration, purpose: &str) -> Result<Pod> {
@@ -23,6 +26,23 @@ pub async fn mover(lab: &Rc<Lab>, migration: &Migration, purpose: &str) -> Resul
         Ok(log.contains("\"bytes\"").then(|| pod.clone()))
     })
     .await
+}
+
+/// How many objects of each kind a migration has in B: servers, volumes, ports.
+pub async fn counted(lab: &Rc<Lab>, uid: &str) -> Result<(usize, usize, usize)> {
+    let b = &lab.b.cloud;
+    let (servers, volumes) = futures::try_join!(b.list_servers(), b.list_volumes())?;
+    let ports = b.list_ports().await?;
+    let ours =
+        |m: &std::collections::BTreeMap<String, String>| m.get(MARK_MIGRATION).is_some_and(|u| u == uid);
+    Ok((
+        servers.iter().filter(|s| ours(&s.metadata)).count(),
+        volumes
+            .iter()
+            .filter(|v| ours(&v.metadata) && v.metadata.get(MARK_ROLE).is_some_and(|r| r == "volume"))
+            .count(),
+        ports.iter().filter(|p| p.tags.iter().any(|t| t.contains(uid))).count(),
+    ))
 }
 
 #[test]
