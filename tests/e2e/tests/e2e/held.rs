@@ -27,7 +27,10 @@ fn never_3_a_stale_copy_is_used_or_somebodys_start_undone() -> Result<()> {
 
         let held = migration.wait_phase(Phase::Held, 120).await?;
         let message = held.message.unwrap_or_default();
-        ensure!(message.contains("start") && message.contains("kubectl delete vmm web"), "{message}");
+        ensure!(
+            message.contains("stays as it is") && message.contains("kubectl delete vmm web"),
+            "{message}"
+        );
         let guest = made.guest()?;
         guest.wait(&[]).await?;
         guest.write("written-while-held", &[]).await?;

@@ -186,9 +186,10 @@ fn running() -> Result<Vec<String>> {
     let mut all = vec![];
     for entry in std::fs::read_dir("/proc")? {
         let arguments = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&arguments).replace('\0', " ");
-        if ["restic", "vmmigration"].iter().any(|word| text.contains(word)) {
-            all.push(text);
+        let first = arguments.split(|b| *b == 0).next().unwrap_or_default();
+        let program = Path::new(std::str::from_utf8(first).unwrap_or_default()).file_name();
+        if program.is_some_and(|p| p == "restic" || p == "vmmigration") {
+            all.push(String::from_utf8_lossy(&arguments).replace('\0', " "));
         }
     }
     Ok(all)
@@ -244,7 +245,7 @@ fn never_6_a_secret_is_shown() -> Result<()> {
     ensure!(seen.secrets.len() == 5, "secrets are {:?}", seen.secrets.keys());
     let mut wrong = vec![];
     for (what, secret) in &seen.secrets {
-        ensure!(secret.len() >= 16, "{what} is too short to be looked for");
+        ensure!(secret.len() >= 12, "{what} is too short to be looked for");
         let encoded = serde_json::to_value(ByteString(secret.clone().into_bytes()))?;
         let encoded = encoded.as_str().context("no base64")?;
         for (place, texts) in &seen.said {
@@ -269,7 +270,6 @@ fn never_6_a_secret_is_shown() -> Result<()> {
         "events in site-a",
         "Jobs in site-b",
         "pods in site-a",
-        "logs of probe-source",
         "logs of init",
         "logs of backup-0",
         "logs of restore-0",
@@ -527,8 +527,14 @@ async fn upgraded_and_uninstalled(lab: &Rc<Lab>, release: &Release) -> Result<()
     let uid = migration.uid().await?;
     let found = counted(lab, &uid).await?;
     ensure!(found == (1, 1, 1), "servers, volumes, ports in B: {found:?}");
-    let tries: Vec<_> = object.status.iter().flat_map(|s| &s.jobs).filter(|j| j.attempt > 1).collect();
-    ensure!(tries.is_empty(), "something was done again: {tries:?}");
+    let copies = |job: &str| job.starts_with("backup") || job.starts_with("restore");
+    let tries: Vec<_> = object
+        .status
+        .iter()
+        .flat_map(|s| &s.jobs)
+        .filter(|j| copies(j.name.as_str()) && j.attempt > 1)
+        .collect();
+    ensure!(tries.is_empty(), "a copy was made again: {tries:?}");
 
     // Finished: it stays as it is, with its report, and is taken up again.
     uninstall(lab, &migration).await?;
