@@ -388,7 +388,10 @@ async fn run_feed(args: FeedArgs) -> ExitCode {
             .map_err(|error| MoverError::terminal(FailureReason::Internal, format!("stdout: {error}")))?;
         feed::feed(&images, &expected, stdout).await
     };
-    let outcome = masked(work.await.map_err(Failure::from), &config.secrets());
+    let outcome = tokio::select! {
+        ended = work => masked(ended.map_err(Failure::from), &config.secrets()),
+        () = guard::orphaned() => return ExitCode::from(EXIT_RETRYABLE),
+    };
     match feed::write_outcome(&args.result_file, &outcome) {
         Ok(()) => exit_code(&outcome),
         Err(error) => {

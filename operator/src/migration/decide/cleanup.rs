@@ -237,11 +237,16 @@ fn source_objects(d: &mut Draft<'_>, view: &SourceView) -> bool {
         return true;
     }
     let keeps = d.source().keeps_snapshots;
-    let runs = view.server.as_ref().is_none_or(|s| s.status == "ACTIVE");
+    let runs = view.server.as_ref().is_none_or(|s| s.status == "ACTIVE" && s.task_state.is_none());
     let cloud = d.input.spec.source.cloud.clone();
     let mut one_at_a_time = std::collections::BTreeSet::new();
     for (_, snapshot) in &view.snapshots {
-        if keeps && !runs {
+        if snapshot.status == "error_deleting" {
+            d.status.retained.push(RetainedRow {
+                what: format!("snapshot {} of volume {} in {cloud}", snapshot.id, snapshot.volume_id),
+                why: "the cloud failed to delete it; only its operator can repair that".into(),
+            });
+        } else if keeps && !runs {
             d.status.retained.push(RetainedRow {
                 what: format!("snapshot {} of volume {} in {cloud}", snapshot.id, snapshot.volume_id),
                 why:
