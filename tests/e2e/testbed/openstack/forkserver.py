@@ -39,9 +39,16 @@ class Recorder:
     def find_spec(self, name, path=None, target=None):
         with open(lst + '.new', 'a') as f: f.write(name + '\n')
 
+def own_hub():
+    """A hub that eventlet made during the imports has an epoll set that all forks would share: each would wake for the events
+    of all others, find nothing to do, and wake again, for ever. Each fork makes its own."""
+    hubs = sys.modules.get('eventlet.hubs')
+    if hubs and hasattr(hubs._threadlocal, 'hub'): hubs.use_hub()
+
 def child(j):
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.close(fd)
+    own_hub()
     if 'reply' in j:        # a helper that puts itself in the background: wait for its first process only
         p = fork()
         if p:
