@@ -3,7 +3,7 @@
 use super::{Error, context::Context, references::store_files};
 use crate::{
     crd::{
-        conditions::{kind, reason, set},
+        conditions::{Outcome, reason, set_outcome},
         v1alpha1::ObjectStore,
     },
     store::{ObjectStoreLocation, Store, StoreKeys, StoreOptions, address_check},
@@ -26,27 +26,10 @@ pub async fn reconcile(cached: Arc<ObjectStore>, ctx: Arc<Context>) -> Result<Ac
     let generation = object.metadata.generation;
     let mut status = object.status.clone().unwrap_or_default();
     status.observed_generation = generation;
-    let (ready, why, message) = match outcome {
-        Ok(()) => (true, reason::SUCCESS, "an object was written, read and deleted".to_string()),
-        Err((why, message)) => (false, why, message),
-    };
-    let c = &mut status.conditions;
-    set(c, kind::READY, Some(ready), why, message.clone(), generation, ctx.now());
-    set(
-        c,
-        kind::RECONCILING,
-        Some(!ready && why == reason::TRANSIENT_ERROR),
-        why,
-        message.clone(),
-        generation,
-        ctx.now(),
-    );
-    set(
-        c,
-        kind::STALLED,
-        Some(!ready && why != reason::TRANSIENT_ERROR),
-        why,
-        message,
+    let ready = set_outcome(
+        &mut status.conditions,
+        outcome,
+        "an object was written, read and deleted",
         generation,
         ctx.now(),
     );
@@ -59,8 +42,6 @@ pub async fn reconcile(cached: Arc<ObjectStore>, ctx: Arc<Context>) -> Result<Ac
     }
     Ok(Action::requeue(Duration::from_secs(if ready { 120 } else { 10 })))
 }
-
-type Outcome = Result<(), (&'static str, String)>;
 
 async fn probe(ctx: &Context, namespace: &str, object: &ObjectStore) -> Result<Outcome, Error> {
     let files = match store_files(ctx, namespace, object).await? {

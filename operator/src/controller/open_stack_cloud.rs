@@ -3,7 +3,7 @@
 use super::{Error, context::Context, observe::cloud_problem, references::credentials};
 use crate::{
     crd::{
-        conditions::{kind, reason, set},
+        conditions::{Outcome, reason, set_outcome},
         v1alpha1::*,
     },
     migration::names::Side,
@@ -28,27 +28,10 @@ pub async fn reconcile(cached: Arc<OpenStackCloud>, ctx: Arc<Context>) -> Result
     let outcome = look(&ctx, &namespace, &object, &mut status).await?;
     let generation = object.metadata.generation;
     status.observed_generation = generation;
-    let (ready, why, message) = match &outcome {
-        Ok(()) => (true, reason::SUCCESS, "credentials work; all services answer".to_string()),
-        Err((why, message)) => (false, *why, message.clone()),
-    };
-    let c = &mut status.conditions;
-    set(c, kind::READY, Some(ready), why, message.clone(), generation, ctx.now());
-    set(
-        c,
-        kind::RECONCILING,
-        Some(!ready && why == reason::TRANSIENT_ERROR),
-        why,
-        message.clone(),
-        generation,
-        ctx.now(),
-    );
-    set(
-        c,
-        kind::STALLED,
-        Some(!ready && why != reason::TRANSIENT_ERROR),
-        why,
-        message,
+    let ready = set_outcome(
+        &mut status.conditions,
+        outcome,
+        "credentials work; all services answer",
         generation,
         ctx.now(),
     );
@@ -61,8 +44,6 @@ pub async fn reconcile(cached: Arc<OpenStackCloud>, ctx: Arc<Context>) -> Result
     }
     Ok(Action::requeue(Duration::from_secs(if ready { 120 } else { 10 })))
 }
-
-type Outcome = Result<(), (&'static str, String)>;
 
 async fn look(
     ctx: &Context,

@@ -86,6 +86,30 @@ pub fn set(
     }
 }
 
+/// What a look at something outside gave: good, or why not.
+pub type Outcome = Result<(), (&'static str, String)>;
+
+/// Sets `Ready`, `Reconciling` and `Stalled` from one outcome. True: ready.
+pub fn set_outcome(
+    conditions: &mut Vec<Condition>,
+    outcome: Outcome,
+    good: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> bool {
+    let (ready, why, message) = match outcome {
+        Ok(()) => (true, reason::SUCCESS, good.to_string()),
+        Err((why, message)) => (false, why, message),
+    };
+    let passing = why == reason::TRANSIENT_ERROR;
+    let rows =
+        [(kind::READY, ready), (kind::RECONCILING, !ready && passing), (kind::STALLED, !ready && !passing)];
+    for (kind, status) in rows {
+        set(conditions, kind, Some(status), why, message.clone(), generation, now);
+    }
+    ready
+}
+
 /// The status of a condition: `Some(true)`, `Some(false)`, or `None` for unknown and absent.
 pub fn status(conditions: &[Condition], kind: &str) -> Option<bool> {
     match conditions.iter().find(|c| c.type_ == kind)?.status.as_str() {
