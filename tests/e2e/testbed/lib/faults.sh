@@ -39,7 +39,8 @@ net_off() { # NAME ADDRESS PORT [SECONDS]
   nft add table $T; nft add chain $T input '{ type filter hook input priority -10; }'
   net_on "$1"
   nft add rule $T input ip daddr "$2" tcp dport "$3" reject with tcp reset comment "\"$1\""
-  [ -z "${4:-}" ] || setsid bash -c 'sleep "$2"; exec "$1" "${@:3}"' f "$0" "$4" net-on "$1" </dev/null >/dev/null 2>&1 &
+  # An `if`, not `||`: a list in the background would be a shell of its own that keeps the caller's pipes open.
+  if [ -n "${4:-}" ]; then setsid bash -c 'sleep "$2"; exec "$1" "${@:3}"' f "$0" "$4" net-on "$1" </dev/null >/dev/null 2>&1 & fi
 }
 switch() { # NAME ADDRESS PORT on|off [SECONDS]
   case ${4:-} in on) net_on "$1" ;; off) net_off "$1" "$2" "$3" "${5:-}" ;; *) die "on or off [SECONDS]?" ;; esac
