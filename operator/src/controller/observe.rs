@@ -423,19 +423,11 @@ async fn view_cluster(me: &Identity, cluster: &MoverCluster, side: Side) -> Resu
         theirs.sort_by_key(|p| p.creation_timestamp().map(|t| t.0));
         view.jobs.insert(name, view_job(job, theirs.last().copied(), &pods).await);
     }
-    // A purge is part of clean-up; pods of Jobs that are gone count for both sides.
-    let known: Vec<String> = jobs.iter().map(ResourceExt::name_any).collect();
+    // A purge is part of clean-up. Where both sides are in one cluster, each waits for the pods of both.
     let purge = me.job("purge", 0);
     let purge = purge.trim_end_matches('0');
-    view.pods = pods_now
-        .iter()
-        .filter(|p| {
-            let job = job_of(p);
-            let ended =
-                matches!(p.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
-            !job.starts_with(purge) && (known.contains(&job) || !ended)
-        })
-        .count();
+    view.purge_pods = pods_now.iter().filter(|p| job_of(p).starts_with(purge)).count();
+    view.pods = pods_now.len() - view.purge_pods;
     Ok(view)
 }
 

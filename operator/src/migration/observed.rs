@@ -212,8 +212,10 @@ pub struct ClusterView {
     pub anchor: bool,
     /// Our Jobs by name.
     pub jobs: BTreeMap<String, JobView>,
-    /// Pods of ours that are not seen gone.
+    /// Pods of ours that are not seen gone, ended ones included.
     pub pods: usize,
+    /// Pods of the purge that are not seen gone.
+    pub purge_pods: usize,
 }
 
 /// How far a Job is.

@@ -339,7 +339,7 @@ fn drop_secrets(d: &mut Draft<'_>) -> Flow {
                 for name in c.jobs.iter().filter(|(_, j)| !j.deleting).map(|(n, _)| n) {
                     d.step(Step::DeleteJob { side, name: name.clone() });
                 }
-                if c.anchor && c.jobs.is_empty() {
+                if c.anchor && c.jobs.is_empty() && c.purge_pods == 0 {
                     d.step(Step::DeleteAnchor(side));
                 }
             }

@@ -154,7 +154,7 @@ impl World {
     fn cluster(&self, side: Side) -> Seen<ClusterView> {
         let jobs =
             self.jobs.iter().filter(|(_, (s, _))| *s == side).map(|(n, (_, j))| (n.clone(), j.clone()));
-        Seen::View(ClusterView { anchor: self.anchors, jobs: jobs.collect(), pods: 0 })
+        Seen::View(ClusterView { anchor: self.anchors, jobs: jobs.collect(), ..Default::default() })
     }
 
     fn observe(&self) -> Observed {
