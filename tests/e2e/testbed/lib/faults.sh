@@ -123,7 +123,7 @@ def put(svc, b):
     else: k.put(svc, '/os-quota-sets/' + p, {'quota_set': b}, microversion={'compute': '2.35', 'volumev3': '3.0'}[svc])
 if arg == ['default']:
     for svc in ('compute', 'volumev3'): k.delete(svc, '/os-quota-sets/' + p, microversion={'compute': '2.35', 'volumev3': '3.0'}[svc])
-    k.delete('network', '/quotas/' + p)
+    k.delete('network', '/quotas/' + p, ok=False) # none was set: 404
 elif arg == ['full']:
     l = k.get('compute', '/os-quota-sets/%s/detail' % p, microversion='2.35')['quota_set']; put('compute', {x: l[x]['in_use'] for x in ('instances', 'cores', 'ram')})
     v = k.get('volumev3', '/os-quota-sets/%s?usage=true' % p)['quota_set']; put('volumev3', {x: v[x]['in_use'] for x in sets['volumev3']})
