@@ -29,11 +29,15 @@ async fn ready() -> Bed {
 }
 
 async fn restore(bed: &Bed, saved: &Value) -> mover_support::Ended {
+    restore_into(bed, saved, DESTINATION).await
+}
+
+async fn restore_into(bed: &Bed, saved: &Value, image: &str) -> mover_support::Ended {
     let text = |name: &str| saved[name].as_str().unwrap_or_default().to_owned();
     let (snapshot, sha256, value) = (text("snapshotId"), text("sha256"), text("hashValue"));
     let bytes = saved["bytes"].to_string();
     let mut line =
-        vec!["restore", "--snapshot", &snapshot, "--disk", "0", "--image", DESTINATION, "--bytes", &bytes];
+        vec!["restore", "--snapshot", &snapshot, "--disk", "0", "--image", image, "--bytes", &bytes];
     line.extend(["--sha256", &sha256]);
     if !value.is_empty() {
         line.extend(["--hash-algo", "sha512", "--hash-value", &value]);
@@ -117,17 +121,20 @@ async fn refused_restores_leave_no_active_image() {
         changed[name] = value;
         changed
     };
-    for (wrong, reason, code) in [
+    let cases = [
         (with("snapshotId", json!("latest")), "InvalidArguments", 2),
         (with("snapshotId", json!("ab".repeat(32))), "SnapshotNotFound", 2),
         (with("sha256", json!("cd".repeat(32))), "DigestMismatch", 2),
         (with("hashValue", json!("cd".repeat(64))), "DigestMismatch", 2),
         (with("bytes", json!(SIZE + 1)), "DigestMismatch", 2),
         (with("bytes", json!(SIZE - 1)), "DigestMismatch", 2),
-    ] {
-        bed.cloud.add_queued(DESTINATION);
-        restore(&bed, &wrong).await.failed(reason, code);
-        assert_ne!(bed.cloud.image(DESTINATION).status, "active", "{reason}");
+    ];
+    for (n, (wrong, reason, code)) in cases.iter().enumerate() {
+        // Each attempt has its own image: the cloud may notice the end of a broken upload later.
+        let image = format!("bbbbbbbb-0000-0000-0001-00000000000{n}");
+        bed.cloud.add_queued(&image);
+        restore_into(&bed, wrong, &image).await.failed(reason, *code);
+        assert_ne!(bed.cloud.image(&image).status, "active", "{reason}");
     }
 }
 
