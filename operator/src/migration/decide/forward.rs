@@ -33,8 +33,8 @@ pub(super) fn preflight(mut d: Draft<'_>) -> Decision {
     match look(&mut d) {
         Look::Passed => {
             d.enter(Phase::AwaitingCutover, "preflight passed");
-            d.recheck = Some(AT_ONCE);
-            d.say("Preflight passed");
+            // In the same pass: who sees the phase reads how to give the go.
+            return await_cutover(d);
         }
         Look::Waiting(what) => d.say(what),
         Look::Blocked => block(&mut d),
