@@ -40,12 +40,9 @@ fn api_answers_503_for_a_while_and_a_glance_download_is_cut_in_the_middle() -> R
         migration.wait_phase(Phase::Transferring, 300).await?;
         answers_503(&migration, "site-a", "nova").await?;
 
-        copying(&migration, false).await?;
-        fault(&["cut", "site-a", "glance"]).await?;
-        let again = |s: &VmMigrationStatus| {
-            s.jobs.iter().find(|j| j.name == "backup-0" && j.attempt == 2).map(|j| j.message.clone())
-        };
-        let said = migration.wait("backing up again", 90, again).await?.unwrap_or_default();
+        // Slow enough that the cut comes in the middle.
+        fault(&["link", "site-a", "50mbit"]).await?;
+        let said = then_heal(&["link", "site-a", "off"], cut_download(&migration)).await?;
         ensure!(said.contains("bytes arrived"), "the failure does not tell of the cut: {said:?}");
 
         // B's volumes are looked at from here on.
@@ -56,6 +53,16 @@ fn api_answers_503_for_a_while_and_a_glance_download_is_cut_in_the_middle() -> R
         let object = migration.wait_succeeded().await?;
         serves(&in_b(&lab, &object).await?, &[], &page).await
     })
+}
+
+/// Cuts the download that runs; what is said of it when the backup is tried again.
+async fn cut_download(migration: &Migration) -> Result<String> {
+    copying(migration, false).await?;
+    fault(&["cut", "site-a", "glance"]).await?;
+    let again = |s: &VmMigrationStatus| {
+        s.jobs.iter().find(|j| j.name == "backup-0" && j.attempt == 2).map(|j| j.message.clone())
+    };
+    Ok(migration.wait("backing up again", 90, again).await?.unwrap_or_default())
 }
 
 /// An API answers 503 for a while: the status tells of it, and it passes.
