@@ -12,13 +12,14 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams},
     core::{ApiResource, GroupVersionKind, Request as Call},
 };
 use reqwest::header::{ACCEPT, HeaderValue};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use vmmigration::migration::names::ANNOTATION_ABANDON;
 
 use Request::{Create, Update};
 
@@ -219,13 +220,21 @@ async fn update(
         match api.replace(name, &TRIAL, &is).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             answer => {
-                let now = DeleteParams::default();
-                let _ = api.delete(name, &now).await;
+                remove(&api, &is).await?;
                 return Ok(answer);
             }
         }
     }
     bail!("{name} changes all the time")
+}
+
+/// Its phase was invented, and its clouds do not exist: the operator would look for them without end.
+async fn remove(api: &Api<DynamicObject>, object: &DynamicObject) -> Result<()> {
+    let name = object.name_any();
+    let abandon = json!({"metadata": {"annotations": {ANNOTATION_ABANDON: object.uid()}}});
+    api.patch(&name, &PatchParams::default(), &Patch::Merge(abandon)).await?;
+    api.delete(&name, &DeleteParams::default()).await?;
+    Ok(())
 }
 
 fn collect(schema: &Value, messages: &mut BTreeSet<String>) -> Result<()> {
