@@ -41,6 +41,8 @@ pub mod reason {
     pub const UNRECOVERABLE_ERROR: &str = "UnrecoverableError";
     /// A person has to say something.
     pub const WAITING_FOR_YOU: &str = "WaitingForYou";
+    /// `spec.suspend` is true.
+    pub const SUSPENDED: &str = "Suspended";
     /// It is done.
     pub const SUCCESS: &str = "Success";
     /// Something stays on purpose.

@@ -126,6 +126,7 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
             let cancelled = failed.is_some_and(|f| f.cancelled);
             (false, false, true, if cancelled { reason::CANCELLED } else { reason::UNRECOVERABLE_ERROR })
         }
+        _ if status.suspended_since.is_some() => (false, true, false, reason::SUSPENDED),
         Phase::Blocked => (false, false, true, reason::INVALID_CONFIGURATION),
         Phase::Held | Phase::AwaitingCutover => (false, true, false, reason::WAITING_FOR_YOU),
         _ => match &status.trouble {

@@ -47,6 +47,8 @@ impl Migration {
             store: None,
             strategy: None,
             verification: None,
+            suspend: None,
+            requests: None,
         };
         Migration { lab, namespace: namespace.into(), name: "web".into(), spec }
     }
@@ -195,7 +197,8 @@ impl Migration {
                 return Err(fatal("it succeeded"));
             }
             let status = object.status.clone().unwrap_or_default();
-            let over = status.phase == Some(Phase::Failed) && condition(&object, "CleanedUp") == Some(true);
+            let ended = matches!(status.phase, Some(Phase::Failed | Phase::Cancelled));
+            let over = ended && condition(&object, "CleanedUp") == Some(true);
             if over { Ok(Some(status)) } else { bail!("{:?}", status.message) }
         })
         .await

@@ -110,6 +110,12 @@ pub struct VmMigrationStatus {
     /// The answer to `spec.cutover`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cutover: Option<CutoverStatus>,
+    /// Since when nothing new is begun, by `spec.suspend`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspended_since: Option<Time>,
+    /// The answers to `spec.requests`: the last token of each verb.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<RequestRow>,
     /// Why it ended without success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -171,6 +177,44 @@ pub struct CutoverStatus {
     /// When the go was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted_at: Option<Time>,
+}
+
+/// A verb of `spec.requests`.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RequestName {
+    /// Give the source back.
+    #[default]
+    Cancel,
+}
+
+/// What became of a request.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestResult {
+    /// It is being carried out.
+    #[default]
+    Done,
+    /// It cannot be carried out; the message says why.
+    Refused,
+    /// Something else came before it; the message says what.
+    Superseded,
+}
+
+/// The answer to one request.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestRow {
+    /// The verb.
+    pub name: RequestName,
+    /// The value that is answered.
+    pub token: String,
+    /// What became of it.
+    pub result: RequestResult,
+    /// Why, or what follows.
+    pub message: String,
+    /// When it was answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
 }
 
 /// Why a migration ended without success.

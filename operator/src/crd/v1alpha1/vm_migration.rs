@@ -60,6 +60,25 @@ pub struct VmMigrationSpec {
     /// What proves that the application works in the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    /// `true`: nothing new is begun until it is false again. What was asked of a cloud or a Job before goes on;
+    /// a failure, a cancellation and a deletion still give the source back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// One-shot verbs. A value is a token of your choice: a new one is answered once, in `status.requests`. Values
+    /// that are there when the object is first seen do nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Requests>,
+}
+
+/// One-shot verbs.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Requests {
+    /// Gives the source back and removes what was made, as if the migration had not been tried. Refused once it
+    /// has succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub cancel: Option<String>,
 }
 
 /// The server to move.

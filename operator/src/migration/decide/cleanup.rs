@@ -121,7 +121,7 @@ pub(super) fn after_failure(mut d: Draft<'_>) -> Decision {
         undo::source_now(&d)
     );
     stop_jobs(&mut d);
-    if let Flow::On = sweep(&mut d, Scope::All) {
+    if nothing_made(&d) || matches!(sweep(&mut d, Scope::All), Flow::On) {
         d.status.cleaned_up_at = Some(d.now());
     }
     let trouble =

@@ -8,6 +8,7 @@ mod disks;
 mod forward;
 mod jobs;
 mod ran;
+mod requests;
 mod undo;
 
 #[cfg(test)]
@@ -81,11 +82,16 @@ pub struct Decision {
 pub fn decide(input: Input<'_>) -> Decision {
     let mut d = Draft::new(input);
     d.status.observed_generation = input.generation;
-    if d.status.started_at.is_none() {
+    let first_seen = d.status.started_at.is_none();
+    if first_seen {
         d.status.started_at = Some(Time(input.now));
     }
     if input.deleting {
         return cleanup::delete(d);
+    }
+    requests::answer(&mut d, first_seen);
+    if requests::suspended(&mut d) {
+        return requests::hold(d);
     }
     match d.phase() {
         Phase::Succeeded => cleanup::after_success(d),

@@ -656,3 +656,98 @@ fn a_stopped_source_arrives_stopped() {
     assert_eq!((w.source.status.as_str(), w.servers[0].status.as_str()), ("SHUTOFF", "SHUTOFF"));
     assert!(w.actions.iter().all(|a| a.action != "start"));
 }
+
+#[test]
+fn cancel_at_any_point_is_answered_once_and_ends_as_if_it_had_not_been_tried() {
+    for passes in 1..60 {
+        let mut w = World::new();
+        for _ in 0..passes {
+            w.pass(false);
+        }
+        let over = w.phase() == Some(Phase::Succeeded);
+        w.spec.requests = Some(Requests { cancel: Some("one".into()) });
+        w.run(1000, World::clean, dice(passes, 4));
+        let row = w.status.requests[0].clone();
+        if over {
+            assert_eq!((row.result, w.phase()), (RequestResult::Refused, Some(Phase::Succeeded)));
+            assert_eq!(w.servers[0].status, "ACTIVE");
+            return;
+        }
+        assert_eq!((row.result, w.phase()), (RequestResult::Done, Some(Phase::Cancelled)), "after {passes}");
+        assert!(w.status.failure.as_ref().is_some_and(|f| f.cancelled));
+        w.assert_given_back();
+        match w.status.destination.as_ref().and_then(|x| x.active_at.as_ref()) {
+            Some(_) => {
+                assert_eq!(w.servers[0].status, "SHUTOFF", "a server that was ACTIVE is stopped and kept")
+            }
+            None => w.assert_nothing_left(),
+        }
+    }
+    unreachable!("it never succeeded");
+}
+
+#[test]
+fn a_token_that_was_there_first_does_nothing_and_a_new_one_does() {
+    let mut w = World::new();
+    w.spec.cutover = serde_json::from_value(json!({"mode": "Manual"})).unwrap();
+    w.spec.requests = Some(Requests { cancel: Some("old".into()) });
+    w.run(50, |w| w.phase() == Some(Phase::AwaitingCutover), || false);
+    assert_eq!(w.status.requests[0].result, RequestResult::Superseded);
+    w.spec.requests = Some(Requests { cancel: Some("new".into()) });
+    w.run(200, World::clean, || false);
+    assert_eq!((w.phase(), w.status.requests.len()), (Some(Phase::Cancelled), 1));
+    assert_eq!(
+        (w.status.requests[0].token.as_str(), w.status.requests[0].result),
+        ("new", RequestResult::Done)
+    );
+}
+
+#[test]
+fn cancel_while_blocked_needs_no_cloud() {
+    let mut w = World::new();
+    w.source.status = "PAUSED".into();
+    w.unreachable = true;
+    (0..5).for_each(|_| w.pass(false));
+    assert_eq!(w.phase(), Some(Phase::Blocked));
+    w.spec.requests = Some(Requests { cancel: Some("x".into()) });
+    w.run(50, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Cancelled));
+    w.assert_nothing_left();
+}
+
+#[test]
+fn suspend_begins_nothing_and_then_it_goes_on() {
+    for passes in (1..60).step_by(3) {
+        let mut w = World::new();
+        for _ in 0..passes {
+            w.pass(false);
+        }
+        if w.status.finished_at.is_some() {
+            return;
+        }
+        w.spec.suspend = Some(true);
+        w.pass(false);
+        let (phase, serial, jobs) = (w.phase(), w.serial, w.jobs.len());
+        // Much longer than any bound.
+        for _ in 0..2000 {
+            w.pass(false);
+        }
+        assert_eq!((w.phase(), w.serial, w.jobs.len()), (phase, serial, jobs), "after {passes} passes");
+        assert!(w.status.message.as_ref().is_some_and(|m| m.contains("Suspended")), "{:?}", w.status.message);
+        w.spec.suspend = Some(false);
+        w.run(500, World::clean, || false);
+        assert_eq!(w.phase(), Some(Phase::Succeeded), "after {passes} passes: {:?}", w.status.failure);
+    }
+}
+
+#[test]
+fn suspend_does_not_hold_up_the_way_back() {
+    let mut w = World::new();
+    w.run(200, |w| w.phase() == Some(Phase::Transferring), || false);
+    w.spec.suspend = Some(true);
+    (0..5).for_each(|_| w.pass(false));
+    w.spec.requests = Some(Requests { cancel: Some("x".into()) });
+    w.run(200, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Cancelled));
+    w.assert_given_back();
+}

@@ -10,5 +10,6 @@ mod interrupted;
 mod killed;
 mod moves;
 mod platform;
+mod requests;
 mod rules;
 mod security;
