@@ -494,7 +494,6 @@ async fn uninstall(lab: &Rc<Lab>, migration: &Migration) -> Result<()> {
 }
 
 #[test]
-#[ignore = "not seen to pass yet; run it with -- --ignored"]
 fn helm_upgrade_and_uninstall_disturb_no_migration() -> Result<()> {
     exclusive("helm", |lab| async move {
         let release = Release::found(&lab).await?;
