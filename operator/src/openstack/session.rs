@@ -313,7 +313,9 @@ fn http_client(
         .no_gzip()
         .no_deflate()
         .connect_timeout(Duration::from_secs(15))
-        .pool_idle_timeout(Duration::from_secs(30))
+        // Less than what servers allow (Apache 5 s, HAProxy often 10 s): a request on a connection that is just
+        // being closed is lost, and nobody knows whether it was carried out.
+        .pool_idle_timeout(Duration::from_secs(4))
         .tcp_keepalive(Duration::from_secs(60))
         .timeout(timeout);
     if let Some(pem) = credentials.cacert() {
