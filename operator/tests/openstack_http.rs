@@ -512,6 +512,32 @@ async fn deleting_what_is_gone_is_done() {
 }
 
 #[tokio::test]
+async fn a_get_whose_connection_breaks_is_sent_once_more() {
+    let (fake, cloud) = connected().await;
+    let breaks = |line: &str, times: usize| {
+        let left = AtomicUsize::new(times);
+        fake.with(line, move |_| {
+            if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+                // Ends the task that serves the connection, as a proxy does that has lost its service.
+                std::panic::resume_unwind(Box::new(()));
+            }
+            answer(200, json!({"ports": []}))
+        });
+    };
+    breaks("GET /network/v2.0/ports", 1);
+    cloud.list_ports().await.unwrap();
+    assert_eq!(fake.seen("GET /network/v2.0/ports").len(), 2);
+    breaks("GET /network/v2.0/ports", 9);
+    let error = cloud.list_ports().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreachable);
+    assert_eq!(fake.seen("GET /network/v2.0/ports").len(), 4, "retries have a bound");
+    // Nobody knows whether this one was carried out.
+    breaks("DELETE /network/v2.0/ports/x", 1);
+    cloud.delete_port("x").await.unwrap_err();
+    assert_eq!(fake.seen("DELETE").len(), 1);
+}
+
+#[tokio::test]
 async fn a_refused_token_is_renewed_once_for_everybody_and_addresses_stay() {
     let (fake, cloud) = connected().await;
     fake.on("GET /network/v2.0/ports", 200, json!({"ports": []}));

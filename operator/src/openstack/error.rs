@@ -186,6 +186,12 @@ impl CloudError {
     }
 }
 
+/// Whether a connection that was there ended before the answer was complete.
+pub(super) fn connection_broke(error: &reqwest::Error) -> bool {
+    let other = error.is_timeout() || error.is_connect() || error.is_builder();
+    !other && find::<EndpointRefused>(error).is_none() && find::<rustls::Error>(error).is_none()
+}
+
 fn tls_message(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(why) => format!(

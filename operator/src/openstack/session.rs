@@ -24,7 +24,7 @@ use url::Url;
 use super::credentials::Credentials;
 use super::discovery::{Finder, SERVICES};
 use super::endpoint::{Call, Reply};
-use super::error::{CloudError, ErrorKind};
+use super::error::{CloudError, ErrorKind, connection_broke};
 use super::policy::{EndpointPolicy, GuardedResolver};
 
 /// A list that has more pages than this does not end.
@@ -379,6 +379,25 @@ impl Inner {
         Ok(())
     }
 
+    /// Sends; a GET whose connection breaks is sent once more. A proxy closes a kept connection without an answer
+    /// when its own to the service has just ended, and expects clients to ask again (HAProxy: "retry-on"). Only
+    /// for GET: of other calls nobody knows whether they were carried out.
+    async fn attempt(
+        &self,
+        parts: &http::request::Parts,
+        body: &[u8],
+        token: &Token,
+    ) -> Result<http::Response<Bytes>, RestError> {
+        match self.once(parts, body, token).await {
+            Err(RestError::Communication { source })
+                if parts.method == Method::GET && connection_broke(&source) =>
+            {
+                self.once(parts, body, token).await
+            }
+            outcome => outcome,
+        }
+    }
+
     async fn once(
         &self,
         parts: &http::request::Parts,
@@ -421,13 +440,13 @@ impl AsyncClient for Inner {
         let (parts, ()) =
             request.body(()).map_err(|source| ApiError::client(RestError::Http { source }))?.into_parts();
         let token = self.token();
-        let first = self.once(&parts, &body, &token).await.map_err(ApiError::client)?;
+        let first = self.attempt(&parts, &body, &token).await.map_err(ApiError::client)?;
         // An expired token and a missing access rule look the same: only a second 401 is final.
         if first.status() != StatusCode::UNAUTHORIZED {
             return Ok(first);
         }
         self.renew(token.generation).await.map_err(|source| ApiError::client(source.into()))?;
-        self.once(&parts, &body, &self.token()).await.map_err(ApiError::client)
+        self.attempt(&parts, &body, &self.token()).await.map_err(ApiError::client)
     }
 
     /// Not used: bodies that are streams go through the data client.
