@@ -8,6 +8,8 @@ lab_pid() { local p; [ -s "$LAB_RUN/pid" ] && p=$(cat "$LAB_RUN/pid") && [ -d "/
 
 lab_up() {
   lab_pid >/dev/null && return
+  # A lab that ended without "down" (a machine that was switched off) left pid files whose numbers mean others now.
+  [ ! -e "$STATE" ] && [ ! -e "$LAB_RUN/pid" ] || lab_down
   mkdir -p "$LAB_RUN" "$STATE" "$CLOUDS"; rm -f "$LAB_RUN"/{pid,ready}
   # the kubelet sets these for the whole machine; lab_down puts them back
   # shellcheck disable=SC2086
