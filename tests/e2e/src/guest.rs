@@ -35,7 +35,7 @@ impl Guest {
 
     /// Waits until the guest serves its root disk and `mounts`, such as `/data`.
     pub async fn wait(&self, mounts: &[&str]) -> Result<()> {
-        until(&format!("the guest at {} to serve {mounts:?}", self.address), 180, || async {
+        until(&format!("the guest at {} to serve {mounts:?}", self.address), 300, || async {
             let page = self.text("/cgi-bin/app").await?;
             let there = |m: &str| page.lines().any(|line| line.starts_with(&format!("{m} ")));
             Ok((there("/www") && mounts.iter().all(|m| there(m))).then_some(()))

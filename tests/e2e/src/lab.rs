@@ -100,7 +100,13 @@ where
     A: Future<Output = Result<()>>,
 {
     let begun = Instant::now();
-    let lab = std::rc::Rc::new(Lab::begin(name).await.context("preparing the test")?);
+    let lab = match Lab::begin(name).await {
+        Ok(lab) => std::rc::Rc::new(lab),
+        Err(error) => {
+            report(name, begun, &error);
+            return Err(error.context("preparing the test"));
+        }
+    };
     let body = AssertUnwindSafe(test(lab.clone())).catch_unwind();
     let outcome = match tokio::time::timeout(LIMIT, body).await {
         Err(_) => Err(anyhow!("not done after {} s", LIMIT.as_secs())),
@@ -108,13 +114,22 @@ where
         Ok(Ok(outcome)) => outcome,
     };
     if let Err(error) = &outcome {
-        // At once, and not only when all tests have ended, as what is captured.
-        let _ = writeln!(std::io::stderr(), "{name} failed after {} s: {error:?}", begun.elapsed().as_secs());
+        report(name, begun, error);
         diagnose::print(&lab).await;
     }
     let end = lab.end().await;
+    if let Err(error) = &end {
+        report(name, begun, error);
+    }
     eprintln!("{name}: {} s with clean-up", begun.elapsed().as_secs());
     outcome.and(end.context("at the end of the test"))
+}
+
+/// Says what is wrong: at once, and again at the head of what is captured of the test.
+fn report(name: &str, begun: Instant, error: &anyhow::Error) {
+    let text = format!("{name} failed after {} s: {error:#}", begun.elapsed().as_secs());
+    let _ = writeln!(std::io::stderr(), "{text}");
+    eprintln!("{text}");
 }
 
 impl Lab {

@@ -77,5 +77,7 @@ pub fn http() -> Result<reqwest::Client> {
         .no_proxy()
         .add_root_certificate(ca)
         .timeout(Duration::from_secs(60))
+        // Each call on its own connection: none on one that the other side is just closing.
+        .pool_max_idle_per_host(0)
         .build()?)
 }

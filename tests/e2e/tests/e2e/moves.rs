@@ -1,7 +1,7 @@
 //! Servers of every kind that this version carries arrive as they were.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Disks, Guest, Lab, MadeServer, Page, shared};
+use e2e::{Disks, Guest, Lab, MadeServer, Page, shared, until};
 use serde_json::json;
 use std::rc::Rc;
 use vmmigration::{crd::v1alpha1::*, openstack::Server};
@@ -76,6 +76,12 @@ fn three_data_disks_attached_out_of_order() -> Result<()> {
         // The first disk goes and comes again: the order of attaching is not the order of devices any more.
         guest.get("/cgi-bin/put?umount=/data").await?;
         lab.a.detach(&made.id, &made.data[0]).await?;
+        // As long as the guest holds on to the lost disk, it writes to it, and the next one gets another name.
+        until("the guest to let go of /data", 120, || async {
+            let mounts = guest.mounts().await?;
+            Ok((!mounts.iter().any(|m| m.ends_with(" /data"))).then_some(()))
+        })
+        .await?;
         lab.a.attach(&made.id, &made.data[0]).await?;
         let page = written(&made, &mounts).await?;
         let devices = guest.mounts().await?;
