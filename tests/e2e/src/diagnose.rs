@@ -1,17 +1,29 @@
-//! What a failed test prints: the objects, the operator's log, Jobs and pods of its migrations in both clusters.
+//! What a failed test prints: servers and disks of both clouds, objects, the operator's log, Jobs and pods of both clusters.
 
-use crate::{Lab, pods};
+use crate::{Lab, Site, pods};
 use anyhow::Result;
+use futures::TryFutureExt as _;
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api, ResourceExt,
     api::{DynamicObject, ListParams},
     core::{ApiResource, GroupVersionKind},
 };
+use serde_json::json;
 use vmmigration::migration::names::LABEL_MIGRATION;
+
+/// How much of a guest's console helps.
+const CONSOLE_LINES: u32 = 25;
 
 /// Prints all that helps to see why a test failed. What cannot be had is said and skipped.
 pub(crate) async fn print(lab: &Lab) {
+    let mut words: Vec<String> = lab.remembered().into_keys().collect();
+    words.push(lab.name.clone());
+    for site in [&lab.a, &lab.b] {
+        if let Err(e) = servers(site, &words).and_then(|()| disks(site, &words)).await {
+            eprintln!("({}: {e:#})", site.name);
+        }
+    }
     if let Err(e) = objects(lab).await {
         eprintln!("(objects: {e:#})");
     }
@@ -26,6 +38,42 @@ pub(crate) async fn print(lab: &Lab) {
             }
         }
     }
+}
+
+/// The test's servers with the end of what their guests print.
+async fn servers(site: &Site, words: &[String]) -> Result<()> {
+    for server in
+        site.rest.get("compute", "/servers/detail").await?["servers"].as_array().into_iter().flatten()
+    {
+        let text = server.to_string();
+        if !words.iter().any(|w| text.contains(w.as_str())) {
+            continue;
+        }
+        let state =
+            ["status", "OS-EXT-STS:task_state", "OS-EXT-STS:power_state", "fault"].map(|k| &server[k]);
+        eprintln!("--- server {} in {}: {state:?}", server["name"], site.name);
+        let path = format!("/servers/{}/action", server["id"].as_str().unwrap_or_default());
+        let ask = json!({"os-getConsoleOutput": {"length": CONSOLE_LINES}});
+        match site.rest.post("compute", &path, ask).await {
+            Ok(answer) => eprintln!("{}", answer["output"].as_str().unwrap_or_default()),
+            Err(e) => eprintln!("(no console: {e:#})"),
+        }
+    }
+    Ok(())
+}
+
+/// States of the volumes and snapshots that the test and its migrations made.
+async fn disks(site: &Site, words: &[String]) -> Result<()> {
+    for (path, kind) in [("/volumes/detail", "volumes"), ("/snapshots/detail", "snapshots")] {
+        let found = site.rest.get("volumev3", path).await?;
+        for one in found[kind].as_array().into_iter().flatten() {
+            let text = one.to_string();
+            if words.iter().any(|w| text.contains(w.as_str())) {
+                eprintln!("--- {kind} in {}: {} {}: {}", site.name, one["id"], one["name"], one["status"]);
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn objects(lab: &Lab) -> Result<()> {
