@@ -5,6 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use super::HookRow;
+
 /// The phases of a migration, for people. Programs read conditions.
 #[derive(
     JsonSchema,
@@ -44,6 +46,12 @@ pub enum Phase {
     Held,
     /// The source is given back and what was made is removed.
     RollingBack,
+    /// Given back by request; the server in the destination is stopped and kept.
+    RolledBack,
+    /// After success: the source is being deleted, by request or by policy.
+    Retiring,
+    /// After success: the source is gone.
+    Retired,
     /// Ended without success; the source is as it was.
     Failed,
     /// Ended by request; the source is as it was.
@@ -143,6 +151,9 @@ pub struct VmMigrationStatus {
     /// Jobs by purpose and how often each was tried.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub jobs: Vec<JobRecord>,
+    /// Hooks, as in the spec.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookRow>,
     /// The checks in the destination.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckRow>,
@@ -186,6 +197,12 @@ pub enum RequestName {
     /// Give the source back.
     #[default]
     Cancel,
+    /// Stop the destination and give the source back, also after success.
+    Rollback,
+    /// Try again.
+    Retry,
+    /// Delete the source after success.
+    Retire,
 }
 
 /// What became of a request.

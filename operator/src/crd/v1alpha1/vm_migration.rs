@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use super::VmMigrationStatus;
+use super::{Hook, KeyRef, Period, VmMigrationStatus};
 
 /// The move of one server, with all its disks, to another cloud.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ use super::VmMigrationStatus;
 #[x_kube(validation = Rule::new("self.source.cloud != self.destination.cloud").message("source.cloud and destination.cloud must be different OpenStackClouds"))]
 #[x_kube(validation = Rule::new("has(self.store) == has(oldSelf.store) && (!has(self.store) || self.store == oldSelf.store)").message("spec.store is immutable"))]
 #[x_kube(validation = Rule::new("has(self.strategy) == has(oldSelf.strategy) && (!has(self.strategy) || self.strategy == oldSelf.strategy)").message("spec.strategy is immutable"))]
+#[x_kube(validation = Rule::new("has(self.maxDowntime) == has(oldSelf.maxDowntime) && (!has(self.maxDowntime) || self.maxDowntime == oldSelf.maxDowntime)").message("spec.maxDowntime is immutable"))]
+#[x_kube(validation = Rule::new("has(self.hooks) == has(oldSelf.hooks) && (!has(self.hooks) || self.hooks == oldSelf.hooks)").message("spec.hooks is immutable"))]
 #[x_kube(validation = Rule::new("has(self.verification) == has(oldSelf.verification) && (!has(self.verification) || self.verification == oldSelf.verification)").message("spec.verification is immutable"))]
 #[serde(rename_all = "camelCase")]
 pub struct VmMigrationSpec {
@@ -57,9 +59,24 @@ pub struct VmMigrationSpec {
     /// `Cold`: disks are copied after the stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
+    /// How long neither side may serve, from the stop of the source to the last passed check. When it is exceeded
+    /// after the stop, the source is given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_downtime: Option<Period>,
+    /// Scripts that gate the migration at its phases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub hooks: Vec<Hook>,
     /// What proves that the application works in the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    /// What becomes of the source after success. Unset: it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_policy: Option<SourcePolicy>,
+    /// What stays for a retry after a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<FailurePolicy>,
     /// `true`: nothing new is begun until it is false again. What was asked of a cloud or a Job before goes on;
     /// a failure, a cancellation and a deletion still give the source back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +96,49 @@ pub struct Requests {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub cancel: Option<String>,
+    /// After a failure, or from `Held`: tries again with what is still proven good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub retry: Option<String>,
+    /// Stops the server in the destination, keeps it, and starts the source again; also after success, while the
+    /// source exists. What was written in the destination since is left behind there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub rollback: Option<String>,
+    /// After success: deletes the source's server, and then its volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub retire: Option<String>,
+}
+
+/// What becomes of the source after success.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("(self.action == 'Delete') == has(self.after)").message("sourcePolicy.after is needed with action Delete, and only with it"))]
+#[serde(rename_all = "camelCase")]
+pub struct SourcePolicy {
+    /// Keep it, or delete it some time after success.
+    pub action: SourceAction,
+    /// How long after success the source is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Period>,
+}
+
+/// What becomes of the source after success.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceAction {
+    /// It stays, stopped and locked.
+    Keep,
+    /// Server, ports and volumes are deleted.
+    Delete,
+}
+
+/// What stays for a retry after a failure.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailurePolicy {
+    /// How long proven data stay. Unset: they are removed at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_data: Option<Period>,
 }
 
 /// The server to move.
@@ -243,7 +303,7 @@ pub struct Verification {
 
 /// One question put to the new server from a pod near it, asked again until it is answered or time is up.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("has(self.tcp) != has(self.http)").message("a check is exactly one of tcp, http"))]
+#[x_kube(validation = Rule::new("[has(self.tcp), has(self.http), has(self.console), has(self.ssh)].filter(x, x).size() == 1").message("a check is exactly one of tcp, http, console, ssh"))]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
     /// A name for messages.
@@ -255,6 +315,12 @@ pub struct Check {
     /// An HTTP GET is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpCheck>,
+    /// The guest's console holds a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<ConsoleCheck>,
+    /// A command in the guest, over SSH, ends with exit code 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SshCheck>,
     /// How long to go on asking, in seconds. Unset: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 5, max = 3600))]
@@ -301,6 +367,61 @@ pub struct HttpCheck {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub contains: Option<String>,
+    /// Regular expression (RE2 syntax) that must match somewhere in the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub pattern: Option<String>,
+    /// A header of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<HeaderCheck>,
+}
+
+/// A header that the answer must have.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderCheck {
+    /// Its name.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
+    /// Regular expression that must match its value. Unset: any value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub pattern: Option<String>,
+}
+
+/// The guest's console holds a text.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConsoleCheck {
+    /// Regular expression that must match somewhere in the console's log.
+    #[schemars(length(min = 1, max = 256))]
+    pub pattern: String,
+}
+
+/// A command in the guest ends with exit code 0.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SshCheck {
+    /// The user to log in as.
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9_][-A-Za-z0-9_.]*$"))]
+    pub user: String,
+    /// A Secret of this namespace, with the label `vmmigration.io/hook: "true"`, that holds the private key.
+    pub private_key_secret_ref: KeyRef,
+    /// The command; run by the guest's `sh`.
+    #[schemars(length(min = 1, max = 4096))]
+    pub command: String,
+    /// An address. Unset: the new server's first fixed address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub address: Option<String>,
+    /// The port. Unset: 22.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+    /// The guest's public host key. Unset: what the guest printed on its console.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 16, max = 4096))]
+    pub host_key: Option<String>,
 }
 
 /// How to speak to an HTTP server.

@@ -697,6 +697,8 @@ fn check_arguments(checks: &[Check], address: &str) -> String {
             address: None,
             status: None,
             contains: None,
+            pattern: None,
+            header: None,
         });
         let https = h.scheme == Some(HttpScheme::Https);
         let host = h.address.as_deref().unwrap_or(address);

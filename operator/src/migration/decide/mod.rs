@@ -94,8 +94,8 @@ pub fn decide(input: Input<'_>) -> Decision {
         return requests::hold(d);
     }
     match d.phase() {
-        Phase::Succeeded => cleanup::after_success(d),
-        Phase::Failed | Phase::Cancelled => cleanup::after_failure(d),
+        Phase::Succeeded | Phase::Retiring | Phase::Retired => cleanup::after_success(d),
+        Phase::Failed | Phase::Cancelled | Phase::RolledBack => cleanup::after_failure(d),
         _ if d.status.failure.is_some() => undo::roll_back(d),
         Phase::Held => undo::held(d),
         Phase::Pending | Phase::Preflight | Phase::Blocked => forward::preflight(d),
