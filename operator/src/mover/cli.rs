@@ -426,20 +426,23 @@ async fn run_ssh(args: SshArgs) -> ExitCode {
     let ended = tokio::select! {
         ended = script(&args) => ended,
         // ssh goes with the work that is dropped.
-        () = cancel.cancelled() => {
-            let outcome: JobOutcome<()> = JobOutcome::Failed(MoverError::terminated().into());
-            report(&args.job, &outcome);
-            return ExitCode::from(EXIT_SIGTERM);
-        }
+        () = cancel.cancelled() => return script_failed(&args, MoverError::terminated(), EXIT_SIGTERM),
     };
     let (code, error) = match ended {
         Ok(code) => return ExitCode::from(u8::try_from(code).unwrap_or(EXIT_SSH_FAILED)),
         Err(error @ SshError::TimedOut(_)) => (EXIT_TIMED_OUT, error),
         Err(error @ SshError::Failed(_)) => (EXIT_SSH_FAILED, error),
     };
+    script_failed(&args, MoverError::retryable(FailureReason::SshFailed, error.to_string()), code)
+}
+
+/// In words, since people read this among the script's own.
+fn script_failed(args: &SshArgs, error: MoverError, code: u8) -> ExitCode {
     eprintln!("vmmigration: {error}");
-    let failed = MoverError::retryable(FailureReason::SshFailed, error.to_string());
-    report(&args.job, &JobOutcome::<()>::Failed(failed.into()));
+    let outcome: JobOutcome<()> = JobOutcome::Failed(error.into());
+    if let Err(error) = std::fs::write(&args.job.termination_log, outcome.to_termination_message()) {
+        eprintln!("vmmigration: {}: {error}", args.job.termination_log.display());
+    }
     ExitCode::from(code)
 }
 
