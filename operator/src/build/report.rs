@@ -28,7 +28,7 @@ pub fn report(
             project_id: s.project_id,
             server_id: s.server_id,
             server_name: s.server_name,
-            addresses: vec![],
+            addresses: s.addresses,
         },
         destination: ReportedServer {
             cloud: spec.destination.cloud.clone(),

@@ -113,6 +113,7 @@ fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
         let s = d.source();
         (s.server_id, s.server_name) = (server.id.clone(), server.name.clone());
         s.server_status = server.status.clone();
+        s.addresses = addresses(server);
         s.was_running = server.status != "SHUTOFF";
         s.was_locked = server.locked || unlocked_by_us;
         s.keeps_snapshots = found.keeps_snapshots;
@@ -123,6 +124,12 @@ fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
     d.status.plan = Some(found.plan);
     d.status.disks = found.disks;
     d.status.fidelity = found.fidelity;
+}
+
+/// All addresses, fixed ones first.
+fn addresses(server: &Server) -> Vec<String> {
+    let (fixed, floating): (Vec<_>, Vec<_>) = server.addresses.iter().partition(|a| a.fixed);
+    fixed.into_iter().chain(floating).map(|a| a.address.clone()).collect()
 }
 
 /// A Job on each side writes, reads and deletes in the store and speaks to its cloud. Returns what is waited for.
@@ -533,7 +540,7 @@ fn built(mut d: Draft<'_>, server: Server) -> Decision {
     let x = d.destination();
     x.server_id = Some(server.id.clone());
     x.server_status = Some(server.status.clone());
-    x.addresses = server.addresses.iter().map(|a| a.address.clone()).collect();
+    x.addresses = addresses(&server);
     match server.status.as_str() {
         "ACTIVE" => {
             x.active_at.get_or_insert(now);
