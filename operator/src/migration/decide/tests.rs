@@ -665,7 +665,7 @@ fn cancel_at_any_point_is_answered_once_and_ends_as_if_it_had_not_been_tried() {
             w.pass(false);
         }
         let over = w.phase() == Some(Phase::Succeeded);
-        w.spec.requests = Some(Requests { cancel: Some("one".into()) });
+        w.spec.requests = Some(Requests { cancel: Some("one".into()), ..Default::default() });
         w.run(1000, World::clean, dice(passes, 4));
         let row = w.status.requests[0].clone();
         if over {
@@ -690,10 +690,10 @@ fn cancel_at_any_point_is_answered_once_and_ends_as_if_it_had_not_been_tried() {
 fn a_token_that_was_there_first_does_nothing_and_a_new_one_does() {
     let mut w = World::new();
     w.spec.cutover = serde_json::from_value(json!({"mode": "Manual"})).unwrap();
-    w.spec.requests = Some(Requests { cancel: Some("old".into()) });
+    w.spec.requests = Some(Requests { cancel: Some("old".into()), ..Default::default() });
     w.run(50, |w| w.phase() == Some(Phase::AwaitingCutover), || false);
     assert_eq!(w.status.requests[0].result, RequestResult::Superseded);
-    w.spec.requests = Some(Requests { cancel: Some("new".into()) });
+    w.spec.requests = Some(Requests { cancel: Some("new".into()), ..Default::default() });
     w.run(200, World::clean, || false);
     assert_eq!((w.phase(), w.status.requests.len()), (Some(Phase::Cancelled), 1));
     assert_eq!(
@@ -709,7 +709,7 @@ fn cancel_while_blocked_needs_no_cloud() {
     w.unreachable = true;
     (0..5).for_each(|_| w.pass(false));
     assert_eq!(w.phase(), Some(Phase::Blocked));
-    w.spec.requests = Some(Requests { cancel: Some("x".into()) });
+    w.spec.requests = Some(Requests { cancel: Some("x".into()), ..Default::default() });
     w.run(50, World::clean, || false);
     assert_eq!(w.phase(), Some(Phase::Cancelled));
     w.assert_nothing_left();
@@ -746,7 +746,7 @@ fn suspend_does_not_hold_up_the_way_back() {
     w.run(200, |w| w.phase() == Some(Phase::Transferring), || false);
     w.spec.suspend = Some(true);
     (0..5).for_each(|_| w.pass(false));
-    w.spec.requests = Some(Requests { cancel: Some("x".into()) });
+    w.spec.requests = Some(Requests { cancel: Some("x".into()), ..Default::default() });
     w.run(200, World::clean, || false);
     assert_eq!(w.phase(), Some(Phase::Cancelled));
     w.assert_given_back();
