@@ -20,6 +20,7 @@
 //! ```
 
 mod compute;
+mod console;
 mod credentials;
 mod discovery;
 mod endpoint;
@@ -31,6 +32,7 @@ mod session;
 mod types;
 mod volume;
 
+pub use console::host_keys_from_console;
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{CloudError, ErrorKind};
 pub use image::ImageDownload;

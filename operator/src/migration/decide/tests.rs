@@ -42,6 +42,7 @@ struct World {
     status: VmMigrationStatus,
     deleting: bool,
     released: bool,
+    annotations: BTreeMap<String, String>,
 }
 
 fn me() -> Identity {
@@ -90,6 +91,7 @@ impl World {
             status: VmMigrationStatus::default(),
             deleting: false,
             released: false,
+            annotations: BTreeMap::new(),
         }
     }
 
@@ -261,6 +263,10 @@ impl World {
                 let name = me.job(&j.purpose, j.attempt);
                 self.jobs.entry(name).or_insert((j.side, JobView::default()));
             }
+            Step::RunHook(h) => {
+                let job = JobView { exit_code: Some(0), ..Default::default() };
+                self.jobs.entry(h.job.clone()).or_insert((h.side, job));
+            }
             Step::DeleteJob { name, .. } => drop(self.jobs.remove(name)),
             Step::DeleteAnchor(_) => self.anchors = false,
             Step::DeleteVault => self.vault = false,
@@ -382,6 +388,7 @@ impl World {
             generation: Some(1),
             deleting: self.deleting,
             abandoned: false,
+            annotations: &self.annotations.clone(),
             status: &self.status.clone(),
             seen: &seen,
             limits: &Limits::default(),
