@@ -100,7 +100,8 @@ pub fn job(
             hook.job.as_ref().and_then(|j| j.image.clone()),
         ),
     };
-    let mut args = vec![WRAPPER.to_string(), "hook".into(), material.script.clone(), told.document.to_string()];
+    let mut args =
+        vec![WRAPPER.to_string(), "hook".into(), material.script.clone(), told.document.to_string()];
     args.extend(command);
     let (mounts, volumes) = secrets(me, hook, row, material, place);
     let mut container = restricted_container("hook", image, mounts);
@@ -244,13 +245,17 @@ mod tests {
         };
         let material = Material {
             script: SCRIPT.into(),
-            secrets: BTreeMap::from([("tools.v1".into(), BTreeMap::from([("id".to_string(), b"key".to_vec())]))]),
+            secrets: BTreeMap::from([(
+                "tools.v1".into(),
+                BTreeMap::from([("id".to_string(), b"key".to_vec())]),
+            )]),
         };
         let told = HookContext {
             env: BTreeMap::from([("VMM_SOURCE_SERVER_NAME", "it's $(VMM_HOOK) $$".to_string())]),
             document: json!({"a": "b"}),
         };
-        let guest = Guest { address: "10.0.0.5".into(), host_keys: vec!["ssh-ed25519 A".into(), "ssh-rsa B".into()] };
+        let guest =
+            Guest { address: "10.0.0.5".into(), host_keys: vec!["ssh-ed25519 A".into(), "ssh-rsa B".into()] };
         let image = MoverImage { name: "img".into(), ..Default::default() };
         let kind = (&hook, &row, Side::Source);
         let job = job(&me, kind, (&material, Some(&guest)), &told, (&image, &place));
@@ -302,15 +307,24 @@ mod tests {
     #[test]
     fn in_its_own_namespace_it_uses_the_secret_and_elsewhere_a_copy() {
         let (own, _) = made(job_hook(), Place::Own);
-        let volume = |job: &Value| job["spec"]["template"]["spec"]["volumes"].as_array().unwrap().last().cloned().unwrap();
+        let volume = |job: &Value| {
+            job["spec"]["template"]["spec"]["volumes"].as_array().unwrap().last().cloned().unwrap()
+        };
         assert_eq!(volume(&own)["secret"]["secretName"], "tools.v1");
         assert_eq!(own["metadata"]["ownerReferences"][0]["kind"], "VmMigration");
         let (remote, copy) = made(job_hook(), Place::Remote { anchor_uid: "anchor".into() });
         assert_eq!(volume(&remote)["secret"]["secretName"], "vmm-u-1-hook-abc-2");
         assert_eq!(volume(&remote)["secret"]["items"], json!([{"key": "0.id", "path": "id"}]));
         assert_eq!(remote["metadata"]["ownerReferences"][0]["uid"], "anchor");
-        assert_eq!((&copy["metadata"]["name"], &copy["data"]["0.id"]), (&json!("vmm-u-1-hook-abc-2"), &json!("a2V5")));
-        let mount = remote["spec"]["template"]["spec"]["containers"][0]["volumeMounts"].as_array().unwrap().last().cloned();
+        assert_eq!(
+            (&copy["metadata"]["name"], &copy["data"]["0.id"]),
+            (&json!("vmm-u-1-hook-abc-2"), &json!("a2V5"))
+        );
+        let mount = remote["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+            .as_array()
+            .unwrap()
+            .last()
+            .cloned();
         assert_eq!(mount.unwrap()["mountPath"], "/secrets/tools.v1");
     }
 
@@ -318,9 +332,17 @@ mod tests {
     fn ssh_is_our_program_with_the_key_and_the_host_keys() {
         let (job, _) = made(ssh_hook(), Place::Own);
         let container = &job["spec"]["template"]["spec"]["containers"][0];
-        let args: Vec<&str> = container["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
+        let args: Vec<&str> =
+            container["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
         let command = args[4..].join(" ");
-        assert!(command.starts_with("vmmigration mover ssh --user root --host 10.0.0.5 --port 22 --key-file /key/key"));
-        assert!(command.ends_with("--timeout-seconds 300 --host-key ssh-ed25519 A --host-key ssh-rsa B"), "{command}");
+        assert!(
+            command.starts_with(
+                "vmmigration mover ssh --user root --host 10.0.0.5 --port 22 --key-file /key/key"
+            )
+        );
+        assert!(
+            command.ends_with("--timeout-seconds 300 --host-key ssh-ed25519 A --host-key ssh-rsa B"),
+            "{command}"
+        );
     }
 }

@@ -102,7 +102,9 @@ fn image_problem(hook: &Hook, image: &str, settings: &Settings) -> Problem {
     problem(
         "hook-image-not-allowed",
         format!("hook {}: image {image} is not allowed", hook.name),
-        format!("leave job.image out, or ask the platform to allow it (chart value hooks.allowedImages); {there}"),
+        format!(
+            "leave job.image out, or ask the platform to allow it (chart value hooks.allowedImages); {there}"
+        ),
     )
 }
 
@@ -114,7 +116,8 @@ async fn script_of(
 ) -> Result<Result<String, Problem>, kube::Error> {
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(found) = api.get_opt(&r.name).await? else {
-        let message = format!("hook {}: there is no ConfigMap {:?} in namespace {namespace}", hook.name, r.name);
+        let message =
+            format!("hook {}: there is no ConfigMap {:?} in namespace {namespace}", hook.name, r.name);
         return Ok(Err(problem("hook-config-map-missing", message, "create it")));
     };
     Ok(found.data.and_then(|mut d| d.remove(&r.key)).ok_or_else(|| {
@@ -133,7 +136,11 @@ async fn secret_of(
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(found) = api.get_opt(name).await? else {
         let message = format!("hook {}: there is no Secret {name:?} in namespace {namespace}", hook.name);
-        return Ok(Err(problem("hook-secret-missing", message, "create it, with the label vmmigration.io/hook=true")));
+        return Ok(Err(problem(
+            "hook-secret-missing",
+            message,
+            "create it, with the label vmmigration.io/hook=true",
+        )));
     };
     if found.labels().get(LABEL_HOOK).map(String::as_str) != Some("true") {
         return Ok(Err(problem(
@@ -147,7 +154,11 @@ async fn secret_of(
         data.retain(|k, _| k == key);
         if data.is_empty() {
             let message = format!("hook {}: Secret {name} has no key {key:?}", hook.name);
-            return Ok(Err(problem("hook-secret-key-missing", message, "add the private key under that key")));
+            return Ok(Err(problem(
+                "hook-secret-key-missing",
+                message,
+                "add the private key under that key",
+            )));
         }
     }
     Ok(Ok(data))
@@ -205,7 +216,11 @@ impl Hands<'_> {
     /// The cluster and the namespace in which hooks of a side run.
     pub(super) async fn cluster_of_hooks(&self, side: Side) -> Result<MoverCluster, StepFailure> {
         let cluster = self.cluster(side).await?;
-        Ok(if self.hooks_are_own(side) { MoverCluster { namespace: self.me.namespace.clone(), ..cluster } } else { cluster })
+        Ok(if self.hooks_are_own(side) {
+            MoverCluster { namespace: self.me.namespace.clone(), ..cluster }
+        } else {
+            cluster
+        })
     }
 
     /// Address and host keys of the guest: as given, or as the cloud tells them.
@@ -227,7 +242,9 @@ impl Hands<'_> {
             return Ok(Guest { address, host_keys: vec![key.clone()] });
         }
         if id.is_empty() {
-            return Err(lasting(format!("the {side} server is not known yet, so its console cannot be read; give ssh.hostKey")));
+            return Err(lasting(format!(
+                "the {side} server is not known yet, so its console cannot be read; give ssh.hostKey"
+            )));
         }
         let console = self.cloud(side)?.console_output(&id, CONSOLE_LINES).await?;
         match host_keys_from_console(&console) {

@@ -23,7 +23,8 @@ mod tests {
 
     #[test]
     fn keys_of_the_newest_boot_are_found() {
-        let one = |key: &str| format!("[  1.0] x\r\n{BEGIN}\r\nssh-ed25519 {key} root@web\r\n{END}\r\nlogin:");
+        let one =
+            |key: &str| format!("[  1.0] x\r\n{BEGIN}\r\nssh-ed25519 {key} root@web\r\n{END}\r\nlogin:");
         assert_eq!(host_keys_from_console(&one("AAAA1")), ["ssh-ed25519 AAAA1"]);
         let twice = format!("{}{}", one("AAAA1"), one("AAAA2"));
         assert_eq!(host_keys_from_console(&twice), ["ssh-ed25519 AAAA2"]);

@@ -348,7 +348,10 @@ fn look_after_hooks(d: &mut Draft<'_>) -> Flow {
     };
     let bound = d.input.limits.trouble_seconds;
     if d.past(&hooks::last_end(&d.status, HookPhase::BeforeStop), bound) {
-        d.fail("InvalidConfiguration", format!("after the hooks, before the stop: {blocked} (for {bound} s)"));
+        d.fail(
+            "InvalidConfiguration",
+            format!("after the hooks, before the stop: {blocked} (for {bound} s)"),
+        );
     } else {
         d.say(format!("After the hooks, before the stop: {blocked}; looking again"));
     }

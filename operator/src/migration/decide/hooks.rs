@@ -314,7 +314,8 @@ fn judge(d: &mut Draft<'_>, hook: &Hook) -> Flow {
     if now.attempts >= hook.attempts() {
         return last(d, hook, now.exit_code, why);
     }
-    let text = format!("hook {} failed in attempt {} of {}: {why}", described(hook), now.attempts, hook.attempts());
+    let text =
+        format!("hook {} failed in attempt {} of {}: {why}", described(hook), now.attempts, hook.attempts());
     if d.past(&now.finished_at, PAUSE_SECONDS) {
         d.note(format!("{text}; trying again"));
         return begin(d, hook, now.attempts + 1);

@@ -249,7 +249,11 @@ impl<'a> Draft<'a> {
             let bounded = self.steps.iter().any(|s| matches!(s, Step::RunHook(_)) && s.name() == t.what);
             let going_back =
                 self.status.failure.is_some() || self.input.deleting || self.phase() == Phase::Succeeded;
-            if self.claimed() && !going_back && !bounded && self.past(&t.since, self.input.limits.trouble_seconds) {
+            if self.claimed()
+                && !going_back
+                && !bounded
+                && self.past(&t.since, self.input.limits.trouble_seconds)
+            {
                 self.fail("UnrecoverableError", format!("{} (tried {} times)", t.message, t.count));
             }
         } else if !self.troubled {
