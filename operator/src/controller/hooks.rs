@@ -12,11 +12,11 @@ use crate::{
     crd::v1alpha1::{Finding, Hook, KeyRef, SshHook, VmMigration},
     migration::{
         hook_context::context,
+        host_keys::host_keys_from_console,
         names::{LABEL_HOOK, Side},
         observed::Problem,
         step::{Effect, HookRequest, StepFailure},
     },
-    openstack::host_keys_from_console,
 };
 use k8s_openapi::api::{
     batch::v1::Job,

@@ -2,6 +2,7 @@
 
 pub mod decide;
 pub mod hook_context;
+pub mod host_keys;
 pub mod names;
 pub mod observed;
 pub mod preflight;

@@ -20,7 +20,6 @@
 //! ```
 
 mod compute;
-mod console;
 mod credentials;
 mod discovery;
 mod endpoint;
@@ -32,7 +31,6 @@ mod session;
 mod types;
 mod volume;
 
-pub use console::host_keys_from_console;
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{CloudError, ErrorKind};
 pub use image::ImageDownload;

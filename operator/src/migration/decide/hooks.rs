@@ -30,9 +30,16 @@ const UNSEEN_SECONDS: i64 = 60;
 pub(super) fn gate(d: &mut Draft<'_>, phase: HookPhase) -> Flow {
     let spec = d.input.spec;
     for hook in spec.hooks.iter().filter(|h| h.phase == phase) {
-        if !row(d, hook).state.is_final()
-            && let Flow::Wait = attempt(d, hook)
-        {
+        if row(d, hook).state.is_final() {
+            continue;
+        }
+        let flow = attempt(d, hook);
+        // At the end Jobs are removed: not before it is written down what became of this one.
+        if at_the_end(phase) && row(d, hook).state.is_final() {
+            d.recheck = Some(AT_ONCE);
+            return Flow::Wait;
+        }
+        if let Flow::Wait = flow {
             return Flow::Wait;
         }
     }
