@@ -83,7 +83,20 @@ pub fn job(me: &Identity, request: &JobRequest, image: &MoverImage, anchor_uid: 
 }
 
 fn pod(me: &Identity, request: &JobRequest, image: &MoverImage) -> PodSpec {
+    restricted_pod(image, container(request, image), volumes(me, request))
+}
+
+/// A pod under the restricted profile, without an API token, where the platform wants it; with a scratch directory.
+pub fn restricted_pod(image: &MoverImage, container: Container, mut volumes: Vec<Volume>) -> PodSpec {
     let p = &image.pod;
+    volumes.insert(
+        0,
+        Volume {
+            name: "scratch".into(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Default::default()
+        },
+    );
     PodSpec {
         restart_policy: Some("Never".into()),
         automount_service_account_token: Some(false),
@@ -100,8 +113,8 @@ fn pod(me: &Identity, request: &JobRequest, image: &MoverImage) -> PodSpec {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..Default::default() }),
             ..Default::default()
         }),
-        containers: vec![container(request, image)],
-        volumes: Some(volumes(me, request)),
+        containers: vec![container],
+        volumes: Some(volumes),
         ..Default::default()
     }
 }
@@ -110,8 +123,7 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
     let mut args = vec!["mover".to_string()];
     args.extend(request.args.clone());
     args.extend(image.denied_cidrs.iter().flat_map(|c| ["--denied-cidr".to_string(), c.clone()]));
-    let mut mounts =
-        vec![VolumeMount { name: "scratch".into(), mount_path: "/scratch".into(), ..Default::default() }];
+    let mut mounts = vec![];
     if request.credentials {
         mounts.push(VolumeMount {
             name: "config".into(),
@@ -120,19 +132,30 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
             ..Default::default()
         });
     }
+    Container {
+        args: Some(args),
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        ..restricted_container("mover", image, mounts)
+    }
+}
+
+/// A container under the restricted profile, with a scratch directory.
+pub fn restricted_container(name: &str, image: &MoverImage, mut mounts: Vec<VolumeMount>) -> Container {
     let env = |name: &str, value: &str| EnvVar {
         name: name.into(),
         value: Some(value.into()),
         ..Default::default()
     };
+    mounts.insert(
+        0,
+        VolumeMount { name: "scratch".into(), mount_path: "/scratch".into(), ..Default::default() },
+    );
     Container {
-        name: "mover".into(),
+        name: name.into(),
         image: Some(image.name.clone()),
         image_pull_policy: image.pull_policy.clone(),
-        args: Some(args),
         env: Some(vec![env("HOME", "/scratch"), env("TMPDIR", "/scratch")]),
         resources: image.pod.resources.clone(),
-        termination_message_policy: Some("FallbackToLogsOnError".into()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -145,11 +168,6 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
 }
 
 fn volumes(me: &Identity, request: &JobRequest) -> Vec<Volume> {
-    let scratch = Volume {
-        name: "scratch".into(),
-        empty_dir: Some(EmptyDirVolumeSource::default()),
-        ..Default::default()
-    };
     let config = SecretVolumeSource {
         secret_name: Some(me.anchor(request.side)),
         // Readable by the mover's group (fsGroup), by nobody else.
@@ -157,7 +175,7 @@ fn volumes(me: &Identity, request: &JobRequest) -> Vec<Volume> {
         ..Default::default()
     };
     let config = Volume { name: "config".into(), secret: Some(config), ..Default::default() };
-    if request.credentials { vec![scratch, config] } else { vec![scratch] }
+    if request.credentials { vec![config] } else { vec![] }
 }
 
 #[cfg(test)]

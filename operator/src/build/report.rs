@@ -28,7 +28,7 @@ pub fn report(
             project_id: s.project_id,
             server_id: s.server_id,
             server_name: s.server_name,
-            addresses: vec![],
+            addresses: s.addresses,
         },
         destination: ReportedServer {
             cloud: spec.destination.cloud.clone(),
@@ -42,6 +42,7 @@ pub fn report(
         downtime_seconds: present::down(status, now),
         disks: status.disks.clone(),
         checks: status.checks.clone(),
+        hooks: status.hooks.clone(),
         fidelity: status.fidelity.clone(),
         plan: status.plan.clone(),
         timeline: status.timeline.clone(),

@@ -4,7 +4,7 @@ use super::{context::Context, observe::Look, references::References};
 use crate::{
     build,
     crd::v1alpha1::{
-        DiskStatus, VmMigration, VmMigrationReport, VmMigrationReportStatus, VmMigrationSpec,
+        DiskStatus, HookPhase, VmMigration, VmMigrationReport, VmMigrationReportStatus, VmMigrationSpec,
         VmMigrationStatus,
     },
     migration::{
@@ -67,7 +67,7 @@ impl From<kube::Error> for StepFailure {
     }
 }
 
-fn lasting(message: impl Into<String>) -> StepFailure {
+pub(super) fn lasting(message: impl Into<String>) -> StepFailure {
     StepFailure { transient: false, conflict: false, message: message.into() }
 }
 
@@ -89,6 +89,7 @@ impl Hands<'_> {
         match step {
             Step::PrepareSecrets => self.prepare_secrets().await,
             Step::CreateJob(request) => self.create_job(request).await,
+            Step::RunHook(request) => self.run_hook(request).await,
             Step::DeleteJob { side, name } => self.delete_job(*side, name).await,
             Step::DeleteAnchor(side) => self.delete_anchor(*side).await,
             Step::DeleteVault => self.delete_vault().await,
@@ -106,7 +107,7 @@ impl Hands<'_> {
         }
     }
 
-    fn cloud(&self, side: Side) -> Result<&Cloud, StepFailure> {
+    pub(super) fn cloud(&self, side: Side) -> Result<&Cloud, StepFailure> {
         let cloud = match side {
             Side::Source => &self.look.source,
             Side::Destination => &self.look.destination,
@@ -334,6 +335,7 @@ impl Hands<'_> {
         let api: Api<VmMigrationReport> = Api::namespaced(self.ctx.client.clone(), &self.me.namespace);
         let status = VmMigrationReportStatus {
             cleaned_up_at: Some(Time(self.ctx.now())),
+            hooks: self.status.hooks.iter().filter(|h| h.phase == HookPhase::Finally).cloned().collect(),
             retained: self.status.retained.clone(),
         };
         api.patch_status(
@@ -345,7 +347,7 @@ impl Hands<'_> {
         Ok(Effect::Done)
     }
 
-    async fn cluster(&self, side: Side) -> Result<super::clusters::MoverCluster, StepFailure> {
+    pub(super) async fn cluster(&self, side: Side) -> Result<super::clusters::MoverCluster, StepFailure> {
         let p = match self.refs.side(side) {
             Ok(r) => match self.ctx.clusters.get(r.cluster.as_deref()).await {
                 Ok(c) => return Ok(c),
@@ -370,8 +372,13 @@ impl Hands<'_> {
     }
 
     async fn delete_job(&self, side: Side, name: &str) -> Done {
-        let cluster = self.cluster(side).await?;
-        let jobs: Api<Job> = Api::namespaced(cluster.client, &cluster.namespace);
+        let hook = self.me.is_hook_job(name);
+        let cluster = if hook { self.cluster_of_hooks(side).await? } else { self.cluster(side).await? };
+        let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+        if hook && !self.hooks_are_own(side) {
+            // Copies of the tenant's Secrets, for this Job only.
+            self.delete_secret(cluster, name).await?;
+        }
         match jobs.delete(name, &DeleteParams::background()).await {
             Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Effect::Done),
             other => Ok(other.map(|_| Effect::Done)?),

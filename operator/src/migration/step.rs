@@ -11,6 +11,8 @@ pub enum Step {
     PrepareSecrets,
     /// Creates a Job in one side's cluster.
     CreateJob(JobRequest),
+    /// Creates the Job of one attempt of a hook.
+    RunHook(HookRequest),
     /// Deletes a Job with its pods.
     DeleteJob {
         /// In whose cluster.
@@ -168,6 +170,17 @@ pub struct JobRequest {
     pub deadline_seconds: i64,
 }
 
+/// One attempt of a hook that runs in a Job. What it runs is read when the Job is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HookRequest {
+    /// Near which side's cloud.
+    pub side: Side,
+    /// The hook's name.
+    pub hook: String,
+    /// The Job's name.
+    pub job: String,
+}
+
 impl Step {
     /// A name for messages and metrics.
     pub fn name(&self) -> &'static str {
@@ -179,6 +192,7 @@ impl Step {
         use Step::*;
         match self {
             CreateJob(j) => Some(j.side),
+            RunHook(h) => Some(h.side),
             DeleteJob { side, .. }
             | UploadVolume { side, .. }
             | TagImage { side, .. }

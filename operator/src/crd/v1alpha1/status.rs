@@ -275,6 +275,9 @@ pub struct SourceStatus {
     pub server_id: String,
     /// Its name then.
     pub server_name: String,
+    /// Its addresses, fixed ones first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// Its status as last observed.
     pub server_status: String,
     /// It ran when the migration claimed it.

@@ -1,7 +1,7 @@
 //! The way forward: preflight, cutover, stop, transfer, create, verify.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SOON, clock, disks,
+    AT_ONCE, Decision, Draft, Flow, LATER, SOON, clock, disks, hooks,
     jobs::{Progress, Wanted},
     ran, set_at,
 };
@@ -30,6 +30,9 @@ pub(super) fn preflight(mut d: Draft<'_>) -> Decision {
         d.enter(Phase::Preflight, "first seen");
         remember_stale_cutover(&mut d);
     }
+    if let Flow::Wait = before_preflight(&mut d) {
+        return d.decided();
+    }
     match look(&mut d) {
         Look::Passed => {
             d.enter(Phase::AwaitingCutover, "preflight passed");
@@ -40,6 +43,30 @@ pub(super) fn preflight(mut d: Draft<'_>) -> Decision {
         Look::Blocked => block(&mut d),
     }
     d.decided()
+}
+
+/// Before anything is looked at, once; but what the spec refers to has to be there, or nothing could be run.
+fn before_preflight(d: &mut Draft<'_>) -> Flow {
+    if !hooks::begun(&d.status, HookPhase::BeforePreflight) {
+        let wanted = d.input.spec.hooks.iter().any(|h| h.phase == HookPhase::BeforePreflight);
+        let findings = if wanted { missing(d) } else { vec![] };
+        if !findings.is_empty() {
+            d.status.preflight = findings;
+            block(d);
+            return Flow::Wait;
+        }
+    }
+    hooks::gate(d, HookPhase::BeforePreflight)
+}
+
+/// References that lead nowhere, of spec and hooks.
+fn missing(d: &Draft<'_>) -> Vec<Finding> {
+    let seen = d.input.seen;
+    let clusters = [seen.source_cluster.problem(), seen.destination_cluster.problem()];
+    let problems = seen.reference_problems.iter().chain(clusters.into_iter().flatten());
+    let mut findings: Vec<_> = problems.map(Problem::blocker).chain(seen.hook_findings.clone()).collect();
+    findings.dedup();
+    findings
 }
 
 fn remember_stale_cutover(d: &mut Draft<'_>) {
@@ -79,6 +106,7 @@ fn look(d: &mut Draft<'_>) -> Look {
         [seen.source_cluster.problem(), seen.destination_cluster.problem()].into_iter().flatten().cloned(),
     );
     let mut findings: Vec<Finding> = problems.iter().map(Problem::blocker).collect();
+    findings.extend(seen.hook_findings.clone());
     if let Some(inventory) = &seen.inventory {
         let project = seen.destination_project.as_deref().unwrap_or_default();
         let found = preflight::preflight(d.input.me, d.input.spec, project, inventory);
@@ -108,12 +136,15 @@ fn look(d: &mut Draft<'_>) -> Look {
 fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
     let seen = d.input.seen;
     let unlocked_by_us = d.phase() == Phase::Stopping && d.source().was_locked;
+    // A hook may have shut it down; it ran all the same.
+    let ran = hooks::begun(&d.status, HookPhase::BeforeStop) && d.source().was_running;
     if let Some(server) = &found.server {
         let project = seen.source_project.clone().unwrap_or_default();
         let s = d.source();
         (s.server_id, s.server_name) = (server.id.clone(), server.name.clone());
         s.server_status = server.status.clone();
-        s.was_running = server.status != "SHUTOFF";
+        s.addresses = addresses(server);
+        s.was_running = ran || server.status != "SHUTOFF";
         s.was_locked = server.locked || unlocked_by_us;
         s.keeps_snapshots = found.keeps_snapshots;
         s.project_id = project;
@@ -123,6 +154,12 @@ fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
     d.status.plan = Some(found.plan);
     d.status.disks = found.disks;
     d.status.fidelity = found.fidelity;
+}
+
+/// All addresses, fixed ones first.
+fn addresses(server: &Server) -> Vec<String> {
+    let (fixed, floating): (Vec<_>, Vec<_>) = server.addresses.iter().partition(|a| a.fixed);
+    fixed.into_iter().chain(floating).map(|a| a.address.clone()).collect()
 }
 
 /// A Job on each side writes, reads and deletes in the store and speaks to its cloud. Returns what is waited for.
@@ -226,7 +263,7 @@ pub(super) fn await_cutover(mut d: Draft<'_>) -> Decision {
     d.decided()
 }
 
-/// Second preflight, repository, claim, stop, lock.
+/// Second preflight, repository, hooks, claim, stop, hooks, lock.
 pub(super) fn stop(mut d: Draft<'_>) -> Decision {
     if !d.claimed() {
         return before_the_claim(d);
@@ -245,6 +282,9 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
     if let Flow::Wait = lock_server(&mut d, &server) {
         return d.decided();
     }
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::AfterStop) {
+        return d.decided();
+    }
     d.enter(Phase::Transferring, "source stopped and locked");
     d.say("Source stopped and locked");
     d.recheck = Some(AT_ONCE);
@@ -252,18 +292,18 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
 }
 
 fn before_the_claim(mut d: Draft<'_>) -> Decision {
-    match look(&mut d) {
-        Look::Waiting(what) => {
-            d.say(format!("Before the stop: {what}"));
-            return d.decided();
-        }
-        Look::Blocked => {
-            block(&mut d);
-            return d.decided();
-        }
-        Look::Passed => {}
+    // While hooks run there is no look: what they wait for must not be ended by a cloud that is slow to answer.
+    let begun = hooks::begun(&d.status, HookPhase::BeforeStop);
+    if !begun && let Flow::Wait = second_look(&mut d) {
+        return d.decided();
     }
     if let Flow::Wait = init_repository(&mut d) {
+        return d.decided();
+    }
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::BeforeStop) {
+        return d.decided();
+    }
+    if begun && let Flow::Wait = look_after_hooks(&mut d) {
         return d.decided();
     }
     let Some(server) = d.input.seen.inventory.as_ref().and_then(|i| i.candidates.first()).cloned() else {
@@ -285,6 +325,37 @@ fn before_the_claim(mut d: Draft<'_>) -> Decision {
         d.step(Step::ClaimSource);
     }
     d.decided()
+}
+
+fn second_look(d: &mut Draft<'_>) -> Flow {
+    match look(d) {
+        Look::Waiting(what) => d.say(format!("Before the stop: {what}")),
+        Look::Blocked => block(d),
+        Look::Passed => return Flow::On,
+    }
+    Flow::Wait
+}
+
+/// Hooks have changed something: what is in the way now is borne for a while, then the failure path undoes it.
+fn look_after_hooks(d: &mut Draft<'_>) -> Flow {
+    let blocked = match look(d) {
+        Look::Passed => return Flow::On,
+        Look::Waiting(what) => {
+            d.say(format!("Before the stop: {what}"));
+            return Flow::Wait;
+        }
+        Look::Blocked => d.status.preflight.first().map(|f| f.message.clone()).unwrap_or_default(),
+    };
+    let bound = d.input.limits.trouble_seconds;
+    if d.past(&hooks::last_end(&d.status, HookPhase::BeforeStop), bound) {
+        d.fail(
+            "InvalidConfiguration",
+            format!("after the hooks, before the stop: {blocked} (for {bound} s)"),
+        );
+    } else {
+        d.say(format!("After the hooks, before the stop: {blocked}; looking again"));
+    }
+    Flow::Wait
 }
 
 fn init_repository(d: &mut Draft<'_>) -> Flow {
@@ -474,6 +545,9 @@ pub(super) fn create(mut d: Draft<'_>) -> Decision {
         }
         Seen::NotLooked => return d.decided(),
     };
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::BeforeCreate) {
+        return d.decided();
+    }
     if let Flow::Wait = ports(&mut d, view) {
         return d.decided();
     }
@@ -533,7 +607,7 @@ fn built(mut d: Draft<'_>, server: Server) -> Decision {
     let x = d.destination();
     x.server_id = Some(server.id.clone());
     x.server_status = Some(server.status.clone());
-    x.addresses = server.addresses.iter().map(|a| a.address.clone()).collect();
+    x.addresses = addresses(&server);
     match server.status.as_str() {
         "ACTIVE" => {
             x.active_at.get_or_insert(now);
@@ -590,10 +664,19 @@ pub(super) fn verify(mut d: Draft<'_>) -> Decision {
         return d.decided();
     };
     d.destination().server_status = Some(server.status.clone());
-    d.destination().addresses = server.addresses.iter().map(|a| a.address.clone()).collect();
+    d.destination().addresses = addresses(&server);
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::AfterStart) {
+        return d.decided();
+    }
     let was_running = d.source().was_running;
     let flow = if was_running { checks(&mut d, &server) } else { as_stopped_as_before(&mut d, &server) };
     if let Flow::Wait = flow {
+        return d.decided();
+    }
+    // It serves: what follows is no downtime.
+    let now = d.now();
+    d.destination().ready_at.get_or_insert(now);
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::AfterVerification) {
         return d.decided();
     }
     succeed(&mut d);
