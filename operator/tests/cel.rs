@@ -155,7 +155,8 @@ fn cases() -> Vec<Case> {
     let job = |script: &str| hook(json!({"job": {"script": script}}));
     let policy = |policy: Value| change(json!({"sourcePolicy": policy}));
     let console = || json!({"pattern": "login:"});
-    let by_ssh = || json!({"user": "root", "privateKeySecretRef": {"name": "key", "key": "id"}, "command": "true"});
+    let by_ssh =
+        || json!({"user": "root", "privateKeySecretRef": {"name": "key", "key": "id"}, "command": "true"});
     vec![
         case(
             "location must be s3:https://host[:port]/bucket[/prefix]: only S3 over HTTPS is supported",
