@@ -22,6 +22,8 @@ use std::collections::BTreeMap;
 const SECRETS: &str = "/secrets";
 /// Where the private key of an SSH hook is.
 const KEY: &str = "/key";
+/// Seconds that our own program has to say that time is up.
+const LAST_WORDS: i64 = 15;
 /// Script and document become files, then the rest of the arguments is run with the document on its input.
 const WRAPPER: &str = r#"umask 077 && printf %s "$1" >/scratch/script && printf %s "$2" >/scratch/context.json && shift 2 && exec "$@" </scratch/context.json"#;
 
@@ -94,7 +96,7 @@ pub fn job(
         Place::Remote { anchor_uid } => anchor(me, side, anchor_uid),
     };
     let (command, wanted) = match (&hook.ssh, guest) {
-        (Some(ssh), Some(guest)) => (ssh_command(hook, ssh, guest), None),
+        (Some(ssh), Some(guest)) => (ssh_command(hook, ssh, guest, &image.denied_cidrs), None),
         _ => (
             ["bash", "/scratch/script"].map(String::from).to_vec(),
             hook.job.as_ref().and_then(|j| j.image.clone()),
@@ -132,7 +134,9 @@ pub fn job(
         spec: Some(JobSpec {
             backoff_limit: Some(0),
             pod_replacement_policy: Some("Failed".into()),
-            active_deadline_seconds: Some(hook.timeout_seconds()),
+            active_deadline_seconds: Some(
+                hook.timeout_seconds() + if guest.is_some() { LAST_WORDS } else { 0 },
+            ),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta { labels: Some(labels), ..Default::default() }),
                 spec: Some(pod),
@@ -161,7 +165,7 @@ fn variable(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.into(), value: Some(value.into()), ..Default::default() }
 }
 
-fn ssh_command(hook: &Hook, ssh: &SshHook, guest: &Guest) -> Vec<String> {
+fn ssh_command(hook: &Hook, ssh: &SshHook, guest: &Guest, denied: &[String]) -> Vec<String> {
     let (port, seconds) = (ssh.port.unwrap_or(22).to_string(), hook.timeout_seconds().to_string());
     let key = format!("{KEY}/key");
     let mut command = ["vmmigration", "mover", "ssh"].map(String::from).to_vec();
@@ -175,7 +179,10 @@ fn ssh_command(hook: &Hook, ssh: &SshHook, guest: &Guest) -> Vec<String> {
         ("--timeout-seconds", &seconds),
     ];
     let keys = guest.host_keys.iter().map(|k| ("--host-key", k.as_str()));
-    command.extend(options.into_iter().chain(keys).flat_map(|(o, v)| [o.to_string(), v.to_string()]));
+    let denied = denied.iter().map(|c| ("--denied-cidr", c.as_str()));
+    command.extend(
+        options.into_iter().chain(keys).chain(denied).flat_map(|(o, v)| [o.to_string(), v.to_string()]),
+    );
     command
 }
 
@@ -246,9 +253,11 @@ mod tests {
         };
         let guest =
             Guest { address: "10.0.0.5".into(), host_keys: vec!["ssh-ed25519 A".into(), "ssh-rsa B".into()] };
-        let image = MoverImage { name: "img".into(), ..Default::default() };
+        let image =
+            MoverImage { name: "img".into(), denied_cidrs: vec!["10.9.0.0/16".into()], ..Default::default() };
         let kind = (&hook, &row, Side::Source);
-        let job = job(&me, kind, (&material, Some(&guest)), &told, (&image, &place));
+        let guest = hook.ssh.is_some().then_some(&guest);
+        let job = job(&me, kind, (&material, guest), &told, (&image, &place));
         let secret = secret(&me, &row, Side::Source, "anchor", &material);
         (serde_json::to_value(job).unwrap(), serde_json::to_value(secret).unwrap())
     }
@@ -331,7 +340,7 @@ mod tests {
             )
         );
         assert!(
-            command.ends_with("--timeout-seconds 300 --host-key ssh-ed25519 A --host-key ssh-rsa B"),
+            command.ends_with("--timeout-seconds 300 --host-key ssh-ed25519 A --host-key ssh-rsa B --denied-cidr 10.9.0.0/16"),
             "{command}"
         );
     }

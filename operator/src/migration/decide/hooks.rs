@@ -242,14 +242,14 @@ fn ended(d: &mut Draft<'_>, hook: &Hook, now: &HookRow, job: &JobView) -> Flow {
             let seen = seen.map(|m| format!("; last seen: {m}")).unwrap_or_default();
             format!("it took longer than {} s{seen}", hook.timeout_seconds())
         }
-        Some(255) if hook.ssh.is_some() => format!("exit code 255: SSH itself failed{}", said(job)),
+        Some(code) if hook.ssh.is_some() => format!("exit code {code}{}", said(job)),
         Some(code) => format!("exit code {code}"),
         None => job.reason.clone().unwrap_or_else(|| "its pod ended without an exit code".into()),
     };
     failed(d, hook, code, why)
 }
 
-/// What our own program says in the termination message.
+/// What our own program says in the termination message when it is not the script that failed.
 fn said(job: &JobView) -> String {
     let outcome = job.termination.as_deref().and_then(|t| serde_json::from_str::<serde_json::Value>(t).ok());
     outcome.and_then(|o| Some(format!(": {}", o["message"].as_str()?))).unwrap_or_default()
