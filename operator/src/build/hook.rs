@@ -1,7 +1,7 @@
 //! The Job of one attempt of a hook: restricted as a mover's, but without anything of a mover's: no credentials of a
 //! cloud or of the store, no API token. What it runs and what it is told are arguments and environment.
 
-use super::job::{MoverImage, restricted_container, restricted_pod};
+use super::job::{MoverImage, anchor, restricted_container, restricted_pod};
 use crate::{
     crd::v1alpha1::{Hook, HookRow, SshHook},
     migration::{
@@ -152,16 +152,6 @@ fn labels(me: &Identity, row: &HookRow, side: Side) -> BTreeMap<String, String> 
         (LABEL_SIDE.into(), side.to_string()),
         ("app.kubernetes.io/managed-by".into(), "vmmigration".into()),
     ])
-}
-
-fn anchor(me: &Identity, side: Side, uid: &str) -> OwnerReference {
-    OwnerReference {
-        api_version: "v1".into(),
-        kind: "Secret".into(),
-        name: me.anchor(side),
-        uid: uid.into(),
-        ..Default::default()
-    }
 }
 
 /// Kubernetes puts variables in place of `$(NAME)`, and `$` in place of `$$`: a script must arrive as it is.

@@ -5,6 +5,7 @@ use super::{
     clusters::MoverCluster,
     context::{Context, Settings},
     execute::{Hands, lasting},
+    observe::CONSOLE_LINES,
     references::files,
 };
 use crate::{
@@ -27,13 +28,18 @@ use std::collections::BTreeMap;
 
 /// An argument of a program may have 128 KiB.
 const SCRIPT_BYTES: usize = 64 << 10;
-/// How many lines of a console may hold the host keys.
-const CONSOLE_LINES: u32 = 2000;
 
-/// What is wrong with what the hooks refer to.
+/// What is wrong with what hooks and checks refer to.
 pub async fn findings(ctx: &Context, object: &VmMigration) -> Result<Vec<Finding>, kube::Error> {
     let namespace = object.namespace().unwrap_or_default();
     let mut found = vec![];
+    for check in object.spec.verification.iter().flat_map(|v| &v.checks) {
+        let Some(key) = check.ssh.as_ref().map(|s| &s.private_key_secret_ref) else { continue };
+        let whose = format!("check {}", check.name);
+        if let Err(problem) = secret_of(ctx, &namespace, &whose, &key.name, Some(&key.key)).await? {
+            found.push(problem.blocker());
+        }
+    }
     for hook in &object.spec.hooks {
         if let Err(problems) = material(ctx, &namespace, hook).await? {
             found.extend(problems.iter().map(Problem::blocker));
@@ -69,7 +75,7 @@ async fn material(
     };
     let mut secrets = BTreeMap::new();
     for (name, key) in wanted_secrets(hook) {
-        match secret_of(ctx, namespace, hook, name, key).await? {
+        match secret_of(ctx, namespace, &format!("hook {}", hook.name), name, key).await? {
             Ok(data) => drop(secrets.insert(name.clone(), data)),
             Err(problem) => problems.push(problem),
         }
@@ -136,16 +142,17 @@ async fn script_of(
     }))
 }
 
-async fn secret_of(
+/// The keys of a Secret that hooks may use. `whose` is for messages, such as `hook x`.
+pub(super) async fn secret_of(
     ctx: &Context,
     namespace: &str,
-    hook: &Hook,
+    whose: &str,
     name: &str,
     key: Option<&String>,
 ) -> Result<Result<BTreeMap<String, Vec<u8>>, Problem>, kube::Error> {
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(found) = api.get_opt(name).await? else {
-        let message = format!("hook {}: there is no Secret {name:?} in namespace {namespace}", hook.name);
+        let message = format!("{whose}: there is no Secret {name:?} in namespace {namespace}");
         return Ok(Err(problem(
             "hook-secret-missing",
             message,
@@ -155,7 +162,7 @@ async fn secret_of(
     if found.labels().get(LABEL_HOOK).map(String::as_str) != Some("true") {
         return Ok(Err(problem(
             "hook-secret-not-allowed",
-            format!("hook {}: Secret {name} may not be used by hooks", hook.name),
+            format!("{whose}: Secret {name} may not be used by hooks and checks"),
             format!("kubectl label secret {name} -n {namespace} {LABEL_HOOK}=true"),
         )));
     }
@@ -163,7 +170,7 @@ async fn secret_of(
     if let Some(key) = key {
         data.retain(|k, _| k == key);
         if data.is_empty() {
-            let message = format!("hook {}: Secret {name} has no key {key:?}", hook.name);
+            let message = format!("{whose}: Secret {name} has no key {key:?}");
             return Ok(Err(problem(
                 "hook-secret-key-missing",
                 message,

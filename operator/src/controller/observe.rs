@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     crd::v1alpha1::{
-        HookState, OUTPUT_BYTES, Phase, VmMigration, VmMigrationReport, VmMigrationStatus, output_tail,
+        Check, HookState, OUTPUT_BYTES, Phase, VmMigration, VmMigrationReport, VmMigrationSpec,
+        VmMigrationStatus, output_tail,
     },
     migration::{
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
@@ -42,6 +43,9 @@ const CLUSTER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A kubelet keeps about 10 MiB of a container's log.
 const LOG_BYTES: u64 = 32 << 20;
 
+/// How many of a console's last lines are looked at.
+pub(super) const CONSOLE_LINES: u32 = 2000;
+
 /// What was seen, and the sessions that steps use.
 pub struct Look {
     /// As plain data.
@@ -57,6 +61,8 @@ pub struct Look {
 struct Needs {
     inventory: bool,
     clusters: bool,
+    /// The new server's console.
+    console: bool,
     source: SourceNeeds,
     destination: DestinationNeeds,
 }
@@ -87,7 +93,7 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
     use {DestinationNeeds as D, SourceNeeds as S};
     let deleting = object.metadata.deletion_timestamp.is_some();
     let claimed = status.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
-    let all = Needs { inventory: false, clusters: true, source: S::All, destination: D::All };
+    let all = Needs { clusters: true, source: S::All, destination: D::All, ..Default::default() };
     if deleting || status.failure.is_some() && status.cleaned_up_at.is_none() {
         return all;
     }
@@ -111,9 +117,16 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
             destination: if backed_up(false) { D::Disks } else { D::Nothing },
             ..all
         },
-        Phase::Creating | Phase::Verifying => Needs { source: S::Server, ..all },
+        Phase::Creating => Needs { source: S::Server, ..all },
+        Phase::Verifying => Needs { source: S::Server, console: reads_console(&object.spec), ..all },
         _ => all,
     }
+}
+
+/// A check is about the console, or wants the host keys that the guest prints on it.
+fn reads_console(spec: &VmMigrationSpec) -> bool {
+    let wants = |c: &Check| c.console.is_some() || c.ssh.as_ref().is_some_and(|s| s.host_key.is_none());
+    spec.verification.iter().flat_map(|v| &v.checks).any(wants)
 }
 
 /// Looks.
@@ -320,7 +333,7 @@ async fn take_views(
     };
     let b = async {
         let cloud = destination?;
-        let view = view_destination(me, &cloud, &ports, needs.destination)
+        let view = view_destination(me, &cloud, &ports, needs)
             .await
             .map_err(|e| cloud_problem(Side::Destination, &e))?;
         Ok::<_, Problem>((cloud, view))
@@ -371,20 +384,25 @@ async fn view_destination(
     me: &Identity,
     cloud: &Cloud,
     recorded_ports: &[String],
-    needs: DestinationNeeds,
+    needs: Needs,
 ) -> Result<Option<DestinationView>, CloudError> {
-    if needs == DestinationNeeds::Nothing {
+    if needs.destination == DestinationNeeds::Nothing {
         return Ok(None);
     }
     let disks = async { tokio::try_join!(cloud.list_volumes(), cloud.list_images()) };
     let rest = async {
-        if needs != DestinationNeeds::All {
+        if needs.destination != DestinationNeeds::All {
             return Ok(Default::default());
         }
         tokio::try_join!(cloud.list_servers(), cloud.list_ports())
     };
     let ((volumes, images), (servers, ports)) = tokio::try_join!(disks, rest)?;
-    Ok(Some(destination_view(me, &servers, &volumes, &images, &ports, recorded_ports)))
+    let mut view = destination_view(me, &servers, &volumes, &images, &ports, recorded_ports);
+    if let Some(server) = view.server().filter(|_| needs.console) {
+        let read = cloud.console_output(&server.id, CONSOLE_LINES).await;
+        view.console = Some(read.map_err(|e| e.to_string()));
+    }
+    Ok(Some(view))
 }
 
 async fn report(ctx: &Context, me: &Identity, object: &VmMigration) -> Result<(bool, bool), Error> {

@@ -149,6 +149,11 @@ impl Identity {
         self.job(&format!("hook-{}", row.nonce.as_deref().unwrap_or_default()), row.attempts)
     }
 
+    /// Is this the Job of checks? It may have a Secret of the same name, with private keys.
+    pub fn is_check_job(&self, name: &str) -> bool {
+        name.starts_with(&format!("vmm-{}-check", self.uid))
+    }
+
     /// Is this the Job of a hook?
     pub fn is_hook_job(&self, name: &str) -> bool {
         name.starts_with(&format!("vmm-{}-hook-", self.uid))

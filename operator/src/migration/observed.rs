@@ -141,6 +141,8 @@ pub struct DestinationView {
     pub images: Vec<(Tagged, Image)>,
     /// Ports that we made.
     pub ports: Vec<(Tagged, Port)>,
+    /// The new server's console, or why it cannot be read. Only where a check needs it.
+    pub console: Option<Result<String, String>>,
 }
 
 /// Keeps what `identify` says is ours, oldest first, so that the first of several is always the same one.
@@ -309,5 +311,6 @@ pub fn destination_view(
         volumes: ours(volumes, |v| me.volume(v), |v| (v.created_at.clone(), v.id.clone())),
         images: ours(images, |i| me.image(i), |i| (i.created_at.clone(), i.id.clone())),
         ports: ours(ports, |p| me.port(p, recorded_ports), |p| (String::new(), p.id.clone())),
+        console: None,
     }
 }

@@ -1,7 +1,9 @@
 //! The side effects that a migration consists of, one value each. `decide` names them, `controller::execute` does them.
 
 use super::names::{Role, Side};
+use crate::crd::v1alpha1::KeyRef;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// One side effect.
 #[derive(Clone, Debug, PartialEq, strum::IntoStaticStr)]
@@ -166,6 +168,8 @@ pub struct JobRequest {
     pub args: Vec<String>,
     /// It may use the cloud and the store. A check gets neither.
     pub credentials: bool,
+    /// Private keys of the tenant that it gets, by the name of the file.
+    pub keys: BTreeMap<String, KeyRef>,
     /// After how many seconds Kubernetes ends it.
     pub deadline_seconds: i64,
 }

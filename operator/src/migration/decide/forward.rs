@@ -1,13 +1,14 @@
 //! The way forward: preflight, cutover, stop, transfer, create, verify.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SOON, clock, disks, hooks,
+    AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, disks, hooks,
     jobs::{Progress, Wanted},
     ran, set_at,
 };
 use crate::{
     crd::v1alpha1::*,
     migration::{
+        checks as application,
         names::{MARK_CLAIM, Role, Side},
         observed::{Problem, Seen, SourceView},
         preflight,
@@ -107,6 +108,7 @@ fn look(d: &mut Draft<'_>) -> Look {
     );
     let mut findings: Vec<Finding> = problems.iter().map(Problem::blocker).collect();
     findings.extend(seen.hook_findings.clone());
+    findings.extend(application::findings(d.input.spec));
     if let Some(inventory) = &seen.inventory {
         let project = seen.destination_project.as_deref().unwrap_or_default();
         let found = preflight::preflight(d.input.me, d.input.spec, project, inventory);
@@ -669,7 +671,11 @@ pub(super) fn verify(mut d: Draft<'_>) -> Decision {
         return d.decided();
     }
     let was_running = d.source().was_running;
-    let flow = if was_running { checks(&mut d, &server) } else { as_stopped_as_before(&mut d, &server) };
+    let flow = if was_running {
+        checks::of_destination(&mut d, &server)
+    } else {
+        as_stopped_as_before(&mut d, &server)
+    };
     if let Flow::Wait = flow {
         return d.decided();
     }
@@ -713,99 +719,6 @@ fn as_stopped_as_before(d: &mut Draft<'_>, server: &Server) -> Flow {
     let message = "was ACTIVE, then stopped as its source was; no check can be asked of a stopped server";
     d.status.checks = vec![CheckRow { name: "active".into(), passed: true, message: message.into() }];
     Flow::On
-}
-
-fn checks(d: &mut Draft<'_>, server: &Server) -> Flow {
-    if server.status != "ACTIVE" {
-        d.fail("VerificationFailed", format!("server {} is {}, not ACTIVE", server.id, server.status));
-        return Flow::Wait;
-    }
-    let mut rows = vec![CheckRow { name: "active".into(), passed: true, message: "ACTIVE".into() }];
-    let wanted = d.input.spec.verification.as_ref().map(|v| v.checks.as_slice()).unwrap_or_default();
-    if !wanted.is_empty() {
-        let seconds = wanted.iter().map(|c| c.timeout_seconds.unwrap_or(300)).max().unwrap_or(300);
-        let Some(address) = server.addresses.iter().find(|a| a.fixed).map(|a| a.address.clone()) else {
-            d.fail("VerificationFailed", format!("server {} has no fixed address to check", server.id));
-            return Flow::Wait;
-        };
-        let json = check_arguments(wanted, &address);
-        let job = Wanted {
-            side: Side::Destination,
-            purpose: "check".into(),
-            args: vec![
-                "check".into(),
-                "--checks".into(),
-                json,
-                "--deadline-seconds".into(),
-                seconds.to_string(),
-            ],
-            credentials: false,
-            deadline_seconds: i64::from(seconds) + 120,
-            attempts: 2,
-        };
-        match d.job(job) {
-            Progress::Succeeded(result) => rows.extend(check_rows(&result)),
-            Progress::Running(why) => {
-                d.say(format!("Checking the server at {address} (for at most {seconds} s): {why}"));
-                return Flow::Wait;
-            }
-            Progress::Again => return Flow::Wait,
-            Progress::Failed(why) => {
-                d.fail("VerificationFailed", why);
-                return Flow::Wait;
-            }
-        }
-    }
-    d.status.checks = rows;
-    let missing = wanted.iter().find(|c| !d.status.checks.iter().any(|r| r.name == c.name && r.passed));
-    if let Some(check) = missing {
-        let text = format!("check {} has no passed result", check.name);
-        d.fail("VerificationFailed", text);
-        return Flow::Wait;
-    }
-    Flow::On
-}
-
-/// The checks as `vmmigration mover check` takes them.
-fn check_arguments(checks: &[Check], address: &str) -> String {
-    let one = |c: &Check| {
-        if let Some(tcp) = &c.tcp {
-            let to = tcp.address.as_deref().unwrap_or(address);
-            return serde_json::json!({"name": c.name, "tcp": {"address": to, "port": tcp.port}});
-        }
-        let h = c.http.clone().unwrap_or(HttpCheck {
-            port: None,
-            path: None,
-            scheme: None,
-            address: None,
-            status: None,
-            contains: None,
-            pattern: None,
-            header: None,
-        });
-        let https = h.scheme == Some(HttpScheme::Https);
-        let host = h.address.as_deref().unwrap_or(address);
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
-        let port = h.port.unwrap_or(if https { 443 } else { 80 });
-        let url = format!(
-            "{}://{host}:{port}{}",
-            if https { "https" } else { "http" },
-            h.path.as_deref().unwrap_or("/")
-        );
-        serde_json::json!({"name": c.name, "http": {"url": url, "status": h.status.unwrap_or(200), "contains": h.contains}})
-    };
-    serde_json::Value::Array(checks.iter().map(one).collect()).to_string()
-}
-
-fn check_rows(result: &serde_json::Value) -> Vec<CheckRow> {
-    let rows = result["checks"].as_array().cloned().unwrap_or_default();
-    rows.iter()
-        .map(|r| CheckRow {
-            name: r["name"].as_str().unwrap_or_default().into(),
-            passed: r["ok"] == true,
-            message: r["message"].as_str().unwrap_or_default().into(),
-        })
-        .collect()
 }
 
 /// Never `Succeeded=True` without equal digests of every disk and all checks passed.

@@ -3,6 +3,7 @@
 //! A phase is left only on what was observed. At most one step per disk is named in a pass; every id that a
 //! step brings back is in status, or found again by its mark, before anything that builds on it is named.
 
+mod checks;
 mod cleanup;
 mod disks;
 mod forward;
