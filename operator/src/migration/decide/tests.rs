@@ -1001,7 +1001,8 @@ fn cancel_and_deletion_end_a_hook() {
                     assert_eq!(w.phase(), Some(Phase::Cancelled));
                     assert_eq!(hook_row(&w, "f").state, HookState::Succeeded, "{phase}");
                 }
-                assert_eq!(hook_row(&w, "h").state, HookState::Failed);
+                // Where nothing was made a deletion has nothing to write down.
+                assert!(delete || hook_row(&w, "h").state == HookState::Failed);
                 assert!(w.jobs.is_empty(), "{phase}: {:?}", w.jobs);
                 w.assert_given_back();
             }
