@@ -418,7 +418,7 @@ mod tests {
             let mut http = json!({"url": format!("http://127.0.0.1:{port}{path}")});
             http.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
             let ended = run(&[check("page", json!({"http": http}))], Duration::ZERO, policy(true)).await;
-            let checks = ended.map_or_else(|failure| failure.result.unwrap(), |passed| passed).checks;
+            let checks = ended.unwrap_or_else(|failure| failure.result.unwrap()).checks;
             assert!(checks[0].ok == passes && checks[0].message.contains(message), "{http}: {checks:?}");
             assert!(!checks[0].message.contains("version 2.7"), "the body is not shown");
         }

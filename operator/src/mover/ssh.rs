@@ -308,8 +308,8 @@ fn judge(code: Option<i32>, log: &str, at: &str) -> Ended {
 }
 
 fn wrong_host_key(log: &str, at: &str) -> String {
-    let words = log.split_whitespace().map(|word| word.trim_end_matches('.'));
-    let shown = words.filter(|word| word.starts_with("SHA256:")).next_back();
+    let mut words = log.split_whitespace().map(|word| word.trim_end_matches('.'));
+    let shown = words.rfind(|word| word.starts_with("SHA256:"));
     let shown = shown.map_or(String::new(), |key| format!(" ({key})"));
     format!(
         "{at} has a host key{shown} that is none of the known ones; nothing was sent. If this is the guest, and it has \
