@@ -3,7 +3,7 @@
 use super::{
     AT_ONCE, Decision, Draft, Flow, LATER, SOON, clock, disks,
     jobs::{Progress, Wanted},
-    ran, set_at,
+    ran, requests, retry, set_at,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -245,6 +245,7 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
     if let Flow::Wait = lock_server(&mut d, &server) {
         return d.decided();
     }
+    retry::reuse(&mut d, &view.actions);
     d.enter(Phase::Transferring, "source stopped and locked");
     d.say("Source stopped and locked");
     d.recheck = Some(AT_ONCE);
@@ -415,8 +416,9 @@ fn lock_server(d: &mut Draft<'_>, server: &Server) -> Flow {
 pub(super) fn hold(d: &mut Draft<'_>, why: &str) {
     d.enter(Phase::Held, why);
     let name = format!("{} -n {}", d.input.me.name, d.input.me.namespace);
+    let retry = requests::command(d, RequestName::Retry);
     d.say(format!(
-        "Held: {why}. The source stays as it is; kubectl delete vmm {name} removes what was made in B"
+        "Held: {why}. The source stays as it is; kubectl delete vmm {name} removes what was made in B; to stop it again and go on: {retry}"
     ));
     d.source().taken_back = true;
     d.steps.clear();
@@ -684,7 +686,7 @@ fn checks(d: &mut Draft<'_>, server: &Server) -> Flow {
 }
 
 /// The checks as `vmmigration mover check` takes them.
-fn check_arguments(checks: &[Check], address: &str) -> String {
+pub(super) fn check_arguments(checks: &[Check], address: &str) -> String {
     let one = |c: &Check| {
         if let Some(tcp) = &c.tcp {
             let to = tcp.address.as_deref().unwrap_or(address);
@@ -714,7 +716,8 @@ fn check_arguments(checks: &[Check], address: &str) -> String {
     serde_json::Value::Array(checks.iter().map(one).collect()).to_string()
 }
 
-fn check_rows(result: &serde_json::Value) -> Vec<CheckRow> {
+/// What a Job of checks answered.
+pub(super) fn check_rows(result: &serde_json::Value) -> Vec<CheckRow> {
     let rows = result["checks"].as_array().cloned().unwrap_or_default();
     rows.iter()
         .map(|r| CheckRow {
