@@ -3,9 +3,7 @@
 use super::{context::Context, observe::Look, references::References};
 use crate::{
     build,
-    crd::v1alpha1::{
-        DiskStatus, VmMigration, VmMigrationReport, VmMigrationSpec, VmMigrationStatus,
-    },
+    crd::v1alpha1::{DiskStatus, VmMigration, VmMigrationReport, VmMigrationSpec, VmMigrationStatus},
     migration::{
         names::{Identity, MARK_CLAIM, Role, Side},
         step::{Effect, JobRequest, ObjectKind, Step, StepFailure},
@@ -146,7 +144,9 @@ impl Hands<'_> {
             }
             Step::ReleaseClaim => self.release_claim(cloud, &id).await?,
             Step::DeleteSource => self.delete_source(cloud, &id).await?,
-            Step::DeleteSourceVolume { volume_id } => self.delete_source_volume(cloud, &id, volume_id).await?,
+            Step::DeleteSourceVolume { volume_id } => {
+                self.delete_source_volume(cloud, &id, volume_id).await?
+            }
             Step::StopSource => accepted(cloud.stop_server(&id).await?),
             Step::StartSource => accepted(cloud.start_server(&id).await?),
             Step::UnlockSource => accepted(cloud.unlock_server(&id).await?),
@@ -207,7 +207,9 @@ impl Hands<'_> {
         let retirement = self.status.retirement.clone().unwrap_or_default();
         let recorded = self.status.disks.iter().any(|d| d.source_volume_id.as_deref() == Some(id));
         if !recorded || retirement.server_gone_at.is_none() {
-            return Err(lasting(format!("volume {id} is not recorded as the source's own and is not deleted")));
+            return Err(lasting(format!(
+                "volume {id} is not recorded as the source's own and is not deleted"
+            )));
         }
         if cloud.get_server(server_id).await?.is_some() {
             return Err(changed(format!("server {server_id} is there again")));

@@ -376,7 +376,8 @@ async fn report(
         Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     let found = api.get_opt(&me.report()).await.map_err(Error::kube("read the report"))?;
     let ours = found.filter(|r| r.spec.uid == me.uid);
-    let finished = ours.as_ref().and_then(|r| r.status.as_ref()).is_some_and(|s| build::report::tells(s, status));
+    let finished =
+        ours.as_ref().and_then(|r| r.status.as_ref()).is_some_and(|s| build::report::tells(s, status));
     Ok((ours.is_some(), finished))
 }
 

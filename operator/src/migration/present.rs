@@ -210,7 +210,9 @@ fn milestones(status: &VmMigrationStatus) -> Vec<(&'static str, Option<bool>, St
 fn source_retired(status: &VmMigrationStatus) -> (Option<bool>, &'static str, String) {
     let r = status.retirement.clone().unwrap_or_default();
     match (r.retired_at, r.refused) {
-        (Some(at), _) => (Some(true), reason::SUCCESS, format!("the old server and its volumes are gone since {}", at.0)),
+        (Some(at), _) => {
+            (Some(true), reason::SUCCESS, format!("the old server and its volumes are gone since {}", at.0))
+        }
         (None, Some(why)) => (Some(false), reason::INVALID_CONFIGURATION, why),
         _ => (None, reason::PROGRESSING, "the source is there".into()),
     }
@@ -219,8 +221,7 @@ fn source_retired(status: &VmMigrationStatus) -> (Option<bool>, &'static str, St
 fn cleaned_up(status: &VmMigrationStatus) -> (Option<bool>, &'static str, String) {
     let retained: Vec<_> = status.retained.iter().map(|r| format!("{} ({})", r.what, r.why)).collect();
     let phase = status.phase.unwrap_or_default();
-    let ended =
-        phase.succeeded() || phase.gave_up() || matches!(phase, Phase::Deleting | Phase::RollingBack);
+    let ended = phase.succeeded() || phase.gave_up() || matches!(phase, Phase::Deleting | Phase::RollingBack);
     match (status.cleaned_up_at.is_some(), &status.trouble) {
         (true, _) if !retained.is_empty() => (Some(true), reason::RETAINED, retained.join("; ")),
         (true, _) => (Some(true), reason::SUCCESS, "nothing temporary is left".into()),

@@ -7,11 +7,13 @@ use crate::{crd::v1alpha1::*, migration::present};
 /// stopped for being late.
 pub(super) fn limit(d: &mut Draft<'_>) {
     let Some(allowed) = d.input.spec.max_downtime.as_ref().map(Period::seconds) else { return };
-    if d.status.failure.is_some() || !matches!(d.phase(), Phase::Stopping | Phase::Transferring | Phase::Creating)
+    if d.status.failure.is_some()
+        || !matches!(d.phase(), Phase::Stopping | Phase::Transferring | Phase::Creating)
     {
         return;
     }
-    let Some(since) = d.status.source.as_ref().filter(|s| s.was_running).and_then(|s| s.stop_requested_at.clone())
+    let Some(since) =
+        d.status.source.as_ref().filter(|s| s.was_running).and_then(|s| s.stop_requested_at.clone())
     else {
         return;
     };

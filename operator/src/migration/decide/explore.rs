@@ -4,11 +4,11 @@
 //!
 //! `EXPLORE_SEEDS=10000` explores more; `EXPLORE_SEED=17` explores that one and tells what happens in it.
 
-use super::{forward, tests::{World, me}};
-use crate::{
-    crd::v1alpha1::*,
-    migration::names::MARK_CLAIM,
+use super::{
+    forward,
+    tests::{World, me},
 };
+use crate::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
 use k8s_openapi::jiff::ToSpan;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;
@@ -235,7 +235,9 @@ impl Explorer {
                 break;
             }
             // As long as it says that it waits for a time, that time comes.
-            let recheck = self.w.recheck.unwrap_or_else(|| panic!("seed {}: it sleeps in {:?}: {:?}", self.seed, self.w.phase(), self.w.status.message));
+            let recheck = self.w.recheck.unwrap_or_else(|| {
+                panic!("seed {}: it sleeps in {:?}: {:?}", self.seed, self.w.phase(), self.w.status.message)
+            });
             if recheck.as_secs() > 2 {
                 let recheck = i64::try_from(recheck.as_secs()).unwrap();
                 self.w.now = self.w.now.checked_add(recheck.seconds()).unwrap();
@@ -259,7 +261,9 @@ impl Explorer {
         let refused = w.status.retirement.as_ref().is_some_and(|r| r.refused.is_some());
         match w.phase() {
             _ if w.deleting => w.released,
-            Some(Phase::Succeeded) => w.clean() && (!due || refused) && w.recheck.is_none_or(|r| r.as_secs() > 1),
+            Some(Phase::Succeeded) => {
+                w.clean() && (!due || refused) && w.recheck.is_none_or(|r| r.as_secs() > 1)
+            }
             Some(Phase::Retired | Phase::Failed | Phase::Cancelled | Phase::RolledBack) => w.clean(),
             _ => false,
         }
@@ -277,17 +281,31 @@ impl Explorer {
             if claimed && !self.touched {
                 let was_running = status.source.as_ref().is_some_and(|s| s.was_running);
                 let wanted = if was_running { "ACTIVE" } else { "SHUTOFF" };
-                assert_eq!((w.source.status.as_str(), w.source.locked), (wanted, false), "seed {seed}: A is not as before");
+                assert_eq!(
+                    (w.source.status.as_str(), w.source.locked),
+                    (wanted, false),
+                    "seed {seed}: A is not as before"
+                );
             }
             assert!(w.own.len() == 2, "never 1, seed {seed}");
             let kept = status.destination.as_ref().is_some_and(|x| x.active_at.is_some());
-            assert!(kept || w.servers.is_empty() && w.made.is_empty() && w.ports.is_empty(), "seed {seed}: left in B");
+            assert!(
+                kept || w.servers.is_empty() && w.made.is_empty() && w.ports.is_empty(),
+                "seed {seed}: left in B"
+            );
         }
         assert!(w.volumes.is_empty() && w.images.is_empty(), "seed {seed}: temporary objects are left");
         let secrets = w.vault || w.anchors;
-        assert!(!secrets && w.jobs.is_empty() && !w.repository, "seed {seed}: Secrets, Jobs or data are left");
+        assert!(
+            !secrets && w.jobs.is_empty() && !w.repository,
+            "seed {seed}: Secrets, Jobs or data are left"
+        );
         if phase == Phase::Retired {
-            assert!(w.source_gone && w.own.is_empty() && w.snapshots.is_empty(), "seed {seed}: {:?}", status.retained);
+            assert!(
+                w.source_gone && w.own.is_empty() && w.snapshots.is_empty(),
+                "seed {seed}: {:?}",
+                status.retained
+            );
         }
     }
 }

@@ -22,7 +22,8 @@ pub(super) fn asked_from_outside(spec: &VmMigrationSpec) -> Vec<Check> {
 /// Those of them that speak to the server itself, wherever it runs.
 fn asked_of_the_server(spec: &VmMigrationSpec) -> Vec<Check> {
     let elsewhere = |c: &Check| {
-        c.tcp.as_ref().is_some_and(|t| t.address.is_some()) || c.http.as_ref().is_some_and(|h| h.address.is_some())
+        c.tcp.as_ref().is_some_and(|t| t.address.is_some())
+            || c.http.as_ref().is_some_and(|h| h.address.is_some())
     };
     asked_from_outside(spec).into_iter().filter(|c| !elsewhere(c)).collect()
 }
@@ -38,7 +39,9 @@ pub(super) fn ask(d: &mut Draft<'_>, side: Side, purpose: &str, checks: &[Check]
     d.job(Wanted {
         side,
         purpose: purpose.into(),
-        args: ["check", "--checks", &json, "--deadline-seconds", &seconds.to_string()].map(String::from).to_vec(),
+        args: ["check", "--checks", &json, "--deadline-seconds", &seconds.to_string()]
+            .map(String::from)
+            .to_vec(),
         credentials: false,
         deadline_seconds: seconds + 120,
         attempts: 2,

@@ -1,11 +1,7 @@
 //! Retirement: after success the source's server is deleted, then the snapshots that we left, then its volumes.
 //! One at a time, each after a fresh look, and nothing that is not recorded as the source's own.
 
-use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SOON, cleanup,
-    jobs::Progress,
-    recheck, requests,
-};
+use super::{AT_ONCE, Decision, Draft, Flow, LATER, SOON, cleanup, jobs::Progress, recheck, requests};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -202,8 +198,12 @@ fn delete_server(d: &mut Draft<'_>) -> Result<(), String> {
     }
     match server.metadata.get(MARK_CLAIM) {
         Some(uid) if *uid == d.input.me.uid => {}
-        Some(other) => return Err(format!("server {name} in {cloud} is claimed by another migration, {other}")),
-        None => return Err(format!("server {name} in {cloud} does not carry this migration's mark any more")),
+        Some(other) => {
+            return Err(format!("server {name} in {cloud} is claimed by another migration, {other}"));
+        }
+        None => {
+            return Err(format!("server {name} in {cloud} does not carry this migration's mark any more"));
+        }
     }
     let stopped = server.status == "SHUTOFF" || requested && server.status == "ERROR";
     if !stopped {

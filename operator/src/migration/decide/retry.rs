@@ -24,7 +24,8 @@ pub(super) fn kept_until(d: &Draft<'_>) -> Option<Timestamp> {
     let period = d.input.spec.on_failure.as_ref()?.keep_data.as_ref()?.seconds();
     let proven = d.status.disks.iter().any(|k| k.backup.is_some())
         || d.status.kept.as_ref().is_some_and(|k| !k.volumes.is_empty());
-    let of_use = proven && !d.status.failure.as_ref()?.cancelled && kept_server(d).is_none() && !purge_begun(d);
+    let of_use =
+        proven && !d.status.failure.as_ref()?.cancelled && kept_server(d).is_none() && !purge_begun(d);
     let from = d.status.finished_at.as_ref().filter(|_| of_use)?.0;
     let until = from.checked_add(SignedDuration::from_secs(period)).ok()?;
     (until > d.input.now).then_some(until)
@@ -49,7 +50,8 @@ pub(super) fn begin(mut d: Draft<'_>) -> Decision {
         d.recheck = Some(AT_ONCE);
         return d.decided();
     }
-    let repository = d.status.store.as_ref().is_some_and(|s| s.initialized_at.is_some() && s.purged_at.is_none());
+    let repository =
+        d.status.store.as_ref().is_some_and(|s| s.initialized_at.is_some() && s.purged_at.is_none());
     d.status.kept = Some(keep(&d, repository));
     let number = d.status.attempts.max(1) + 1;
     let (old, status) = (d.status.source.take().unwrap_or_default(), &mut d.status);

@@ -167,7 +167,8 @@ impl World {
 
     fn finish_jobs(&mut self) {
         let active = |(_, j): &(Side, JobView)| j.state == JobState::Active;
-        let names: Vec<String> = self.jobs.iter().filter(|(_, j)| active(j)).map(|(n, _)| n.clone()).collect();
+        let names: Vec<String> =
+            self.jobs.iter().filter(|(_, j)| active(j)).map(|(n, _)| n.clone()).collect();
         for name in names {
             let result = match std::mem::take(&mut self.job_fails) {
                 true => Err("it was killed"),
@@ -189,9 +190,7 @@ impl World {
             let at = args.iter().position(|a| a == key).unwrap_or(usize::MAX - 1);
             args.get(at + 1).cloned().unwrap_or_default()
         };
-        let digest = |snapshot: &str, hash: &str| {
-            json!({"snapshotId": snapshot, "bytes": 100, "sha256": "s", "hashAlgo": "sha512", "hashValue": hash})
-        };
+        let digest = |snapshot: &str, hash: &str| json!({"snapshotId": snapshot, "bytes": 100, "sha256": "s", "hashAlgo": "sha512", "hashValue": hash});
         match args.first().map(String::as_str).unwrap_or_default() {
             "backup" => {
                 let hash = self.content[&arg("--image")].clone();
@@ -212,7 +211,11 @@ impl World {
             }
             "check" => {
                 let at = |s: &Server| s.status == "ACTIVE";
-                let serves = if name.contains("check-source") { at(&self.source) } else { self.servers.iter().any(at) };
+                let serves = if name.contains("check-source") {
+                    at(&self.source)
+                } else {
+                    self.servers.iter().any(at)
+                };
                 let row = json!({"name": "page", "ok": true, "message": "200"});
                 if serves { Ok(json!({"checks": [row]})) } else { Err("no answer") }
             }
@@ -359,7 +362,11 @@ impl World {
             Step::DeleteSource => {
                 self.assert_may_retire();
                 assert_eq!(self.source.status, "SHUTOFF", "never 1: a source that runs is deleted");
-                assert_eq!(self.source.metadata.get(MARK_CLAIM), Some(&self.me.uid), "never 7: not our claim");
+                assert_eq!(
+                    self.source.metadata.get(MARK_CLAIM),
+                    Some(&self.me.uid),
+                    "never 7: not our claim"
+                );
                 self.source_gone = true;
                 self.own.iter_mut().for_each(|v| v.status = "available".into());
             }
@@ -536,7 +543,12 @@ impl World {
         self.tick();
     }
 
-    pub(super) fn run(&mut self, passes: usize, until: impl Fn(&World) -> bool, mut crash: impl FnMut() -> bool) {
+    pub(super) fn run(
+        &mut self,
+        passes: usize,
+        until: impl Fn(&World) -> bool,
+        mut crash: impl FnMut() -> bool,
+    ) {
         for _ in 0..passes {
             if until(self) {
                 return;
@@ -1040,7 +1052,10 @@ fn a_retry_after_a_failure_reads_what_may_be_stale_again_and_arrives() {
         assert!(w.repository && w.vault, "the data are kept");
         assert!(w.made.is_empty() && w.servers.is_empty() && w.volumes.is_empty() && w.images.is_empty());
         let message = w.status.message.clone().unwrap();
-        assert!(message.contains("kept in the repository until") && message.contains("\"retry\""), "{message}");
+        assert!(
+            message.contains("kept in the repository until") && message.contains("\"retry\""),
+            "{message}"
+        );
         w.broken = None;
         ask(&mut w, json!({"requests": {"retry": "1"}}));
         w.run(1000, World::clean, dice(seed + 3, 5));
@@ -1172,7 +1187,11 @@ fn retirement_is_refused_while_anything_is_not_as_it_was() {
         settle(&mut w, Phase::Succeeded);
         let row = answer(&w, RequestName::Retire);
         assert!(row.message.contains(why), "{why}: {}", row.message);
-        assert!(w.status.message.as_ref().is_some_and(|m| m.contains("not retired")), "{:?}", w.status.message);
+        assert!(
+            w.status.message.as_ref().is_some_and(|m| m.contains("not retired")),
+            "{:?}",
+            w.status.message
+        );
         assert_eq!(w.own.len(), 2);
     }
 }

@@ -26,7 +26,9 @@ pub(super) fn begin(mut d: Draft<'_>) -> Decision {
     let why = match server.map(|s| (s.metadata.get(MARK_CLAIM).cloned(), s)) {
         None => Some(format!("the old server is gone from {from}")),
         Some((Some(uid), _)) if uid == d.input.me.uid => None,
-        Some((Some(uid), s)) => Some(format!("server {} in {from} is claimed by another migration, {uid}", s.name)),
+        Some((Some(uid), s)) => {
+            Some(format!("server {} in {from} is claimed by another migration, {uid}", s.name))
+        }
         Some((None, s)) => {
             Some(format!("server {} in {from} does not carry this migration's mark any more", s.name))
         }
@@ -93,7 +95,9 @@ pub(super) fn source_now(d: &Draft<'_>) -> String {
         (_, _, "DELETED") => format!("{name} is gone from A"),
         (true, ..) => format!("{name} in A is as somebody wanted it in the middle"),
         (_, true, "ACTIVE") => format!("{name} runs in A as before"),
-        (_, true, other) => format!("{name} in A is {other}; this migration's mark on it was taken away, so it is left so"),
+        (_, true, other) => {
+            format!("{name} in A is {other}; this migration's mark on it was taken away, so it is left so")
+        }
         (_, false, _) => format!("{name} in A is stopped as before"),
     };
     let checks = d.status.rollback.as_ref().map(|r| r.checks.as_slice()).unwrap_or_default();
@@ -234,7 +238,9 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
         return Flow::Wait;
     }
     d.status.running_in = Some(if server.status == "ACTIVE" { RunningIn::A } else { RunningIn::None });
-    if s.was_running && let Flow::Wait = recheck::of_source(d, &server) {
+    if s.was_running
+        && let Flow::Wait = recheck::of_source(d, &server)
+    {
         return Flow::Wait;
     }
     d.say("Releasing the claim on the source");
