@@ -245,6 +245,23 @@ mod tests {
     }
 
     #[test]
+    fn after_success_it_stays_a_success_until_it_is_rolled_back() {
+        let of = |phase, failure: Option<&str>, kinds: &[&str]| -> Vec<Option<bool>> {
+            let failure = failure.map(|r| Failure { reason: r.into(), ..Default::default() });
+            let mut s = VmMigrationStatus { phase: Some(phase), failure, ..Default::default() };
+            present(&mut s, Some(1), Timestamp::from_second(100).unwrap());
+            kinds.iter().map(|k| crate::crd::conditions::status(&s.conditions, k)).collect()
+        };
+        let kinds = [kind::SUCCEEDED, kind::READY, kind::RECONCILING, kind::STALLED];
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(of(Phase::Succeeded, None, &kinds), [yes, yes, no, no]);
+        assert_eq!(of(Phase::Retiring, None, &kinds), [yes, yes, yes, no]);
+        assert_eq!(of(Phase::Retired, None, &kinds), [yes, yes, no, no]);
+        assert_eq!(of(Phase::RollingBack, Some(reason::ROLLED_BACK), &kinds), [None, no, yes, no]);
+        assert_eq!(of(Phase::RolledBack, Some(reason::ROLLED_BACK), &kinds), [no, no, no, yes]);
+    }
+
+    #[test]
     fn presenting_twice_changes_nothing() {
         let mut s = VmMigrationStatus { phase: Some(Phase::Transferring), ..Default::default() };
         present(&mut s, Some(3), Timestamp::from_second(100).unwrap());
