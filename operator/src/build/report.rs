@@ -18,6 +18,7 @@ pub fn outcome(status: &VmMigrationStatus, now: Timestamp) -> VmMigrationReportS
         rolled_back_at,
         source_checks: status.rollback.as_ref().map(|r| r.checks.clone()).unwrap_or_default(),
         retired_at,
+        hooks: status.hooks.iter().filter(|h| h.phase == HookPhase::Finally).cloned().collect(),
         retained: status.retained.clone(),
     }
 }
@@ -53,7 +54,7 @@ pub fn report(
             project_id: s.project_id,
             server_id: s.server_id,
             server_name: s.server_name,
-            addresses: vec![],
+            addresses: s.addresses,
         },
         destination: ReportedServer {
             cloud: spec.destination.cloud.clone(),
@@ -67,6 +68,7 @@ pub fn report(
         downtime_seconds: present::down(status, now),
         disks: status.disks.clone(),
         checks: status.checks.clone(),
+        hooks: status.hooks.clone(),
         fidelity: status.fidelity.clone(),
         plan: status.plan.clone(),
         timeline: status.timeline.clone(),

@@ -184,6 +184,9 @@ pub struct VmMigrationStatus {
     /// The checks in the destination.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckRow>,
+    /// Since when they are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checks_since: Option<Time>,
     /// What still exists that a clean-up would remove, and why it stays.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retained: Vec<RetainedRow>,
@@ -377,6 +380,9 @@ pub struct SourceStatus {
     pub server_id: String,
     /// Its name then.
     pub server_name: String,
+    /// Its addresses, fixed ones first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// Its status as last observed.
     pub server_status: String,
     /// It ran when the migration claimed it.

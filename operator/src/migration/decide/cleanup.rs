@@ -1,7 +1,7 @@
 //! Clean-up: Jobs, temporary objects by mark, the repository, the Secrets. It looks twice before it says that it is done.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON,
+    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON, hooks,
     jobs::{Progress, Wanted},
     requests, retire, retry, undo,
 };
@@ -47,6 +47,7 @@ pub(super) fn delete(mut d: Draft<'_>) -> Decision {
             cancelled: true,
         });
         d.enter(Phase::Deleting, "deleted");
+        hooks::abandon(&mut d, "ended: the VmMigration was deleted");
         stop_jobs(&mut d, &[]);
         if !given_back && let Flow::Wait = undo::settle_destination(&mut d) {
             return d.decided();
@@ -70,7 +71,8 @@ fn nothing_made(d: &Draft<'_>) -> bool {
         .view()
         .and_then(|v| v.server.as_ref())
         .is_some_and(|s| s.metadata.get(crate::migration::names::MARK_CLAIM) == Some(&d.input.me.uid));
-    !d.input.seen.vault_exists && d.status.jobs.is_empty() && !d.claimed() && !claim_seen
+    let jobs = !d.status.jobs.is_empty() || hooks::any_begun(&d.status);
+    !d.input.seen.vault_exists && !jobs && !d.claimed() && !claim_seen
 }
 
 fn release(d: Draft<'_>) -> Decision {
@@ -87,6 +89,12 @@ pub(super) fn after_success(mut d: Draft<'_>) -> Decision {
         if d.phase() == Phase::Succeeded && retire::wanted(&mut d) {
             return retire::begin(d);
         }
+    } else if let Flow::Wait = hooks::gate(&mut d, HookPhase::Finally) {
+        let waits = d.status.message.clone().unwrap_or_default();
+        success_message(&mut d);
+        let runs = d.status.message.clone().unwrap_or_default();
+        d.say(format!("{runs}; {waits}"));
+        return d.decided();
     } else if let Flow::On = sweep(&mut d, Scope::Temporary) {
         finish(&mut d);
     }
@@ -143,6 +151,11 @@ pub(super) fn after_failure(mut d: Draft<'_>) -> Decision {
         return d.decided();
     }
     stop_jobs(&mut d, &[]);
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::Finally) {
+        let waits = d.status.message.clone().unwrap_or_default();
+        failure_message(&mut d, &format!("; {waits}"));
+        return d.decided();
+    }
     let again = d.status.retry_requested_at.is_some();
     let mut kept = String::new();
     if nothing_made(&d) || matches!(sweep_clouds(&mut d, Scope::All), Flow::On) {
@@ -186,12 +199,13 @@ fn keep_data(d: &mut Draft<'_>, until: Timestamp) -> String {
 
 /// Ends all Jobs but the purge and those with these purposes. A cluster that cannot be reached holds nothing up here.
 pub(super) fn stop_jobs(d: &mut Draft<'_>, but: &[&str]) {
+    let seen = d.input.seen;
     let kept: Vec<_> =
         ["purge"].iter().chain(but).map(|p| d.input.me.job(p, 1).trim_end_matches('1').to_string()).collect();
     for side in SIDES {
-        let Some(cluster) = d.input.seen.cluster(side).view() else { continue };
+        let Some(cluster) = seen.cluster(side).view() else { continue };
         for (name, job) in &cluster.jobs {
-            if !kept.iter().any(|k| name.starts_with(k)) && !job.deleting {
+            if !kept.iter().any(|k| name.starts_with(k)) && !job.deleting && !hooks::keeps(d, name) {
                 d.step(Step::DeleteJob { side, name: name.clone() });
             }
         }

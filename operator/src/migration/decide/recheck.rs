@@ -1,7 +1,7 @@
 //! Checks that are asked once more: of the destination before the source is deleted, of the source after a rollback.
 
 use super::{
-    AT_ONCE, Draft, Flow, forward,
+    AT_ONCE, Draft, Flow, checks as asking,
     jobs::{Progress, Wanted},
 };
 use crate::{crd::v1alpha1::*, migration::names::Side, openstack::Server};
@@ -35,7 +35,7 @@ fn longest(checks: &[Check]) -> i64 {
 /// A Job near one side asks.
 pub(super) fn ask(d: &mut Draft<'_>, side: Side, purpose: &str, checks: &[Check], address: &str) -> Progress {
     let seconds = longest(checks);
-    let json = forward::check_arguments(checks, address);
+    let json = asking::arguments(checks, address, &[]);
     d.job(Wanted {
         side,
         purpose: purpose.into(),
@@ -67,7 +67,7 @@ pub(super) fn of_source(d: &mut Draft<'_>, server: &Server) -> Flow {
         _ if d.input.seen.source_cluster.view().is_none() => Err("its cluster does not answer".into()),
         _ if d.past(&since, longest(&checks) + SPARE_SECONDS) => Err("no answer in time".into()),
         Some(address) => match ask(d, Side::Source, OF_SOURCE, &checks, &address) {
-            Progress::Succeeded(result) => Ok(forward::check_rows(&result)),
+            Progress::Succeeded(result) => Ok(asking::rows(&result)),
             Progress::Failed(why) => Err(why),
             Progress::Running(why) => {
                 d.say(format!("{} runs in A again; asking its checks at {address}: {why}", server.name));

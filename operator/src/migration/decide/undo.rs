@@ -1,6 +1,8 @@
 //! The way back: the destination's server is settled, then the source is given back as it was.
 
-use super::{AT_ONCE, Decision, Draft, Flow, LATER, ROLLED_BACK, SOON, cleanup, clock, recheck, requests};
+use super::{
+    AT_ONCE, Decision, Draft, Flow, LATER, ROLLED_BACK, SOON, cleanup, clock, hooks, recheck, requests,
+};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -61,7 +63,11 @@ pub(super) fn begin(mut d: Draft<'_>) -> Decision {
 pub(super) fn roll_back(mut d: Draft<'_>) -> Decision {
     let why = d.status.failure.as_ref().map(|f| f.message.clone()).unwrap_or_default();
     d.enter(Phase::RollingBack, "giving the source back");
+    hooks::abandon(&mut d, "ended: the migration is given up");
     cleanup::stop_jobs(&mut d, &[recheck::OF_SOURCE]);
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::OnFailure) {
+        return d.decided();
+    }
     if let Flow::Wait = settle_destination(&mut d) {
         return d.decided();
     }
@@ -116,6 +122,7 @@ pub(super) fn held(mut d: Draft<'_>) -> Decision {
         d.status.running_in = Some(if s.status == "ACTIVE" { RunningIn::A } else { RunningIn::None });
         d.source().server_status = s.status;
     }
+    hooks::abandon(&mut d, "ended: somebody has the source");
     cleanup::stop_jobs(&mut d, &[]);
     d.recheck = Some(LATER);
     let _ = settle_destination(&mut d);
