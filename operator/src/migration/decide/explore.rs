@@ -6,7 +6,7 @@
 
 use super::{
     forward,
-    tests::{World, me},
+    tests::{World, everywhere, me},
 };
 use crate::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
 use k8s_openapi::jiff::ToSpan;
@@ -56,6 +56,12 @@ impl Explorer {
         let mut rng = StdRng::seed_from_u64(seed);
         if rng.random_bool(0.2) {
             w.source.status = "SHUTOFF".into();
+        }
+        if rng.random_bool(0.3) {
+            w.spec.hooks = serde_json::from_value(everywhere()).unwrap();
+            for hook in w.spec.hooks.iter().filter(|_| rng.random_bool(0.1)) {
+                w.scripts.insert(hook.name.clone(), vec![1]);
+            }
         }
         let loud = number("EXPLORE_SEED").is_some();
         Explorer { seed, rng, w, tokens: 0, touched: false, loud }

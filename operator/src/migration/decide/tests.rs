@@ -1334,7 +1334,7 @@ fn hook_row(w: &World, name: &str) -> HookRow {
 }
 
 /// One job hook at each phase.
-fn everywhere() -> serde_json::Value {
+pub(super) fn everywhere() -> serde_json::Value {
     let one = |phase: HookPhase| json!({"name": phase.to_string().to_lowercase(), "phase": phase, "job": {"script": "true"}});
     <HookPhase as strum::IntoEnumIterator>::iter().map(one).collect()
 }
