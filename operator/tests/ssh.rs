@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use ssh_support::Guest;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -170,4 +170,48 @@ async fn a_refused_address_is_not_connected_to() {
     let ended = command.output().await.unwrap();
     assert_eq!(ended.status.code(), Some(255));
     assert!(String::from_utf8(ended.stderr).unwrap().contains("loopback"));
+}
+
+#[tokio::test]
+async fn a_check_over_ssh_is_the_commands_exit_code() {
+    let guest = Guest::start();
+    let ssh = |key: &str, host_key: &str, command: &str| {
+        json!({"user": guest.user, "address": "127.0.0.1", "port": guest.address.port(), "keyFile": guest.path(key),
+            "hostKeys": [host_key], "command": command})
+    };
+    let stranger = std::fs::read_to_string(guest.path("stranger.pub")).unwrap();
+    let checks = json!([
+        {"name": "good", "ssh": ssh("user", &guest.host_key, "echo secret-output")},
+        {"name": "bad", "ssh": ssh("user", &guest.host_key, "echo secret-output; exit 3")},
+        {"name": "host", "ssh": ssh("user", &stranger, "true")},
+        {"name": "key", "ssh": ssh("stranger", &guest.host_key, "true")},
+    ]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmmigration"));
+    command.args([
+        "mover",
+        "check",
+        "--allow-loopback",
+        "--deadline-seconds",
+        "0",
+        "--checks",
+        &checks.to_string(),
+    ]);
+    command.arg("--termination-log").arg(guest.path("termination")).env("TMPDIR", guest.directory.path());
+    let ended = command.output().await.unwrap();
+    let text = std::fs::read_to_string(guest.path("termination")).unwrap();
+    let outcome: Value = serde_json::from_str(&text).unwrap();
+    let results = outcome["result"]["checks"].as_array().unwrap();
+    let expected = [
+        (true, "exit code 0"),
+        (false, "exit code 3"),
+        (false, "nothing was sent"),
+        (false, "authorized_keys"),
+    ];
+    for (result, (ok, message)) in results.iter().zip(expected) {
+        assert!(result["ok"] == ok && result["message"].as_str().unwrap().contains(message), "{result}");
+    }
+    assert_eq!((ended.status.code(), results.len()), (Some(2), 4));
+    for shown in [text, String::from_utf8(ended.stderr).unwrap(), String::from_utf8(ended.stdout).unwrap()] {
+        assert!(!shown.contains("secret-output"), "{shown}");
+    }
 }

@@ -76,12 +76,12 @@ fn copied_key(n: usize, key: &str) -> String {
     format!("{n}.{key}")
 }
 
-/// The Job.
+/// The Job, with `seconds` left of the attempt.
 pub fn job(
     me: &Identity,
     (hook, row, side): (&Hook, &HookRow, Side),
     (material, guest): (&Material, Option<&Guest>),
-    told: &HookContext,
+    (told, seconds): (&HookContext, i64),
     (image, place): (&MoverImage, &Place),
 ) -> Job {
     let labels = labels(me, row, side);
@@ -96,7 +96,7 @@ pub fn job(
         Place::Remote { anchor_uid } => anchor(me, side, anchor_uid),
     };
     let (command, wanted) = match (&hook.ssh, guest) {
-        (Some(ssh), Some(guest)) => (ssh_command(hook, ssh, guest, &image.denied_cidrs), None),
+        (Some(ssh), Some(guest)) => (ssh_command(ssh, guest, seconds, &image.denied_cidrs), None),
         _ => (
             ["bash", "/scratch/script"].map(String::from).to_vec(),
             hook.job.as_ref().and_then(|j| j.image.clone()),
@@ -134,9 +134,7 @@ pub fn job(
         spec: Some(JobSpec {
             backoff_limit: Some(0),
             pod_replacement_policy: Some("Failed".into()),
-            active_deadline_seconds: Some(
-                hook.timeout_seconds() + if guest.is_some() { LAST_WORDS } else { 0 },
-            ),
+            active_deadline_seconds: Some(seconds + if guest.is_some() { LAST_WORDS } else { 0 }),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta { labels: Some(labels), ..Default::default() }),
                 spec: Some(pod),
@@ -165,8 +163,8 @@ fn variable(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.into(), value: Some(value.into()), ..Default::default() }
 }
 
-fn ssh_command(hook: &Hook, ssh: &SshHook, guest: &Guest, denied: &[String]) -> Vec<String> {
-    let (port, seconds) = (ssh.port.unwrap_or(22).to_string(), hook.timeout_seconds().to_string());
+fn ssh_command(ssh: &SshHook, guest: &Guest, seconds: i64, denied: &[String]) -> Vec<String> {
+    let (port, seconds) = (ssh.port.unwrap_or(22).to_string(), seconds.to_string());
     let key = format!("{KEY}/key");
     let mut command = ["vmmigration", "mover", "ssh"].map(String::from).to_vec();
     let options = [
@@ -257,7 +255,7 @@ mod tests {
             MoverImage { name: "img".into(), denied_cidrs: vec!["10.9.0.0/16".into()], ..Default::default() };
         let kind = (&hook, &row, Side::Source);
         let guest = hook.ssh.is_some().then_some(&guest);
-        let job = job(&me, kind, (&material, guest), &told, (&image, &place));
+        let job = job(&me, kind, (&material, guest), (&told, 30), (&image, &place));
         let secret = secret(&me, &row, Side::Source, "anchor", &material);
         (serde_json::to_value(job).unwrap(), serde_json::to_value(secret).unwrap())
     }
@@ -340,7 +338,9 @@ mod tests {
             )
         );
         assert!(
-            command.ends_with("--timeout-seconds 300 --host-key ssh-ed25519 A --host-key ssh-rsa B --denied-cidr 10.9.0.0/16"),
+            command.ends_with(
+                "--timeout-seconds 30 --host-key ssh-ed25519 A --host-key ssh-rsa B --denied-cidr 10.9.0.0/16"
+            ),
             "{command}"
         );
     }

@@ -26,6 +26,9 @@ use k8s_openapi::api::{
 use kube::{Api, ResourceExt, api::PostParams};
 use std::collections::BTreeMap;
 
+/// An argument of a program may have 128 KiB.
+const SCRIPT_BYTES: usize = 64 << 10;
+
 /// What is wrong with what hooks and checks refer to.
 pub async fn findings(ctx: &Context, object: &VmMigration) -> Result<Vec<Finding>, kube::Error> {
     let namespace = object.namespace().unwrap_or_default();
@@ -125,7 +128,15 @@ async fn script_of(
             format!("hook {}: there is no ConfigMap {:?} in namespace {namespace}", hook.name, r.name);
         return Ok(Err(problem("hook-config-map-missing", message, "create it")));
     };
-    Ok(found.data.and_then(|mut d| d.remove(&r.key)).ok_or_else(|| {
+    let script = found.data.and_then(|mut d| d.remove(&r.key));
+    if script.as_ref().is_some_and(|s| s.len() > SCRIPT_BYTES) {
+        let message = format!(
+            "hook {}: key {} of ConfigMap {} has more than {SCRIPT_BYTES} bytes",
+            hook.name, r.key, r.name
+        );
+        return Ok(Err(problem("hook-script-too-long", message, "put what is long into an image")));
+    }
+    Ok(script.ok_or_else(|| {
         let message = format!("hook {}: ConfigMap {} has no key {:?}", hook.name, r.name, r.key);
         problem("hook-config-map-key-missing", message, "add the script under that key")
     }))
@@ -197,7 +208,9 @@ impl Hands<'_> {
         let told = context(self.me, &self.object.spec, self.status, row);
         let kind = (hook, row, request.side);
         let image = (&self.ctx.settings.image, &place);
-        let job = job(self.me, kind, (&material, guest.as_ref()), &told, image);
+        let begun = row.started_at.as_ref().map_or(0, |t| self.ctx.now().duration_since(t.0).as_secs());
+        let left = (hook.timeout_seconds() - begun).max(1);
+        let job = job(self.me, kind, (&material, guest.as_ref()), (&told, left), image);
         let api: Api<Job> = Api::namespaced(cluster.client, &cluster.namespace);
         existing(api.create(&PostParams::default(), &job).await)?;
         Ok(Effect::Created { id: request.job.clone() })

@@ -261,3 +261,51 @@ fn longest(checks: &[Check]) -> i32 {
 fn after(since: &Time, seconds: i32) -> Option<Time> {
     since.0.checked_add(SignedDuration::from_secs(seconds.into())).ok().map(Time)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(checks: Value) -> Value {
+        let checks: Vec<Check> = serde_json::from_value(checks).unwrap();
+        serde_json::from_str(&arguments(&checks, "10.0.0.5", &["ssh-ed25519 CONSOLE".into()])).unwrap()
+    }
+
+    #[test]
+    fn arguments_of_every_kind() {
+        let key = json!({"name": "s", "key": "k"});
+        let cases = [
+            (json!({"tcp": {"port": 22}}), json!({"tcp": {"address": "10.0.0.5", "port": 22}})),
+            (json!({"tcp": {"port": 22, "address": "x"}}), json!({"tcp": {"address": "x", "port": 22}})),
+            (json!({"http": {}}), json!({"http": {"url": "http://10.0.0.5:80/", "status": 200}})),
+            (
+                json!({"http": {"scheme": "https", "address": "2001:db8::1", "path": "/x?y", "status": 204}}),
+                json!({"http": {"url": "https://[2001:db8::1]:443/x?y", "status": 204}}),
+            ),
+            (
+                json!({"http": {"port": 8080, "contains": "a", "pattern": "b", "header": {"name": "c", "pattern": "d"}}}),
+                json!({"http": {"url": "http://10.0.0.5:8080/", "status": 200, "contains": "a", "pattern": "b",
+                    "header": {"name": "c", "pattern": "d"}}}),
+            ),
+            (
+                json!({"ssh": {"user": "u", "privateKeySecretRef": key, "command": "true"}}),
+                json!({"ssh": {"user": "u", "address": "10.0.0.5", "port": 22, "keyFile": "/etc/vmmigration-check/1",
+                    "hostKeys": ["ssh-ed25519 CONSOLE"], "command": "true"}}),
+            ),
+            (
+                json!({"ssh": {"user": "u", "privateKeySecretRef": key, "command": "true", "address": "x", "port": 2,
+                    "hostKey": "ssh-ed25519 GIVEN"}}),
+                json!({"ssh": {"user": "u", "address": "x", "port": 2, "keyFile": "/etc/vmmigration-check/1",
+                    "hostKeys": ["ssh-ed25519 GIVEN"], "command": "true"}}),
+            ),
+        ];
+        for (mut check, mut expected) in cases {
+            check["name"] = json!("c");
+            (expected["name"], expected["timeoutSeconds"]) = (json!("c"), json!(300));
+            let console = json!({"name": "boot", "console": {"pattern": "x"}});
+            let text = given(json!([console, check]));
+            assert_eq!(text, json!([expected]));
+            assert!(crate::mover::check::parse(&text.to_string()).is_ok(), "the mover reads it: {text}");
+        }
+    }
+}

@@ -71,7 +71,7 @@ fn nothing_made(d: &Draft<'_>) -> bool {
         .view()
         .and_then(|v| v.server.as_ref())
         .is_some_and(|s| s.metadata.get(crate::migration::names::MARK_CLAIM) == Some(&d.input.me.uid));
-    let jobs = !d.status.jobs.is_empty() || hooks::any_begun(&d.status);
+    let jobs = !d.status.jobs.is_empty() || hooks::any_job(&d.status);
     !d.input.seen.vault_exists && !jobs && !d.claimed() && !claim_seen
 }
 

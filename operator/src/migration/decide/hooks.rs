@@ -68,9 +68,9 @@ pub(super) fn begun(status: &VmMigrationStatus, phase: HookPhase) -> bool {
     status.hooks.iter().any(|r| r.phase == phase && r.attempts > 0)
 }
 
-/// Was anything begun that may have left a Job?
-pub(super) fn any_begun(status: &VmMigrationStatus) -> bool {
-    status.hooks.iter().any(|r| r.attempts > 0)
+/// Was anything begun that may have left a Job? A client's hook, which has a deadline, leaves none.
+pub(super) fn any_job(status: &VmMigrationStatus) -> bool {
+    status.hooks.iter().any(|r| r.attempts > 0 && r.deadline.is_none())
 }
 
 /// When the last hook of this phase ended.
@@ -208,7 +208,7 @@ fn job(d: &mut Draft<'_>, hook: &Hook, now: &HookRow) -> Flow {
         Some(job) => ended(d, hook, now, job),
         // It was there before: what it did cannot be told, and it is not run twice.
         None if now.message.is_some() => failed(d, hook, None, "its Job was deleted by somebody"),
-        None if overdue => {
+        None if d.past(&now.started_at, hook.timeout_seconds()) => {
             let trouble = d.status.trouble.as_ref().map(|t| format!(": {}", t.message)).unwrap_or_default();
             failed(d, hook, None, format!("its Job could not be made{trouble}"))
         }
@@ -234,8 +234,9 @@ fn ended(d: &mut Draft<'_>, hook: &Hook, now: &HookRow, job: &JobView) -> Flow {
     if job.state == JobState::Succeeded {
         return succeeded(d, hook);
     }
-    let code = job.exit_code.filter(|c| *c != 0);
     let timed_out = job.reason.as_deref() == Some("DeadlineExceeded");
+    // Of a script that was killed the exit code says nothing.
+    let code = job.exit_code.filter(|c| *c != 0 && !timed_out);
     let why = match code {
         _ if timed_out => {
             let seen = now.message.as_ref().filter(|m| *m != "running");

@@ -7,7 +7,7 @@ use crate::{
     migration::{
         names::{MARK_CLAIM, Role},
         observed::*,
-        step::{ObjectKind, StepFailure},
+        step::{JobRequest, ObjectKind, StepFailure},
     },
     openstack::{Image, InstanceAction, Port, Server, Snapshot, Volume, VolumeAttachment},
 };
@@ -49,6 +49,10 @@ pub(super) struct World {
     pub(super) repository: bool,
     /// The read-back of disks differs from what was read in the source.
     corrupt: bool,
+    /// What the new server's console shows.
+    console: Result<String, String>,
+    /// The termination message of Jobs of checks; null: they do not end.
+    checked: serde_json::Value,
     /// This step fails for ever.
     pub(super) broken: Option<&'static str>,
     /// The next Job to end fails.
@@ -140,6 +144,8 @@ impl World {
             told: None,
             repository: false,
             corrupt: false,
+            console: Ok(String::new()),
+            checked: json!({"ok": true, "result": {"checks": [{"name": "page", "ok": true, "message": "200"}]}}),
             broken: None,
             job_fails: false,
             unreachable: false,
@@ -193,6 +199,13 @@ impl World {
                 self.finish_hook(&name);
                 continue;
             }
+            let first = name.contains("-check-")
+                && !name.contains("-check-again-")
+                && !name.contains("-check-source-");
+            if first && self.servers.iter().any(|s| s.status == "ACTIVE") && !self.job_fails {
+                self.finish_checks(&name);
+                continue;
+            }
             let result = match std::mem::take(&mut self.job_fails) {
                 true => Err("it was killed"),
                 false => self.finish_job(&name),
@@ -204,6 +217,13 @@ impl World {
             };
             (job.state, job.termination) = (state, Some(said.to_string()));
         }
+    }
+
+    fn finish_checks(&mut self, name: &str) {
+        let Some((_, job)) = self.jobs.get_mut(name).filter(|_| !self.checked.is_null()) else { return };
+        let well = self.checked["ok"] == true;
+        job.state = if well { JobState::Succeeded } else { JobState::Failed };
+        job.termination = Some(self.checked.to_string());
     }
 
     fn finish_hook(&mut self, name: &str) {
@@ -282,7 +302,7 @@ impl World {
             suggestion: None,
             transient: true,
         };
-        let view = destination_view(
+        let mut view = destination_view(
             &self.me,
             &self.servers,
             &self.made,
@@ -290,6 +310,7 @@ impl World {
             &self.ports,
             &recorded,
         );
+        view.console = Some(self.console.clone());
         Observed {
             store: Some(StoreView { name: "s".into(), repository: "s3:https://x/b/team/uid".into() }),
             source: Seen::View(source_view(
@@ -1520,7 +1541,8 @@ fn cancel_and_deletion_end_a_hook() {
                     assert_eq!(w.phase(), Some(Phase::Cancelled));
                     assert_eq!(hook_row(&w, "f").state, HookState::Succeeded, "{phase}");
                 }
-                assert_eq!(hook_row(&w, "h").state, HookState::Failed);
+                // Where nothing was made a deletion has nothing to write down.
+                assert!(delete || hook_row(&w, "h").state == HookState::Failed);
                 assert!(w.jobs.is_empty(), "{phase}: {:?}", w.jobs);
                 w.assert_given_back();
             }
@@ -1685,4 +1707,146 @@ fn what_hooks_refer_to_blocks_before_anything_runs() {
     w.hook_finding = None;
     w.run(500, World::clean, || false);
     assert_eq!(w.phase(), Some(Phase::Succeeded));
+}
+
+fn checked(checks: serde_json::Value) -> World {
+    let mut w = World::new();
+    w.spec.verification = serde_json::from_value(json!({"checks": checks})).unwrap();
+    w
+}
+
+fn answers(w: &World) -> Vec<(String, bool, String)> {
+    w.status.checks.iter().map(|c| (c.name.clone(), c.passed, c.message.clone())).collect()
+}
+
+const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHxVNrdUMyEeQmxaOXLMud0uwgOFNu0sqwMoly0uKS0C";
+
+fn over_ssh(host_key: Option<&str>) -> serde_json::Value {
+    let mut ssh = json!({"user": "u", "command": "true", "privateKeySecretRef": {"name": "s", "key": "k"}});
+    if let Some(key) = host_key {
+        ssh["hostKey"] = json!(key);
+    }
+    json!({"name": "db", "timeoutSeconds": 60, "ssh": ssh})
+}
+
+impl World {
+    /// The Job of checks as it was asked for, when it was.
+    fn check_job(&mut self) -> Option<JobRequest> {
+        let seen = self.observe();
+        let decision = decide(Input {
+            me: &self.me.clone(),
+            spec: &self.spec.clone(),
+            generation: Some(1),
+            deleting: false,
+            abandoned: false,
+            annotations: &self.annotations.clone(),
+            status: &self.status.clone(),
+            seen: &seen,
+            limits: &Limits::default(),
+            now: self.now,
+        });
+        decision.steps.into_iter().find_map(|s| match s {
+            Step::CreateJob(j) if j.purpose == "check" => Some(j),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn success_needs_every_check() {
+    let mut w = checked(
+        json!([{"name": "page", "http": {}}, {"name": "boot", "timeoutSeconds": 60, "console": {"pattern": "^login:"}}]),
+    );
+    w.run(400, |w| w.status.checks.iter().any(|c| c.name == "page" && c.passed), || false);
+    w.run(
+        20,
+        |w| w.status.message.as_deref().unwrap_or_default().contains("boot: the pattern is not among"),
+        || false,
+    );
+    assert_eq!(w.phase(), Some(Phase::Verifying));
+    w.console = Ok("boot\r\nlogin: ".into());
+    w.run(20, |w| w.status.checks.iter().all(|c| c.passed), || false);
+    // It scrolls away; it was seen all the same.
+    w.console = Err("no answer".into());
+    w.run(100, |w| w.phase() == Some(Phase::Succeeded), || false);
+    assert_eq!(answers(&w).iter().map(|a| a.0.as_str()).collect::<Vec<_>>(), ["active", "page", "boot"]);
+}
+
+#[test]
+fn a_console_check_has_its_time_and_the_last_answer_is_told() {
+    for (console, told) in
+        [(Ok("one\ntwo\n".into()), "last 2 lines"), (Err("409: no console".into()), "409: no console")]
+    {
+        let mut w = checked(json!([{"name": "boot", "timeoutSeconds": 60, "console": {"pattern": "up$"}}]));
+        w.console = console;
+        w.run(600, |w| w.phase() == Some(Phase::Failed), || false);
+        let failure = w.status.failure.clone().unwrap();
+        assert_eq!(failure.reason, "VerificationFailed");
+        assert!(failure.message.contains("1 of 1 checks did not pass: boot: "), "{}", failure.message);
+        assert!(failure.message.contains(told), "{}", failure.message);
+        assert!(w.jobs.keys().all(|name| !name.contains("-check-")), "no Job is needed for a console");
+        w.assert_given_back();
+    }
+}
+
+#[test]
+fn a_failed_check_tells_what_was_answered() {
+    let mut w = checked(json!([{"name": "page", "http": {}}, {"name": "port", "tcp": {"port": 1}}]));
+    w.checked = json!({"ok": false, "reason": "CheckFailed", "message": "1 of 2", "retryable": false, "result": {"checks": [
+        {"name": "page", "ok": true, "message": "answered 200"}, {"name": "port", "ok": false, "message": "refused"}]}});
+    w.run(600, |w| w.phase() == Some(Phase::Failed), || false);
+    let failure = w.status.failure.clone().unwrap();
+    assert!(failure.message.ends_with("1 of 2 checks did not pass: port: refused"), "{}", failure.message);
+    assert_eq!(
+        answers(&w)[1..],
+        [("page".into(), true, "answered 200".into()), ("port".into(), false, "refused".into())]
+    );
+}
+
+#[test]
+fn a_check_that_the_job_does_not_answer_has_not_passed() {
+    let mut w = checked(json!([{"name": "page", "http": {}}, {"name": "forgotten", "tcp": {"port": 1}}]));
+    w.run(600, |w| w.phase() == Some(Phase::Failed), || false);
+    assert!(
+        w.status.failure.clone().unwrap().message.ends_with("forgotten: no answer"),
+        "{:?}",
+        w.status.failure
+    );
+}
+
+#[test]
+fn an_ssh_check_gets_its_key_and_trusts_what_was_given_or_printed() {
+    let args = |job: &JobRequest| -> serde_json::Value { serde_json::from_str(&job.args[2]).unwrap() };
+    let to_the_job = |w: &mut World| w.run(400, |w| w.phase() == Some(Phase::Verifying), || false);
+    let mut w = checked(json!([over_ssh(Some(HOST_KEY))]));
+    to_the_job(&mut w);
+    let job = w.check_job().unwrap();
+    let key = KeyRef { name: "s".into(), key: "k".into() };
+    assert_eq!((job.credentials, job.keys.clone()), (false, BTreeMap::from([("0".to_string(), key)])));
+    let ssh = &args(&job)[0]["ssh"];
+    assert_eq!((&ssh["hostKeys"], &ssh["keyFile"]), (&json!([HOST_KEY]), &json!("/etc/vmmigration-check/0")));
+    // Not given: the console's, and until it shows one nothing is connected to.
+    let mut w = checked(json!([over_ssh(None)]));
+    to_the_job(&mut w);
+    assert_eq!(w.check_job(), None);
+    let block =
+        |key: &str| format!("-----BEGIN SSH HOST KEY KEYS-----\n{key}\n-----END SSH HOST KEY KEYS-----\n");
+    w.console = Ok(block(HOST_KEY));
+    assert_eq!(args(&w.check_job().unwrap())[0]["ssh"]["hostKeys"], json!([HOST_KEY]));
+    w.console = Ok(block("rubbish"));
+    w.run(200, |w| w.phase() == Some(Phase::Failed), || false);
+    assert!(w.status.failure.clone().unwrap().message.contains("hostKey"), "{:?}", w.status.failure);
+}
+
+#[test]
+fn what_cannot_be_asked_blocks_before_anything_is_touched() {
+    let mut w = checked(
+        json!([{"name": "boot", "console": {"pattern": "("}}, over_ssh(Some("ssh-ed25519 AAAA no key"))]),
+    );
+    w.run(20, |w| w.phase() == Some(Phase::Blocked), || false);
+    let ids: Vec<_> = w.status.preflight.iter().map(|f| f.id.as_str()).collect();
+    assert!(ids.contains(&"check-pattern-invalid") && ids.contains(&"host-key-invalid"), "{ids:?}");
+    assert!(
+        w.source.metadata.is_empty() && w.actions.is_empty() && w.snapshots.is_empty() && w.made.is_empty()
+    );
 }

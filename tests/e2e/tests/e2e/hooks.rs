@@ -22,7 +22,7 @@ use vmmigration::crd::v1alpha1::*;
 const TOKEN: &str = "this-is-a-secret";
 
 /// A Secret that hooks may use.
-async fn hook_secret(lab: &Rc<Lab>, name: &str, data: Value) -> Result<()> {
+pub async fn hook_secret(lab: &Rc<Lab>, name: &str, data: Value) -> Result<()> {
     let labels = json!({"vmmigration.io/hook": "true"});
     let secret = json!({"metadata": {"name": name, "labels": labels}, "stringData": data});
     let secret: Secret = serde_json::from_value(secret)?;

@@ -1,6 +1,7 @@
 //! All end-to-end tests: one process, so that those that disturb everybody can hold one lock.
 
 mod blocked;
+mod checks;
 mod claims;
 mod deletion;
 mod demo_path;
