@@ -36,6 +36,10 @@ check: fmt-check lint unit chart-lint ## what needs no test bed: format, lints, 
 unit: tools ## unit, adapter and controller tests; generated files, samples and rules (TESTS=name: only those)
 	RESTIC=$$(command -v restic) cargo test $(UNIT) $(FEATURES) --all-targets --locked --no-fail-fast -- $(TESTS)
 
+.PHONY: test-long
+test-long: ## random sequences against the model of both clouds, for about half an hour (SEEDS=number)
+	EXPLORE_SEEDS=$(or $(SEEDS),200000) cargo test -p vmmigration $(FEATURES) --lib --locked -- explore
+
 .PHONY: build
 build: ## compile everything, tests included
 	cargo test --workspace $(FEATURES) --all-targets --locked --no-run

@@ -334,3 +334,18 @@ fn every_rule_has_a_case() {
     let tested: BTreeSet<String> = cases().iter().map(|case| case.rule.to_owned()).collect();
     assert_eq!(rules, tested);
 }
+
+/// Decisions in the middle are edits that no rule stands in the way of.
+#[test]
+fn decisions_may_be_made_at_any_time() {
+    let decisions = json!({
+        "requests": {"cancel": "1", "retry": "1", "rollback": "1", "retire": "1"},
+        "sourcePolicy": {"action": "Delete", "after": "7d"},
+        "onFailure": {"keepData": "1d12h"},
+        "suspend": true,
+    });
+    for phase in ["Pending", "Transferring", "Held", "Failed", "Succeeded", "Retiring"] {
+        let said = broken(&in_phase(phase, decisions.clone()));
+        assert!(said.is_empty(), "{phase}: {said:?}");
+    }
+}

@@ -3,20 +3,14 @@
 use super::{context::Context, observe::Look, references::References};
 use crate::{
     build,
-    crd::v1alpha1::{
-        DiskStatus, HookPhase, VmMigration, VmMigrationReport, VmMigrationReportStatus, VmMigrationSpec,
-        VmMigrationStatus,
-    },
+    crd::v1alpha1::{DiskStatus, VmMigration, VmMigrationReport, VmMigrationSpec, VmMigrationStatus},
     migration::{
         names::{Identity, MARK_CLAIM, Role, Side},
         step::{Effect, JobRequest, ObjectKind, Step, StepFailure},
     },
     openstack::{Cloud, CloudError, ErrorKind},
 };
-use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::Secret},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -65,6 +59,11 @@ impl From<kube::Error> for StepFailure {
         let lasting = matches!(&e, kube::Error::Api(s) if s.is_invalid() || s.is_forbidden());
         StepFailure { transient: !lasting, conflict: false, message: format!("Kubernetes: {e}") }
     }
+}
+
+/// The world has changed since it was looked at.
+fn changed(message: impl Into<String>) -> StepFailure {
+    StepFailure { transient: true, conflict: true, message: message.into() }
 }
 
 pub(super) fn lasting(message: impl Into<String>) -> StepFailure {
@@ -145,6 +144,10 @@ impl Hands<'_> {
                 cloud.set_server_metadata(&id, MARK_CLAIM, &me.uid).await.map(|()| Effect::Done)?
             }
             Step::ReleaseClaim => self.release_claim(cloud, &id).await?,
+            Step::DeleteSource => self.delete_source(cloud, &id).await?,
+            Step::DeleteSourceVolume { volume_id } => {
+                self.delete_source_volume(cloud, &id, volume_id).await?
+            }
             Step::StopSource => accepted(cloud.stop_server(&id).await?),
             Step::StartSource => accepted(cloud.start_server(&id).await?),
             Step::UnlockSource => accepted(cloud.unlock_server(&id).await?),
@@ -185,6 +188,38 @@ impl Hands<'_> {
         if server.is_some_and(|s| s.metadata.get(MARK_CLAIM) == Some(&self.me.uid)) {
             cloud.delete_server_metadata_key(id, MARK_CLAIM).await?;
         }
+        Ok(Effect::Done)
+    }
+
+    /// Only a server that, looked at once more, is stopped and claimed by us, and only when that is recorded.
+    async fn delete_source(&self, cloud: &Cloud, id: &str) -> Done {
+        let retirement = self.status.retirement.clone().unwrap_or_default();
+        let Some(server) = cloud.get_server(id).await? else { return Ok(Effect::Done) };
+        let ours = server.metadata.get(MARK_CLAIM) == Some(&self.me.uid);
+        if !ours || server.status == "ACTIVE" || retirement.deletion_requested_at.is_none() {
+            return Err(changed(format!("server {id} is not as it was seen; it is looked at again")));
+        }
+        cloud.delete_server(id).await?;
+        Ok(Effect::Done)
+    }
+
+    /// Only a volume that is recorded as the source's own, free, and after the server was seen gone.
+    async fn delete_source_volume(&self, cloud: &Cloud, server_id: &str, id: &str) -> Done {
+        let retirement = self.status.retirement.clone().unwrap_or_default();
+        let recorded = self.status.disks.iter().any(|d| d.source_volume_id.as_deref() == Some(id));
+        if !recorded || retirement.server_gone_at.is_none() {
+            return Err(lasting(format!(
+                "volume {id} is not recorded as the source's own and is not deleted"
+            )));
+        }
+        if cloud.get_server(server_id).await?.is_some() {
+            return Err(changed(format!("server {server_id} is there again")));
+        }
+        let Some(volume) = cloud.get_volume(id).await? else { return Ok(Effect::Done) };
+        if !volume.attachments.is_empty() {
+            return Err(changed(format!("volume {id} is attached")));
+        }
+        cloud.delete_volume(id).await?;
         Ok(Effect::Done)
     }
 
@@ -333,11 +368,7 @@ impl Hands<'_> {
 
     async fn finish_report(&self) -> Done {
         let api: Api<VmMigrationReport> = Api::namespaced(self.ctx.client.clone(), &self.me.namespace);
-        let status = VmMigrationReportStatus {
-            cleaned_up_at: Some(Time(self.ctx.now())),
-            hooks: self.status.hooks.iter().filter(|h| h.phase == HookPhase::Finally).cloned().collect(),
-            retained: self.status.retained.clone(),
-        };
+        let status = build::report::outcome(self.status, self.ctx.now());
         api.patch_status(
             &self.me.report(),
             &PatchParams::default(),

@@ -8,6 +8,7 @@ use super::{
     references::{References, SideRef},
 };
 use crate::{
+    build,
     crd::v1alpha1::{
         Check, HookState, OUTPUT_BYTES, Phase, VmMigration, VmMigrationReport, VmMigrationSpec,
         VmMigrationStatus, output_tail,
@@ -157,7 +158,7 @@ pub async fn observe(
         session(ctx, &refs.destination, Side::Destination),
         cluster(ctx, me, &refs.source, Side::Source, &captured),
         cluster(ctx, me, &refs.destination, Side::Destination, &captured),
-        report(ctx, me, object),
+        report(ctx, me, object, status),
     );
     (look.seen.source_cluster, look.seen.destination_cluster) = (a, b);
     (look.seen.report_exists, look.seen.report_finished) = report?;
@@ -324,9 +325,10 @@ async fn take_views(
 ) {
     let server_id = status.source.as_ref().map(|s| s.server_id.clone()).unwrap_or_default();
     let ports = status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
+    let recorded: Vec<_> = status.disks.iter().filter_map(|d| d.source_volume_id.clone()).collect();
     let a = async {
         let cloud = source?;
-        let view = view_source(me, &cloud, &server_id, needs.source)
+        let view = view_source(me, &cloud, &server_id, &recorded, needs.source)
             .await
             .map_err(|e| cloud_problem(Side::Source, &e))?;
         Ok::<_, Problem>((cloud, view))
@@ -359,6 +361,7 @@ async fn view_source(
     me: &Identity,
     cloud: &Cloud,
     server_id: &str,
+    recorded: &[String],
     needs: SourceNeeds,
 ) -> Result<Option<SourceView>, CloudError> {
     if needs == SourceNeeds::Nothing {
@@ -377,7 +380,7 @@ async fn view_source(
         Some(s) => cloud.server_actions(&s.id).await?,
         None => vec![],
     };
-    Ok(Some(source_view(me, server, actions, &volumes, &snapshots, &images)))
+    Ok(Some(source_view(me, server, actions, &volumes, &snapshots, &images, recorded)))
 }
 
 async fn view_destination(
@@ -405,12 +408,19 @@ async fn view_destination(
     Ok(Some(view))
 }
 
-async fn report(ctx: &Context, me: &Identity, object: &VmMigration) -> Result<(bool, bool), Error> {
+async fn report(
+    ctx: &Context,
+    me: &Identity,
+    object: &VmMigration,
+    status: &VmMigrationStatus,
+) -> Result<(bool, bool), Error> {
     let api: Api<VmMigrationReport> =
         Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     let found = api.get_opt(&me.report()).await.map_err(Error::kube("read the report"))?;
     let ours = found.filter(|r| r.spec.uid == me.uid);
-    Ok((ours.is_some(), ours.and_then(|r| r.status).is_some_and(|s| s.cleaned_up_at.is_some())))
+    let finished =
+        ours.as_ref().and_then(|r| r.status.as_ref()).is_some_and(|s| build::report::tells(s, status));
+    Ok((ours.is_some(), finished))
 }
 
 async fn cluster(
@@ -627,5 +637,8 @@ mod tests {
         assert_eq!(at(Phase::Transferring, &[true, true]), (S::Server, D::Disks));
         assert_eq!(at(Phase::Creating, &[true]), (S::Server, D::All));
         assert_eq!(at(Phase::RollingBack, &[true]), (S::All, D::All));
+        // Whoever deletes looks at everything; so does a way back that was asked for after success.
+        assert_eq!(at(Phase::Retiring, &[true]), (S::All, D::All));
+        assert_eq!(at(Phase::Succeeded, &[true]), (S::All, D::All));
     }
 }

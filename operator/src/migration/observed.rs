@@ -88,7 +88,7 @@ pub struct Observed {
     pub vault_exists: bool,
     /// The report exists.
     pub report_exists: bool,
-    /// The report tells that clean-up is done.
+    /// The report tells that clean-up is done, and what followed after success.
     pub report_finished: bool,
     /// Project ids as the credentials gave them.
     pub source_project: Option<String>,
@@ -128,6 +128,10 @@ pub struct SourceView {
     pub snapshots: Vec<(Tagged, Snapshot)>,
     /// Images that we made.
     pub images: Vec<(Tagged, Image)>,
+    /// Volumes that are recorded as the source's own.
+    pub volumes_of_source: Vec<Volume>,
+    /// Snapshots of those that are not ours.
+    pub foreign_snapshots: Vec<Snapshot>,
 }
 
 /// The destination cloud, as far as this migration is concerned.
@@ -285,8 +289,12 @@ pub fn source_view(
     volumes: &[Volume],
     snapshots: &[Snapshot],
     images: &[Image],
+    recorded: &[String],
 ) -> SourceView {
+    let foreign = |s: &&Snapshot| recorded.contains(&s.volume_id) && me.snapshot(s).is_none();
     SourceView {
+        volumes_of_source: volumes.iter().filter(|v| recorded.contains(&v.id)).cloned().collect(),
+        foreign_snapshots: snapshots.iter().filter(foreign).cloned().collect(),
         server,
         actions,
         volumes: ours(volumes, |v| me.volume(v), |v| (v.created_at.clone(), v.id.clone())),

@@ -40,6 +40,13 @@ pub enum Step {
     RelockSource,
     /// Starts the source again.
     StartSource,
+    /// After success, on request: deletes the source's server.
+    DeleteSource,
+    /// After its server was deleted: deletes a volume that is recorded as its own.
+    DeleteSourceVolume {
+        /// The volume.
+        volume_id: String,
+    },
     /// Snapshot of a volume of the source.
     CreateSnapshot {
         /// Which disk.
@@ -209,6 +216,8 @@ impl Step {
             | UnlockSource
             | RelockSource
             | StartSource
+            | DeleteSource
+            | DeleteSourceVolume { .. }
             | CreateSnapshot { .. }
             | CreateExportVolume { .. }
             | CreateServerImage { .. } => Some(Side::Source),

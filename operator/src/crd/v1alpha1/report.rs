@@ -90,6 +90,15 @@ pub struct VmMigrationReportStatus {
     /// When clean-up was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cleaned_up_at: Option<Time>,
+    /// When the source was given back after success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back_at: Option<Time>,
+    /// What the source answered then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source_checks: Vec<CheckRow>,
+    /// When the source's server and volumes were seen gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retired_at: Option<Time>,
     /// The hooks that ran after success.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookRow>,

@@ -3,7 +3,7 @@
 use super::{
     AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, disks, hooks,
     jobs::{Progress, Wanted},
-    ran, set_at,
+    ran, requests, retry, set_at,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -287,6 +287,7 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
     if let Flow::Wait = hooks::gate(&mut d, HookPhase::AfterStop) {
         return d.decided();
     }
+    retry::reuse(&mut d, &view.actions);
     d.enter(Phase::Transferring, "source stopped and locked");
     d.say("Source stopped and locked");
     d.recheck = Some(AT_ONCE);
@@ -488,8 +489,9 @@ fn lock_server(d: &mut Draft<'_>, server: &Server) -> Flow {
 pub(super) fn hold(d: &mut Draft<'_>, why: &str) {
     d.enter(Phase::Held, why);
     let name = format!("{} -n {}", d.input.me.name, d.input.me.namespace);
+    let retry = requests::command(d, RequestName::Retry);
     d.say(format!(
-        "Held: {why}. The source stays as it is; kubectl delete vmm {name} removes what was made in B"
+        "Held: {why}. The source stays as it is; kubectl delete vmm {name} removes what was made in B; to stop it again and go on: {retry}"
     ));
     d.source().taken_back = true;
     d.steps.clear();

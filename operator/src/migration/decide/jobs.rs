@@ -48,6 +48,13 @@ impl Draft<'_> {
         &mut self.status.jobs[i]
     }
 
+    /// The next attempt is the first of a new count.
+    pub(super) fn renew_job(&mut self, purpose: &str) {
+        if let Some(record) = self.status.jobs.iter_mut().find(|j| j.name == purpose) {
+            record.carry_over();
+        }
+    }
+
     /// Begins the next attempt.
     pub(super) fn next_attempt(&mut self, purpose: &str, message: Option<String>) {
         let record = self.job_record(purpose);
@@ -86,6 +93,7 @@ impl Draft<'_> {
         let name = self.input.me.job(&wanted.purpose, attempt);
         match cluster.jobs.get(&name) {
             None => {
+                self.job_record(&wanted.purpose).state = "Running".into();
                 self.step(Step::CreateJob(JobRequest {
                     side: wanted.side,
                     purpose: wanted.purpose,
@@ -130,7 +138,7 @@ impl Draft<'_> {
         let retryable = outcome.as_ref().is_none_or(|o| o["retryable"] != false);
         let message = format!("Job {name}: {message}");
         let record = self.job_record(&wanted.purpose);
-        if retryable && record.attempt < wanted.attempts {
+        if retryable && record.attempt - record.earlier < wanted.attempts {
             self.note(format!("{message}; trying again"));
             self.next_attempt(&wanted.purpose, Some(message));
             return Progress::Again;

@@ -16,24 +16,37 @@ use serde_json::json;
 use std::collections::BTreeMap;
 
 /// A model: what exists, and how each step changes it. Objects are ready one look after they were made.
-struct World {
+pub(super) struct World {
     me: Identity,
-    spec: VmMigrationSpec,
-    now: Timestamp,
+    pub(super) spec: VmMigrationSpec,
+    pub(super) now: Timestamp,
     serial: u32,
-    source: Server,
+    pub(super) source: Server,
+    /// The source's server was deleted.
+    pub(super) source_gone: bool,
+    /// The source's own volumes.
+    pub(super) own: Vec<Volume>,
     actions: Vec<InstanceAction>,
-    volumes: Vec<Volume>,
-    snapshots: Vec<Snapshot>,
-    images: Vec<(Side, Image)>,
-    made: Vec<Volume>,
-    ports: Vec<Port>,
-    servers: Vec<Server>,
-    jobs: BTreeMap<String, (Side, JobView)>,
-    anchors: bool,
-    vault: bool,
-    report: (bool, bool),
-    repository: bool,
+    pub(super) volumes: Vec<Volume>,
+    pub(super) snapshots: Vec<Snapshot>,
+    pub(super) images: Vec<(Side, Image)>,
+    pub(super) made: Vec<Volume>,
+    pub(super) ports: Vec<Port>,
+    pub(super) servers: Vec<Server>,
+    pub(super) jobs: BTreeMap<String, (Side, JobView)>,
+    /// What each Job was asked to do.
+    asked: BTreeMap<String, Vec<String>>,
+    /// What the source's disks hold: another value after every instant that it ran.
+    pub(super) version: u32,
+    /// What snapshots, volumes and images hold, by id.
+    content: BTreeMap<String, String>,
+    /// What rests in the repository, by its snapshots' ids.
+    rests: BTreeMap<String, String>,
+    pub(super) anchors: bool,
+    pub(super) vault: bool,
+    pub(super) report: bool,
+    pub(super) told: Option<VmMigrationReportStatus>,
+    pub(super) repository: bool,
     /// The read-back of disks differs from what was read in the source.
     corrupt: bool,
     /// What the new server's console shows.
@@ -41,14 +54,20 @@ struct World {
     /// The termination message of Jobs of checks; null: they do not end.
     checked: serde_json::Value,
     /// This step fails for ever.
-    broken: Option<&'static str>,
-    unreachable: bool,
-    status: VmMigrationStatus,
-    deleting: bool,
-    released: bool,
+    pub(super) broken: Option<&'static str>,
+    /// The next Job to end fails.
+    pub(super) job_fails: bool,
+    pub(super) unreachable: bool,
+    /// Humans act, too: what runs is not our doing alone.
+    pub(super) humans: bool,
+    pub(super) status: VmMigrationStatus,
+    pub(super) recheck: Option<Duration>,
+    pub(super) generation: i64,
+    pub(super) deleting: bool,
+    pub(super) released: bool,
     annotations: BTreeMap<String, String>,
     /// How the attempts of a hook end, by its name; those after the last one end well.
-    scripts: BTreeMap<String, Vec<i32>>,
+    pub(super) scripts: BTreeMap<String, Vec<i32>>,
     /// Hooks whose Jobs were made.
     ran: Vec<String>,
     hook_finding: Option<&'static str>,
@@ -59,7 +78,7 @@ const TIMES_OUT: i32 = -1;
 /// Nothing ends the Job.
 const NEVER_ENDS: i32 = -2;
 
-fn me() -> Identity {
+pub(super) fn me() -> Identity {
     Identity {
         uid: "11111111-2222-4333-8444-555555555555".into(),
         namespace: "team".into(),
@@ -82,15 +101,31 @@ fn spec() -> VmMigrationSpec {
 }
 
 impl World {
-    fn new() -> Self {
-        let source =
-            Server { id: "src".into(), name: "web-1".into(), status: "ACTIVE".into(), ..Default::default() };
+    pub(super) fn new() -> Self {
+        let address =
+            crate::openstack::ServerAddress { address: "10.0.0.4".into(), fixed: true, ..Default::default() };
+        let source = Server {
+            id: "src".into(),
+            name: "web-1".into(),
+            status: "ACTIVE".into(),
+            addresses: vec![address],
+            ..Default::default()
+        };
+        let own = |n: i32| Volume {
+            id: format!("v{n}"),
+            status: "in-use".into(),
+            size: 1,
+            bootable: n == 0,
+            ..Default::default()
+        };
         World {
             me: me(),
             spec: spec(),
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             serial: 0,
             source,
+            source_gone: false,
+            own: (0..2).map(own).collect(),
             actions: vec![],
             volumes: vec![],
             snapshots: vec![],
@@ -99,16 +134,25 @@ impl World {
             ports: vec![],
             servers: vec![],
             jobs: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            version: 1,
+            content: BTreeMap::new(),
+            rests: BTreeMap::new(),
             anchors: false,
             vault: false,
-            report: (false, false),
+            report: false,
+            told: None,
             repository: false,
             corrupt: false,
             console: Ok(String::new()),
             checked: json!({"ok": true, "result": {"checks": [{"name": "page", "ok": true, "message": "200"}]}}),
             broken: None,
+            job_fails: false,
             unreachable: false,
+            humans: false,
             status: VmMigrationStatus::default(),
+            recheck: None,
+            generation: 1,
             deleting: false,
             released: false,
             annotations: BTreeMap::new(),
@@ -126,6 +170,9 @@ impl World {
     /// Time passes; what was begun is done.
     fn tick(&mut self) {
         self.now = self.now.checked_add(2.seconds()).unwrap();
+        if self.source.status == "ACTIVE" {
+            self.version += 1;
+        }
         for v in self.volumes.iter_mut().chain(&mut self.made) {
             v.status = "available".into();
         }
@@ -135,7 +182,7 @@ impl World {
             i.status = "active".into();
             i.size = Some(100);
             (i.os_hash_algo, i.os_hash_value) =
-                (Some("sha512".into()), Some(if wrong { "bad" } else { "good" }.into()));
+                (Some("sha512".into()), Some(if wrong { "bad".into() } else { self.content[&i.id].clone() }));
         }
         for s in self.servers.iter_mut().filter(|s| s.status == "BUILD") {
             (s.status, s.launched_at) = ("ACTIVE".into(), Some("now".into()));
@@ -144,49 +191,97 @@ impl World {
     }
 
     fn finish_jobs(&mut self) {
-        let digest = json!({"snapshotId": "a".repeat(64), "bytes": 100, "sha256": "s", "hashAlgo": "sha512", "hashValue": "good"});
-        for (name, (_, job)) in self.jobs.iter_mut().filter(|(_, (_, j))| j.state == JobState::Active) {
+        let active = |(_, j): &(Side, JobView)| j.state == JobState::Active;
+        let names: Vec<String> =
+            self.jobs.iter().filter(|(_, j)| active(j)).map(|(n, _)| n.clone()).collect();
+        for name in names {
             if name.contains("-hook-") {
-                (job.state, job.reason) = match job.exit_code {
-                    Some(0) => (JobState::Succeeded, None),
-                    Some(NEVER_ENDS) => continue,
-                    Some(TIMES_OUT) => (JobState::Failed, Some("DeadlineExceeded".into())),
-                    _ => (JobState::Failed, None),
-                };
+                self.finish_hook(&name);
                 continue;
             }
-            if name.contains("-check-") {
-                if !self.checked.is_null() {
-                    let well = self.checked["ok"] == true;
-                    job.state = if well { JobState::Succeeded } else { JobState::Failed };
-                    job.termination = Some(self.checked.to_string());
-                }
+            let first = name.contains("-check-")
+                && !name.contains("-check-again-")
+                && !name.contains("-check-source-");
+            if first && self.servers.iter().any(|s| s.status == "ACTIVE") && !self.job_fails {
+                self.finish_checks(&name);
                 continue;
             }
-            let result = match name {
-                n if n.contains("backup") || n.contains("restore") => digest.clone(),
-                n if n.contains("purge") => {
-                    self.repository = false;
-                    json!({})
-                }
-                n if n.contains("init") => {
-                    self.repository = true;
-                    json!({})
-                }
-                _ => json!({}),
+            let result = match std::mem::take(&mut self.job_fails) {
+                true => Err("it was killed"),
+                false => self.finish_job(&name),
             };
-            if name.contains("restore") {
-                let n: i32 = name.rsplit('-').nth(1).unwrap().parse().unwrap();
-                let me = me();
-                let fits =
-                    |i: &Image| me.image(i).is_some_and(|t| t.index == n && t.role == Role::ImportImage);
-                for (_, i) in self.images.iter_mut().filter(|(s, i)| *s == Side::Destination && fits(i)) {
-                    (i.status, i.size) = ("active".into(), Some(100));
-                    i.os_hash_value = Some("good".into());
-                }
+            let Some((_, job)) = self.jobs.get_mut(&name) else { continue };
+            let (state, said) = match result {
+                Ok(result) => (JobState::Succeeded, json!({"ok": true, "result": result})),
+                Err(why) => (JobState::Failed, json!({"ok": false, "message": why, "retryable": true})),
+            };
+            (job.state, job.termination) = (state, Some(said.to_string()));
+        }
+    }
+
+    fn finish_checks(&mut self, name: &str) {
+        let Some((_, job)) = self.jobs.get_mut(name).filter(|_| !self.checked.is_null()) else { return };
+        let well = self.checked["ok"] == true;
+        job.state = if well { JobState::Succeeded } else { JobState::Failed };
+        job.termination = Some(self.checked.to_string());
+    }
+
+    fn finish_hook(&mut self, name: &str) {
+        let Some((_, job)) = self.jobs.get_mut(name) else { return };
+        (job.state, job.reason) = match job.exit_code {
+            Some(0) => (JobState::Succeeded, None),
+            Some(NEVER_ENDS) => return,
+            Some(TIMES_OUT) => (JobState::Failed, Some("DeadlineExceeded".into())),
+            _ => (JobState::Failed, None),
+        };
+    }
+
+    /// What a Job does, and what it tells.
+    fn finish_job(&mut self, name: &str) -> Result<serde_json::Value, &'static str> {
+        let args = self.asked.get(name).cloned().unwrap_or_default();
+        let arg = |key: &str| {
+            let at = args.iter().position(|a| a == key).unwrap_or(usize::MAX - 1);
+            args.get(at + 1).cloned().unwrap_or_default()
+        };
+        let digest = |snapshot: &str, hash: &str| json!({"snapshotId": snapshot, "bytes": 100, "sha256": "s", "hashAlgo": "sha512", "hashValue": hash});
+        match args.first().map(String::as_str).unwrap_or_default() {
+            "backup" => {
+                let hash = self.content[&arg("--image")].clone();
+                self.serial += 1;
+                let snapshot = format!("{:064x}", self.serial);
+                self.rests.insert(snapshot.clone(), hash.clone());
+                Ok(digest(&snapshot, &hash))
             }
-            job.state = JobState::Succeeded;
-            job.termination = Some(json!({"ok": true, "result": result}).to_string());
+            "restore" => {
+                let (snapshot, image) = (arg("--snapshot"), arg("--image"));
+                let hash = self.rests.get(&snapshot).ok_or("never 4: no such snapshot")?.clone();
+                let found = self.images.iter_mut().find(|(_, i)| i.id == image);
+                let (_, found) = found.ok_or("the image is gone")?;
+                (found.status, found.size) = ("active".into(), Some(100));
+                found.os_hash_value = Some(hash.clone());
+                self.content.insert(image, hash.clone());
+                Ok(digest(&snapshot, &hash))
+            }
+            "check" => {
+                let at = |s: &Server| s.status == "ACTIVE";
+                let serves = if name.contains("check-source") {
+                    at(&self.source)
+                } else {
+                    self.servers.iter().any(at)
+                };
+                let row = json!({"name": "page", "ok": true, "message": "200"});
+                if serves { Ok(json!({"checks": [row]})) } else { Err("no answer") }
+            }
+            "purge" => {
+                self.repository = false;
+                self.rests.clear();
+                Ok(json!({}))
+            }
+            "init" => {
+                self.repository = true;
+                Ok(json!({}))
+            }
+            _ => Ok(json!({})),
         }
     }
 
@@ -196,7 +291,7 @@ impl World {
         Seen::View(ClusterView { anchor: self.anchors, jobs: jobs.collect(), ..Default::default() })
     }
 
-    fn observe(&self) -> Observed {
+    pub(super) fn observe(&self) -> Observed {
         let images = |side| -> Vec<Image> {
             self.images.iter().filter(|(s, _)| *s == side).map(|(_, i)| i.clone()).collect()
         };
@@ -220,11 +315,12 @@ impl World {
             store: Some(StoreView { name: "s".into(), repository: "s3:https://x/b/team/uid".into() }),
             source: Seen::View(source_view(
                 &self.me,
-                Some(self.source.clone()),
+                Some(self.source.clone()).filter(|_| !self.source_gone),
                 self.actions.clone(),
-                &self.volumes,
+                &self.volumes.iter().chain(&self.own).cloned().collect::<Vec<_>>(),
                 &self.snapshots,
                 &images(Side::Source),
+                &["v0".to_string(), "v1".to_string()],
             )),
             destination: if self.unreachable { Seen::Unseen(gone) } else { Seen::View(view) },
             inventory: Some(self.inventory()),
@@ -232,8 +328,8 @@ impl World {
             source_cluster: self.cluster(Side::Source),
             destination_cluster: self.cluster(Side::Destination),
             vault_exists: self.vault,
-            report_exists: self.report.0,
-            report_finished: self.report.1,
+            report_exists: self.report,
+            report_finished: self.told.as_ref().is_some_and(|t| build::report::tells(t, &self.status)),
             source_project: Some("pa".into()),
             destination_project: Some("pb".into()),
             ..Default::default()
@@ -246,21 +342,14 @@ impl World {
             device: format!("/dev/vd{}", (b'a' + u8::try_from(n).unwrap()) as char),
             ..Default::default()
         };
-        let volume = |n: i32| Volume {
-            id: format!("v{n}"),
-            status: "in-use".into(),
-            size: 1,
-            bootable: n == 0,
-            ..Default::default()
-        };
         let flavor = serde_json::from_value(json!({"id": "f", "name": ""})).unwrap();
         let network = serde_json::from_value(json!({"id": "na", "name": "net", "project_id": "pb"})).unwrap();
         let port = Port { id: "p".into(), network_id: "na".into(), ..Default::default() };
         Inventory {
-            candidates: vec![self.source.clone()],
+            candidates: Some(self.source.clone()).filter(|_| !self.source_gone).into_iter().collect(),
             source: SourceInventory {
                 attachments: (0..2).map(attachment).collect(),
-                volumes: (0..2).map(volume).collect(),
+                volumes: self.own.clone(),
                 ports: vec![port],
                 networks: vec![serde_json::from_value(json!({"id": "na", "name": "net"})).unwrap()],
                 ..Default::default()
@@ -273,7 +362,7 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: &str) -> Effect {
+    pub(super) fn act(&mut self, action: &str) -> Effect {
         let request_id = self.id("req");
         let row =
             InstanceAction { action: action.into(), request_id: request_id.clone(), ..Default::default() };
@@ -281,8 +370,9 @@ impl World {
         Effect::Accepted { request_id: Some(request_id) }
     }
 
-    fn image(&mut self, side: Side, name: String, status: &str, properties: serde_json::Value) {
-        let id = self.id("img");
+    fn image(&mut self, side: Side, name: String, status: &str, content: String) {
+        let (id, properties) = (self.id("img"), json!({}));
+        self.content.insert(id.clone(), content);
         let properties = serde_json::from_value(properties).unwrap_or_default();
         let image =
             Image { id, name, status: status.into(), size: Some(100), properties, ..Default::default() };
@@ -290,16 +380,21 @@ impl World {
     }
 
     /// Does a step as the clouds would; checks what must never happen.
-    fn apply(&mut self, step: &Step) -> Result<Effect, StepFailure> {
+    pub(super) fn apply(&mut self, step: &Step) -> Result<Effect, StepFailure> {
         if self.broken == Some(step.name()) {
             let message = "413 quota exceeded (req-1)".into();
             return Err(StepFailure { transient: false, conflict: false, message });
+        }
+        if let Some(refused) = self.refused(step) {
+            return Err(StepFailure { transient: true, conflict: false, message: refused.into() });
         }
         let me = self.me.clone();
         match step {
             Step::PrepareSecrets => (self.anchors, self.vault) = (true, true),
             Step::CreateJob(j) => {
                 let name = me.job(&j.purpose, j.attempt);
+                assert!(self.anchors && self.vault, "a Job without its Secrets");
+                self.asked.insert(name.clone(), j.args.clone());
                 self.jobs.entry(name).or_insert((j.side, JobView::default()));
             }
             Step::RunHook(h) => {
@@ -322,11 +417,27 @@ impl World {
             }
             Step::StartSource => {
                 assert!(
-                    !self.servers.iter().any(|s| s.status == "ACTIVE"),
+                    !self.servers.iter().any(|s| s.status == "ACTIVE" || s.status == "BUILD"),
                     "never 2: A is started while B runs"
                 );
                 self.source.status = "ACTIVE".into();
                 return Ok(self.act("start"));
+            }
+            Step::DeleteSource => {
+                self.assert_may_retire();
+                assert_eq!(self.source.status, "SHUTOFF", "never 1: a source that runs is deleted");
+                assert_eq!(
+                    self.source.metadata.get(MARK_CLAIM),
+                    Some(&self.me.uid),
+                    "never 7: not our claim"
+                );
+                self.source_gone = true;
+                self.own.iter_mut().for_each(|v| v.status = "available".into());
+            }
+            Step::DeleteSourceVolume { volume_id } => {
+                self.assert_may_retire();
+                assert!(self.source_gone, "never 1: a volume goes before its server");
+                self.own.retain(|v| v.id != *volume_id);
             }
             Step::LockSource | Step::RelockSource => {
                 self.source.locked = true;
@@ -338,6 +449,7 @@ impl World {
             }
             Step::CreateSnapshot { disk, volume_id } => {
                 let (id, metadata) = (self.id("snap"), me.marks(Role::Snapshot, *disk));
+                self.content.insert(id.clone(), format!("version {}", self.version));
                 self.snapshots.push(Snapshot {
                     id,
                     volume_id: volume_id.clone(),
@@ -346,19 +458,22 @@ impl World {
                     ..Default::default()
                 });
             }
-            Step::CreateExportVolume { disk, .. } => {
+            Step::CreateExportVolume { disk, snapshot_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::ExportVolume, *disk));
+                self.content.insert(id.clone(), self.content[snapshot_id].clone());
                 self.volumes.push(Volume { id, status: "creating".into(), metadata, ..Default::default() });
             }
-            Step::UploadVolume { side, role, disk, .. } => {
-                self.image(*side, me.object_name(*role, *disk, 1), "saving", json!({}))
+            Step::UploadVolume { side, role, disk, volume_id } => {
+                let content = self.content[volume_id].clone();
+                self.image(*side, me.object_name(*role, *disk, 1), "saving", content)
             }
             Step::CreateImportImage { disk, attempt, .. } => {
                 let name = me.object_name(Role::ImportImage, *disk, *attempt);
-                self.image(Side::Destination, name, "queued", json!({}));
+                self.image(Side::Destination, name, "queued", String::new());
             }
-            Step::CreateVolume { disk, .. } => {
+            Step::CreateVolume { disk, image_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::Volume, *disk));
+                self.content.insert(id.clone(), self.content[image_id].clone());
                 self.made.push(Volume { id, status: "creating".into(), metadata, ..Default::default() });
             }
             Step::CreatePort { index } => {
@@ -378,8 +493,8 @@ impl World {
                 let server = self.servers.iter_mut().find(|s| s.id == *server_id).unwrap();
                 server.status = "SHUTOFF".into();
             }
-            Step::CreateReport => self.report.0 = true,
-            Step::FinishReport => self.report.1 = true,
+            Step::CreateReport => self.report = true,
+            Step::FinishReport => self.told = Some(build::report::outcome(&self.status, self.now)),
             Step::Delete { kind, id, .. } => self.delete(*kind, id),
             Step::RaisePort { port_id } => {
                 self.ports.iter_mut().filter(|p| p.id == *port_id).for_each(|p| p.admin_state_up = true);
@@ -389,10 +504,40 @@ impl World {
         Ok(Effect::Done)
     }
 
+    /// A locked server refuses nearly everything, and a start wants a stopped one.
+    fn refused(&self, step: &Step) -> Option<&'static str> {
+        use Step::*;
+        let source = matches!(step, ClaimSource | ReleaseClaim | StopSource | StartSource | DeleteSource);
+        match step {
+            _ if source && self.source_gone => Some("404"),
+            _ if source && self.source.locked => Some("409: the server is locked"),
+            StopSource if self.source.status != "ACTIVE" => Some("409: it is stopped"),
+            StartSource if self.source.status != "SHUTOFF" => Some("409: it runs"),
+            StopDestination { server_id } if !self.servers.iter().any(|s| s.id == *server_id) => Some("404"),
+            _ => None,
+        }
+    }
+
+    /// The source is deleted only after success, because somebody wants it, while the destination serves.
+    fn assert_may_retire(&self) {
+        let status = &self.status;
+        assert_eq!(status.phase, Some(Phase::Retiring), "never 1: not after success");
+        let retire = |r: &RequestRow| r.name == RequestName::Retire && r.result != RequestResult::Refused;
+        let asked = status.requests.iter().any(retire);
+        let policy = status.retirement.as_ref().is_some_and(|r| r.by_policy);
+        assert!(asked || policy, "never 1: nobody asked for it");
+        assert!(status.retirement.as_ref().is_some_and(|r| r.checked_at.is_some()), "not looked at");
+        assert!(forward::proven(status).is_ok());
+    }
+
     fn create_server(&mut self) -> Effect {
         assert_eq!(self.source.status, "SHUTOFF", "never 2: B is asked for while A is not SHUTOFF");
         assert!(self.servers.is_empty(), "never 5: B is asked for twice");
         assert!(!self.corrupt, "never 8: B is made of a disk that differs");
+        let wanted = format!("version {}", self.version);
+        for volume in &self.made {
+            assert_eq!(self.content.get(&volume.id), Some(&wanted), "never 3: B is made of a stale copy");
+        }
         let id = self.id("srv");
         let plan = self.status.plan.clone().unwrap_or_default();
         let body = build::cloud::server(&self.me, &plan, &self.status.disks, &[], "src");
@@ -402,6 +547,7 @@ impl World {
         let server = Server {
             id: id.clone(),
             status: "BUILD".into(),
+            created: self.now.to_string(),
             metadata,
             addresses: vec![address],
             ..Default::default()
@@ -412,7 +558,10 @@ impl World {
 
     fn delete(&mut self, kind: ObjectKind, id: &str) {
         match kind {
-            ObjectKind::Server => self.servers.retain(|s| s.id != id),
+            ObjectKind::Server => {
+                assert!(self.servers.iter().all(|s| s.id != id || s.launched_at.is_none()), "it has run");
+                self.servers.retain(|s| s.id != id)
+            }
             ObjectKind::Port => self.ports.retain(|p| p.id != id),
             ObjectKind::Snapshot => self.snapshots.retain(|s| s.id != id),
             ObjectKind::Image => self.images.retain(|(_, i)| i.id != id),
@@ -424,12 +573,12 @@ impl World {
     }
 
     /// One reconcile. `crash`: killed after the steps, before the status was written.
-    fn pass(&mut self, crash: bool) {
+    pub(super) fn pass(&mut self, crash: bool) {
         let seen = self.observe();
         let decision = decide(Input {
             me: &self.me.clone(),
             spec: &self.spec.clone(),
-            generation: Some(1),
+            generation: Some(self.generation),
             deleting: self.deleting,
             abandoned: false,
             annotations: &self.annotations.clone(),
@@ -442,6 +591,7 @@ impl World {
         if decision.release {
             return;
         }
+        self.recheck = decision.recheck;
         let mut status = decision.status;
         let before = std::mem::replace(&mut self.status, status.clone());
         for step in &decision.steps {
@@ -452,13 +602,18 @@ impl World {
         let running = usize::from(self.source.status == "ACTIVE")
             + self.servers.iter().filter(|s| s.status == "ACTIVE").count();
         assert!(
-            running <= 1 || self.status.source.as_ref().is_some_and(|s| s.taken_back),
+            running <= 1 || self.humans || self.status.source.as_ref().is_some_and(|s| s.taken_back),
             "never 2: two copies run"
         );
         self.tick();
     }
 
-    fn run(&mut self, passes: usize, until: impl Fn(&World) -> bool, mut crash: impl FnMut() -> bool) {
+    pub(super) fn run(
+        &mut self,
+        passes: usize,
+        until: impl Fn(&World) -> bool,
+        mut crash: impl FnMut() -> bool,
+    ) {
         for _ in 0..passes {
             if until(self) {
                 return;
@@ -475,16 +630,16 @@ impl World {
         );
     }
 
-    fn phase(&self) -> Option<Phase> {
+    pub(super) fn phase(&self) -> Option<Phase> {
         self.status.phase
     }
 
-    fn clean(&self) -> bool {
+    pub(super) fn clean(&self) -> bool {
         self.status.cleaned_up_at.is_some()
     }
 
     /// Nothing of ours is in B, nothing but what is retained in A, no Secret, no repository.
-    fn assert_nothing_left(&self) {
+    pub(super) fn assert_nothing_left(&self) {
         assert!(
             self.made.is_empty()
                 && self.ports.is_empty()
@@ -500,7 +655,7 @@ impl World {
         );
     }
 
-    fn assert_given_back(&self) {
+    pub(super) fn assert_given_back(&self) {
         assert_eq!(self.source.status, "ACTIVE");
         assert!(!self.source.locked && self.source.metadata.is_empty(), "{:?}", self.source);
     }
@@ -803,6 +958,391 @@ fn suspend_does_not_hold_up_the_way_back() {
     w.assert_given_back();
 }
 
+fn ask(w: &mut World, change: serde_json::Value) {
+    let mut spec = serde_json::to_value(&w.spec).unwrap();
+    for (key, value) in change.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    w.spec = serde_json::from_value(spec).unwrap();
+    w.generation += 1;
+}
+
+fn answer(w: &World, name: RequestName) -> RequestRow {
+    w.status.requests.iter().find(|r| r.name == name).cloned().unwrap_or_default()
+}
+
+/// Until it is as it will stay.
+fn settle(w: &mut World, phase: Phase) {
+    w.run(600, |w| w.phase() == Some(phase) && w.clean(), || false);
+}
+
+#[test]
+fn of_several_requests_the_first_in_order_wins() {
+    let mut w = World::new();
+    w.run(200, |w| w.phase() == Some(Phase::Transferring), || false);
+    ask(&mut w, json!({"requests": {"retire": "1", "retry": "1", "rollback": "1", "cancel": "1"}}));
+    w.pass(false);
+    let results: Vec<_> = w.status.requests.iter().map(|r| (r.name, r.result)).collect();
+    let late = RequestResult::Superseded;
+    assert_eq!(
+        results,
+        [
+            (RequestName::Cancel, RequestResult::Done),
+            (RequestName::Rollback, late),
+            (RequestName::Retry, late),
+            (RequestName::Retire, late)
+        ]
+    );
+    settle(&mut w, Phase::Cancelled);
+    w.assert_given_back();
+}
+
+#[test]
+fn what_cannot_be_carried_out_is_refused_with_the_reason() {
+    let table = [
+        (Phase::Transferring, RequestName::Retry, "nothing has failed"),
+        (Phase::Transferring, RequestName::Retire, "only after success"),
+        (Phase::Succeeded, RequestName::Cancel, "rollback"),
+        (Phase::Succeeded, RequestName::Retry, "nothing to try again"),
+    ];
+    for (phase, name, why) in table {
+        let mut w = World::new();
+        w.run(200, |w| w.phase() == Some(phase), || false);
+        let verb = serde_json::to_value(name).unwrap();
+        ask(&mut w, json!({"requests": {verb.as_str().unwrap(): "1"}}));
+        w.pass(false);
+        let row = answer(&w, name);
+        assert_eq!(row.result, RequestResult::Refused, "{phase:?} {name:?}");
+        assert!(row.message.contains(why), "{}", row.message);
+        settle(&mut w, Phase::Succeeded);
+    }
+}
+
+#[test]
+fn rollback_before_success_ends_as_if_it_had_not_been_tried() {
+    for passes in 1..60 {
+        let mut w = World::new();
+        (0..passes).for_each(|_| w.pass(false));
+        if w.phase() == Some(Phase::Succeeded) {
+            return;
+        }
+        ask(&mut w, json!({"requests": {"rollback": "1"}}));
+        w.run(1000, |w| w.phase() == Some(Phase::RolledBack) && w.clean(), dice(passes, 4));
+        w.assert_given_back();
+        assert_eq!(answer(&w, RequestName::Rollback).result, RequestResult::Done);
+    }
+    unreachable!("it never succeeded");
+}
+
+#[test]
+fn rollback_after_success_stops_and_keeps_b_and_starts_a() {
+    for seed in 0..40 {
+        let mut w = World::new();
+        w.run(2000, |w| w.phase() == Some(Phase::Succeeded), dice(seed, 5));
+        // Before, amid and after the clean-up.
+        (0..seed % 20).for_each(|_| w.pass(false));
+        ask(&mut w, json!({"requests": {"rollback": "back"}}));
+        w.run(2000, |w| w.phase() == Some(Phase::RolledBack) && w.clean(), dice(seed + 1, 4));
+        w.assert_given_back();
+        assert_eq!(w.servers[0].status, "SHUTOFF");
+        assert_eq!((w.made.len(), w.ports.len()), (2, 1), "B's disks are kept");
+        assert!(!w.vault && !w.repository && w.jobs.is_empty());
+        let message = w.status.message.clone().unwrap();
+        for part in ["stays behind in server", "runs in A as before and passed its checks", "delete it"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(w.told.as_ref().is_some_and(|t| t.rolled_back_at.is_some() && !t.source_checks.is_empty()));
+        // A copy that has run is in the way of a new try.
+        ask(&mut w, json!({"requests": {"retry": "1"}}));
+        w.pass(false);
+        assert_eq!(answer(&w, RequestName::Retry).result, RequestResult::Refused);
+    }
+}
+
+#[test]
+fn rollback_after_success_is_refused_when_a_is_not_ours_and_b_is_left_alone() {
+    for gone in [true, false] {
+        let mut w = World::new();
+        settle(&mut w, Phase::Succeeded);
+        w.source_gone = gone;
+        w.source.metadata.insert(MARK_CLAIM.into(), "another".into());
+        ask(&mut w, json!({"requests": {"rollback": "back"}}));
+        (0..5).for_each(|_| w.pass(false));
+        settle(&mut w, Phase::Succeeded);
+        let row = answer(&w, RequestName::Rollback);
+        assert_eq!(row.result, RequestResult::Refused, "{row:?}");
+        assert_eq!((w.servers[0].status.as_str(), w.source.status.as_str()), ("ACTIVE", "SHUTOFF"));
+    }
+}
+
+#[test]
+fn deletion_amid_a_rollback_finishes_it() {
+    for passes in 1..12 {
+        let mut w = World::new();
+        settle(&mut w, Phase::Succeeded);
+        ask(&mut w, json!({"requests": {"rollback": "back"}}));
+        w.run(20, |w| w.phase() == Some(Phase::RollingBack), || false);
+        (0..passes).for_each(|_| w.pass(false));
+        w.deleting = true;
+        w.run(600, |w| w.released, dice(passes, 4));
+        w.assert_given_back();
+        assert_eq!(w.servers[0].status, "SHUTOFF");
+    }
+}
+
+#[test]
+fn what_was_given_back_is_not_touched_by_the_deletion() {
+    let mut w = World::new();
+    settle(&mut w, Phase::Succeeded);
+    ask(&mut w, json!({"requests": {"rollback": "back"}}));
+    settle(&mut w, Phase::RolledBack);
+    // Somebody looks for the writes that were left behind.
+    w.humans = true;
+    w.source.status = "SHUTOFF".into();
+    w.servers[0].status = "ACTIVE".into();
+    w.deleting = true;
+    w.run(200, |w| w.released, || false);
+    assert_eq!((w.source.status.as_str(), w.servers[0].status.as_str()), ("SHUTOFF", "ACTIVE"));
+}
+
+#[test]
+fn a_retry_after_a_failure_reads_what_may_be_stale_again_and_arrives() {
+    for seed in 0..40 {
+        let mut w = World::new();
+        ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+        w.broken = Some("create-server");
+        w.run(1000, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, dice(seed, 5));
+        (0..1 + seed % 9).for_each(|_| w.pass(false));
+        w.assert_given_back();
+        assert!(w.repository && w.vault, "the data are kept");
+        assert!(w.made.is_empty() && w.servers.is_empty() && w.volumes.is_empty() && w.images.is_empty());
+        let message = w.status.message.clone().unwrap();
+        assert!(
+            message.contains("kept in the repository until") && message.contains("\"retry\""),
+            "{message}"
+        );
+        w.broken = None;
+        ask(&mut w, json!({"requests": {"retry": "1"}}));
+        w.run(1000, World::clean, dice(seed + 3, 5));
+        assert_eq!((w.phase(), w.status.attempts), (Some(Phase::Succeeded), 2), "{:?}", w.status.failure);
+        assert_eq!((w.servers.len(), w.made.len(), w.ports.len()), (1, 2, 1), "seed {seed}");
+        assert!(w.asked.keys().any(|n| n.contains("backup-0-2")), "A ran meanwhile: it is read again");
+    }
+}
+
+#[test]
+fn kept_data_of_a_source_that_did_not_run_are_used_again() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    w.broken = None;
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    w.run(600, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+    assert!(!w.asked.keys().any(|n| n.contains("backup-0-2")), "nothing is read again");
+}
+
+#[test]
+fn snapshots_that_had_to_stay_are_not_used_by_a_new_try() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    assert_eq!(w.snapshots.len(), 2, "this storage keeps them while A is stopped");
+    // It was used in between.
+    w.act("start");
+    w.version += 1;
+    w.act("stop");
+    w.broken = None;
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    w.run(600, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+    assert!(w.asked.keys().any(|n| n.contains("backup-0-2")));
+}
+
+#[test]
+fn kept_data_go_when_their_time_is_over() {
+    let mut w = World::new();
+    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    (0..20).for_each(|_| w.pass(false));
+    assert!(w.repository && !w.clean());
+    w.now = w.now.checked_add(3601.seconds()).unwrap();
+    settle(&mut w, Phase::Failed);
+    w.assert_nothing_left();
+    // Even so it can be tried again, from the beginning.
+    w.broken = None;
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    settle(&mut w, Phase::Succeeded);
+}
+
+#[test]
+fn deletion_purges_kept_data_at_once() {
+    let mut w = World::new();
+    ask(&mut w, json!({"onFailure": {"keepData": "7d"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    w.deleting = true;
+    w.run(100, |w| w.released, || false);
+    w.assert_nothing_left();
+}
+
+#[test]
+fn a_retry_from_held_stops_the_source_once_more() {
+    for starts in [true, false] {
+        let mut w = World::new();
+        w.run(200, |w| w.phase() == Some(Phase::Creating), || false);
+        w.source.locked = false;
+        w.act("unlock");
+        if starts {
+            w.source.status = "ACTIVE".into();
+            w.act("start");
+        }
+        w.run(50, |w| w.phase() == Some(Phase::Held), || false);
+        assert!(w.status.message.as_ref().is_some_and(|m| m.contains("\"retry\"")), "{:?}", w.status.message);
+        ask(&mut w, json!({"requests": {"retry": "go"}}));
+        settle(&mut w, Phase::Succeeded);
+        assert_eq!((w.source.status.as_str(), w.servers[0].status.as_str()), ("SHUTOFF", "ACTIVE"));
+        assert_eq!(w.asked.keys().any(|n| n.contains("backup-0-2")), starts, "read again only if it ran");
+    }
+}
+
+#[test]
+fn retirement_deletes_the_server_and_then_its_volumes() {
+    for seed in 0..40 {
+        let mut w = World::new();
+        w.run(2000, |w| w.phase() == Some(Phase::Succeeded), dice(seed, 5));
+        (0..seed % 20).for_each(|_| w.pass(false));
+        ask(&mut w, json!({"requests": {"retire": "now"}}));
+        w.run(2000, |w| w.phase() == Some(Phase::Retired) && w.clean(), dice(seed + 1, 4));
+        assert!(w.source_gone && w.own.is_empty() && w.snapshots.is_empty());
+        assert_eq!(w.servers[0].status, "ACTIVE");
+        assert_eq!((w.made.len(), w.ports.len()), (2, 1));
+        assert!(!w.vault && w.jobs.is_empty() && w.status.retained.is_empty(), "{:?}", w.status.retained);
+        assert!(w.told.as_ref().is_some_and(|t| t.retired_at.is_some()));
+        ask(&mut w, json!({"requests": {"retire": "again", "rollback": "back"}}));
+        (0..5).for_each(|_| w.pass(false));
+        for name in [RequestName::Retire, RequestName::Rollback] {
+            assert_eq!(answer(&w, name).result, RequestResult::Refused);
+        }
+    }
+}
+
+#[test]
+fn retirement_is_refused_while_anything_is_not_as_it_was() {
+    type Change = fn(&mut World);
+    let table: [(&str, Change); 6] = [
+        ("claimed by another", |w| drop(w.source.metadata.insert(MARK_CLAIM.into(), "x".into()))),
+        ("does not carry", |w| drop(w.source.metadata.remove(MARK_CLAIM))),
+        ("not ACTIVE", |w| w.servers[0].status = "SHUTOFF".into()),
+        ("is not in site-b any more", |w| w.servers.clear()),
+        ("somebody has started it", |w| (w.humans, w.source.status) = (true, "ACTIVE".into())),
+        ("cannot be seen", |w| w.source_gone = true),
+    ];
+    for (why, change) in table {
+        let mut w = World::new();
+        settle(&mut w, Phase::Succeeded);
+        change(&mut w);
+        ask(&mut w, json!({"requests": {"retire": "now"}}));
+        w.run(50, |w| answer(w, RequestName::Retire).result == RequestResult::Refused, || false);
+        settle(&mut w, Phase::Succeeded);
+        let row = answer(&w, RequestName::Retire);
+        assert!(row.message.contains(why), "{why}: {}", row.message);
+        assert!(
+            w.status.message.as_ref().is_some_and(|m| m.contains("not retired")),
+            "{:?}",
+            w.status.message
+        );
+        assert_eq!(w.own.len(), 2);
+    }
+}
+
+#[test]
+fn source_policy_retires_after_its_time_and_only_then() {
+    let mut w = World::new();
+    settle(&mut w, Phase::Succeeded);
+    ask(&mut w, json!({"sourcePolicy": {"action": "Delete", "after": "1h"}}));
+    w.pass(false);
+    assert!(w.recheck.is_some_and(|r| r <= Duration::from_secs(3600)), "it wakes by itself");
+    assert!(w.status.message.as_ref().is_some_and(|m| m.contains(" until ")), "{:?}", w.status.message);
+    // Another mind before the time.
+    ask(&mut w, json!({"sourcePolicy": {"action": "Keep"}}));
+    w.now = w.now.checked_add(7200.seconds()).unwrap();
+    (0..10).for_each(|_| w.pass(false));
+    assert!(!w.source_gone);
+    ask(&mut w, json!({"sourcePolicy": {"action": "Delete", "after": "2h"}}));
+    settle(&mut w, Phase::Retired);
+    assert!(w.source_gone && w.own.is_empty());
+}
+
+#[test]
+fn a_rollback_wins_until_the_source_is_being_deleted() {
+    for passes in 0..12 {
+        let mut w = World::new();
+        settle(&mut w, Phase::Succeeded);
+        ask(&mut w, json!({"requests": {"retire": "now"}}));
+        (0..passes).for_each(|_| w.pass(false));
+        ask(&mut w, json!({"requests": {"retire": "now", "rollback": "back"}}));
+        w.pass(false);
+        let late = w.status.retirement.as_ref().is_some_and(|r| r.deletion_requested_at.is_some());
+        if late {
+            assert_eq!(answer(&w, RequestName::Rollback).result, RequestResult::Refused);
+            settle(&mut w, Phase::Retired);
+        } else {
+            settle(&mut w, Phase::RolledBack);
+            w.assert_given_back();
+        }
+    }
+}
+
+#[test]
+fn deletion_amid_retirement_deletes_nothing_more_of_the_source() {
+    let mut w = World::new();
+    settle(&mut w, Phase::Succeeded);
+    ask(&mut w, json!({"requests": {"retire": "now"}}));
+    w.run(50, |w| w.phase() == Some(Phase::Retiring), || false);
+    w.deleting = true;
+    w.run(200, |w| w.released, || false);
+    assert!(!w.source_gone && w.own.len() == 2 && !w.vault);
+    assert_eq!(w.servers[0].status, "ACTIVE");
+}
+
+#[test]
+fn a_move_that_takes_too_long_is_given_up_before_b_runs() {
+    let mut w = World::new();
+    ask(&mut w, json!({"maxDowntime": "5m"}));
+    w.run(200, |w| w.phase() == Some(Phase::Transferring), || false);
+    w.now = w.now.checked_add(301.seconds()).unwrap();
+    settle(&mut w, Phase::Failed);
+    w.assert_given_back();
+    w.assert_nothing_left();
+    assert!(w.status.message.as_ref().is_some_and(|m| m.contains("spec.maxDowntime is 5m00s")));
+    // Once B was seen ACTIVE nothing is undone for being late.
+    let mut w = World::new();
+    ask(&mut w, json!({"maxDowntime": "5m"}));
+    w.run(200, |w| w.phase() == Some(Phase::Verifying), || false);
+    w.now = w.now.checked_add(301.seconds()).unwrap();
+    settle(&mut w, Phase::Succeeded);
+}
+
+#[test]
+fn a_cluster_that_is_away_after_success_is_no_failure() {
+    let mut w = World::new();
+    w.run(300, |w| w.phase() == Some(Phase::Succeeded), || false);
+    w.unreachable = true;
+    w.now = w.now.checked_add(10.seconds()).unwrap();
+    (0..5).for_each(|_| w.pass(false));
+    w.now = w.now.checked_add(7200.seconds()).unwrap();
+    (0..5).for_each(|_| w.pass(false));
+    assert!(w.status.failure.is_none() && w.phase() == Some(Phase::Succeeded), "{:?}", w.status.failure);
+    w.unreachable = false;
+    settle(&mut w, Phase::Succeeded);
+}
+
 /// A migration with hooks.
 fn hooked(hooks: serde_json::Value) -> World {
     let mut w = World::new();
@@ -815,7 +1355,7 @@ fn hook_row(w: &World, name: &str) -> HookRow {
 }
 
 /// One job hook at each phase.
-fn everywhere() -> serde_json::Value {
+pub(super) fn everywhere() -> serde_json::Value {
     let one = |phase: HookPhase| json!({"name": phase.to_string().to_lowercase(), "phase": phase, "job": {"script": "true"}});
     <HookPhase as strum::IntoEnumIterator>::iter().map(one).collect()
 }

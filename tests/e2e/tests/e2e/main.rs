@@ -13,5 +13,7 @@ mod killed;
 mod moves;
 mod platform;
 mod requests;
+mod retire;
+mod rollback;
 mod rules;
 mod security;
