@@ -2,6 +2,7 @@
 
 mod blocked;
 mod claims;
+mod client;
 mod deletion;
 mod demo_path;
 mod faults;
