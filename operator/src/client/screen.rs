@@ -32,13 +32,16 @@ impl Screen {
 
     /// Shows how it stands.
     pub fn show(&mut self, object: &VmMigration) {
-        let status = object.status.clone().unwrap_or_default();
+        // First what stays at the bottom: lines are drawn above it.
+        if let Some(drawn) = &mut self.drawn {
+            drawn.show(object);
+        }
         for line in self.told.news(object, &self.zone) {
             self.line(&line);
         }
-        match &mut self.drawn {
-            Some(drawn) => drawn.show(object),
-            None => self.told.disks(&status).iter().for_each(|line| println!("{line}")),
+        if self.drawn.is_none() {
+            let status = object.status.clone().unwrap_or_default();
+            self.told.disks(&status).iter().for_each(|line| println!("{line}"));
         }
     }
 
