@@ -42,6 +42,7 @@ pub fn report(
         downtime_seconds: present::down(status, now),
         disks: status.disks.clone(),
         checks: status.checks.clone(),
+        hooks: status.hooks.clone(),
         fidelity: status.fidelity.clone(),
         plan: status.plan.clone(),
         timeline: status.timeline.clone(),

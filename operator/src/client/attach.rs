@@ -29,9 +29,6 @@ use tokio_util::sync::CancellationToken;
 /// How often a claim is renewed; a third of the time after which it may be taken over.
 const RENEW: Duration = Duration::from_secs(10);
 
-/// How long a script may take if its hook says nothing.
-const USUAL_TIMEOUT: Duration = Duration::from_secs(300);
-
 /// How often a write is tried again that somebody else's write came before.
 const CONFLICTS: usize = 20;
 
@@ -142,7 +139,7 @@ impl Task {
 
     /// Until the script's end, renewing the claim; an error says why the script must be ended.
     async fn accompany(&self, running: &mut Running, stop: &CancellationToken) -> Result<i32, String> {
-        let limit = self.hook.timeout.as_ref().map_or(USUAL_TIMEOUT, |t| seconds(t.seconds()));
+        let limit = Duration::from_secs(self.hook.timeout_seconds().unsigned_abs());
         let end = Instant::now() + limit;
         let renewing = self.renewing();
         tokio::select! {
@@ -177,7 +174,7 @@ impl Task {
     /// Posts the result, until it is there or nobody wants it any more.
     async fn deliver(&self, code: i32, output: &[u8]) -> String {
         let name = &self.hook.name;
-        let output = self.hook.capture_output.unwrap_or(false).then(|| tail(output));
+        let output = self.hook.captures().then(|| tail(output));
         let note = || ClientHookNote { exit_code: Some(code), output: output.clone(), ..self.note() };
         let end = Instant::now() + DELIVERY;
         loop {
@@ -239,10 +236,6 @@ fn annotate(object: &VmMigration, hook: &str, note: &ClientHookNote) -> Value {
         "resourceVersion": object.resource_version(),
         "annotations": {annotation(hook): text},
     }})
-}
-
-fn seconds(n: i64) -> Duration {
-    Duration::from_secs(n.max(1).unsigned_abs())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::{
     cli::FollowArgs,
     connect::Session,
     end::{Done, Ended, Stop, answer_is_final, explain},
-    hooks::{ScriptFor, Turn, client_hooks, next_action, note_of, row_of, script_of, useless},
+    hooks::{ScriptFor, Turn, client_hooks, is_open, next_action, note_of, row_of, script_of, useless},
     screen::Screen,
     text,
     watch::last_words,
@@ -147,8 +147,7 @@ impl Follower<'_> {
     fn look_at_hooks(&mut self, object: &VmMigration) {
         if let Some(served) = &self.served {
             let row = row_of(object, &served.hook);
-            let wanted =
-                row.is_some_and(|r| r.nonce.as_deref() == Some(&served.nonce) && !r.state.is_final());
+            let wanted = row.is_some_and(|r| is_open(r, &served.nonce));
             let over = row.is_some()
                 && !wanted
                 && note_of(object, &served.hook).is_none_or(|n| n.exit_code.is_none());

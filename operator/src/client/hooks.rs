@@ -66,7 +66,8 @@ pub enum Turn {
 
 /// Whose turn it is. Pure.
 pub fn next_action(row: &HookRow, note: Option<&ClientHookNote>, me: &str, now: Timestamp) -> Turn {
-    let open = matches!(row.state, HookState::Waiting | HookState::Running);
+    // An attempt that has ended waits for the operator's next word, under the nonce that it had.
+    let open = matches!(row.state, HookState::Waiting | HookState::Running) && row.finished_at.is_none();
     let Some(nonce) = row.nonce.as_deref().filter(|_| open) else { return Turn::Nothing };
     let Some(note) = note.filter(|n| n.nonce == nonce) else { return Turn::Claim };
     match note {
@@ -85,8 +86,12 @@ fn is_alive(note: &ClientHookNote, now: Timestamp) -> bool {
 
 /// May `me` still write to this hook's note? Only while the same attempt waits and the claim is ours.
 pub fn is_mine(row: Option<&HookRow>, note: Option<&ClientHookNote>, me: &str, nonce: &str) -> bool {
-    let waits = row.is_some_and(|r| r.nonce.as_deref() == Some(nonce) && !r.state.is_final());
-    waits && note.is_some_and(|n| n.nonce == nonce && n.client == me)
+    row.is_some_and(|r| is_open(r, nonce)) && note.is_some_and(|n| n.nonce == nonce && n.client == me)
+}
+
+/// Does the hook still wait for the answer to this attempt?
+pub fn is_open(row: &HookRow, nonce: &str) -> bool {
+    row.nonce.as_deref() == Some(nonce) && !row.state.is_final() && row.finished_at.is_none()
 }
 
 /// The note of a hook; one that cannot be read is none.
@@ -146,6 +151,12 @@ mod tests {
         let cases = [
             ("its phase has not come", row(HookState::Pending, None), None, Turn::Nothing),
             ("waits without a nonce: no client's hook", row(HookState::Waiting, None), None, Turn::Nothing),
+            (
+                "its attempt has ended",
+                HookRow { finished_at: Some(Time(at(90))), ..waiting.clone() },
+                None,
+                Turn::Nothing,
+            ),
             ("it is over", row(HookState::Succeeded, Some("n2")), None, Turn::Nothing),
             ("nobody has it", waiting.clone(), None, Turn::Claim),
             (

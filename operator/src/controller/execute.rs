@@ -4,7 +4,7 @@ use super::{context::Context, observe::Look, references::References};
 use crate::{
     build,
     crd::v1alpha1::{
-        DiskStatus, VmMigration, VmMigrationReport, VmMigrationReportStatus, VmMigrationSpec,
+        DiskStatus, HookPhase, VmMigration, VmMigrationReport, VmMigrationReportStatus, VmMigrationSpec,
         VmMigrationStatus,
     },
     migration::{
@@ -67,7 +67,7 @@ impl From<kube::Error> for StepFailure {
     }
 }
 
-fn lasting(message: impl Into<String>) -> StepFailure {
+pub(super) fn lasting(message: impl Into<String>) -> StepFailure {
     StepFailure { transient: false, conflict: false, message: message.into() }
 }
 
@@ -89,6 +89,7 @@ impl Hands<'_> {
         match step {
             Step::PrepareSecrets => self.prepare_secrets().await,
             Step::CreateJob(request) => self.create_job(request).await,
+            Step::RunHook(request) => self.run_hook(request).await,
             Step::DeleteJob { side, name } => self.delete_job(*side, name).await,
             Step::DeleteAnchor(side) => self.delete_anchor(*side).await,
             Step::DeleteVault => self.delete_vault().await,
@@ -106,7 +107,7 @@ impl Hands<'_> {
         }
     }
 
-    fn cloud(&self, side: Side) -> Result<&Cloud, StepFailure> {
+    pub(super) fn cloud(&self, side: Side) -> Result<&Cloud, StepFailure> {
         let cloud = match side {
             Side::Source => &self.look.source,
             Side::Destination => &self.look.destination,
@@ -334,6 +335,7 @@ impl Hands<'_> {
         let api: Api<VmMigrationReport> = Api::namespaced(self.ctx.client.clone(), &self.me.namespace);
         let status = VmMigrationReportStatus {
             cleaned_up_at: Some(Time(self.ctx.now())),
+            hooks: self.status.hooks.iter().filter(|h| h.phase == HookPhase::Finally).cloned().collect(),
             retained: self.status.retained.clone(),
         };
         api.patch_status(
@@ -345,7 +347,7 @@ impl Hands<'_> {
         Ok(Effect::Done)
     }
 
-    async fn cluster(&self, side: Side) -> Result<super::clusters::MoverCluster, StepFailure> {
+    pub(super) async fn cluster(&self, side: Side) -> Result<super::clusters::MoverCluster, StepFailure> {
         let p = match self.refs.side(side) {
             Ok(r) => match self.ctx.clusters.get(r.cluster.as_deref()).await {
                 Ok(c) => return Ok(c),
@@ -359,9 +361,15 @@ impl Hands<'_> {
     async fn create_job(&self, request: &JobRequest) -> Done {
         let cluster = self.cluster(request.side).await?;
         let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-        let anchor = secrets.get_metadata(&self.me.anchor(request.side)).await?;
-        let job =
-            build::job::job(self.me, request, &self.ctx.settings.image, &anchor.uid().unwrap_or_default());
+        let anchor = secrets.get_metadata(&self.me.anchor(request.side)).await?.uid().unwrap_or_default();
+        if !request.keys.is_empty() {
+            let copy = build::job::keys(self.me, request, &anchor, self.private_keys(request).await?);
+            match secrets.create(&PostParams::default(), &copy).await {
+                Err(kube::Error::Api(s)) if s.is_already_exists() => {}
+                other => drop(other?),
+            }
+        }
+        let job = build::job::job(self.me, request, &self.ctx.settings.image, &anchor);
         let jobs: Api<Job> = Api::namespaced(cluster.client, &cluster.namespace);
         match jobs.create(&PostParams::default(), &job).await {
             Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(Effect::Done),
@@ -369,9 +377,28 @@ impl Hands<'_> {
         }
     }
 
+    /// Read when the Job is made: they may have changed since preflight.
+    async fn private_keys(&self, request: &JobRequest) -> Result<build::secret::Files, StepFailure> {
+        let mut keys = build::secret::Files::new();
+        for (file, key) in &request.keys {
+            let whose = format!("Job {}", self.me.job(&request.purpose, request.attempt));
+            let namespace = &self.me.namespace;
+            let found =
+                super::hooks::secret_of(self.ctx, namespace, &whose, &key.name, Some(&key.key)).await?;
+            let mut data = found.map_err(|p| lasting(p.message))?;
+            keys.insert(file.clone(), data.remove(&key.key).unwrap_or_default());
+        }
+        Ok(keys)
+    }
+
     async fn delete_job(&self, side: Side, name: &str) -> Done {
-        let cluster = self.cluster(side).await?;
-        let jobs: Api<Job> = Api::namespaced(cluster.client, &cluster.namespace);
+        let hook = self.me.is_hook_job(name);
+        let cluster = if hook { self.cluster_of_hooks(side).await? } else { self.cluster(side).await? };
+        let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+        if hook && !self.hooks_are_own(side) || self.me.is_check_job(name) {
+            // Copies of the tenant's Secrets, for this Job only.
+            self.delete_secret(cluster, name).await?;
+        }
         match jobs.delete(name, &DeleteParams::background()).await {
             Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Effect::Done),
             other => Ok(other.map(|_| Effect::Done)?),

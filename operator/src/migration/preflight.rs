@@ -83,9 +83,9 @@ pub fn preflight(
     if spec.verification.as_ref().is_none_or(|v| v.checks.is_empty()) {
         p.add(
             Severity::Warning,
-            "no-checks",
+            "nothing-proves-the-application",
             "no verification.checks: ACTIVE proves nothing of the application",
-            "add a tcp or http check",
+            "add a check that the application must pass: tcp, http, console or ssh",
         );
     }
     p.server = Some(server);

@@ -129,6 +129,9 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
         _ if status.suspended_since.is_some() => (false, true, false, reason::SUSPENDED),
         Phase::Blocked => (false, false, true, reason::INVALID_CONFIGURATION),
         Phase::Held | Phase::AwaitingCutover => (false, true, false, reason::WAITING_FOR_YOU),
+        _ if status.hooks.iter().any(|h| h.state == HookState::Waiting) => {
+            (false, true, false, reason::WAITING_FOR_YOU)
+        }
         _ => match &status.trouble {
             Some(t) if t.what == "destination-unreachable" => {
                 (false, true, false, reason::DESTINATION_UNREACHABLE)

@@ -19,3 +19,4 @@ pub mod progress;
 pub mod purge;
 pub mod restore;
 pub mod result;
+pub mod ssh;

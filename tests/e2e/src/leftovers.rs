@@ -1,6 +1,6 @@
 //! What must not be left when a test is over, and the removal of what the test itself made.
 
-use crate::{Lab, Site, Stays, pods, until};
+use crate::{Lab, Site, Stays, until};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -105,6 +105,7 @@ fn stays(found: &Found, uid: &str, may_stay: Stays, in_a: bool) -> bool {
     }
 }
 
+/// In all namespaces: hooks run in their tenant's.
 async fn names<K>(client: &Client, uid: &str) -> Result<Vec<String>>
 where
     K: kube::Resource<Scope = kube::core::NamespaceResourceScope>
@@ -113,7 +114,7 @@ where
         + std::fmt::Debug,
     K::DynamicType: Default,
 {
-    let all = Api::<K>::namespaced(client.clone(), pods::MOVERS).list(&ListParams::default()).await?;
+    let all = Api::<K>::all(client.clone()).list(&ListParams::default()).await?;
     let ours = |o: &K| o.name_any().contains(uid) || o.labels().values().any(|v| v == uid);
     Ok(all.iter().filter(|o| ours(o)).map(ResourceExt::name_any).collect())
 }

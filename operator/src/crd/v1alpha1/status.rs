@@ -157,6 +157,9 @@ pub struct VmMigrationStatus {
     /// The checks in the destination.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckRow>,
+    /// Since when they are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checks_since: Option<Time>,
     /// What still exists that a clean-up would remove, and why it stays.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retained: Vec<RetainedRow>,

@@ -1,7 +1,7 @@
 //! Clean-up: Jobs, temporary objects by mark, the repository, the Secrets. It looks twice before it says that it is done.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON,
+    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON, hooks,
     jobs::{Progress, Wanted},
     undo,
 };
@@ -44,6 +44,7 @@ pub(super) fn delete(mut d: Draft<'_>) -> Decision {
             cancelled: true,
         });
         d.enter(Phase::Deleting, "deleted");
+        hooks::abandon(&mut d, "ended: the VmMigration was deleted");
         stop_jobs(&mut d);
         if let Flow::Wait = undo::settle_destination(&mut d) {
             return d.decided();
@@ -67,7 +68,8 @@ fn nothing_made(d: &Draft<'_>) -> bool {
         .view()
         .and_then(|v| v.server.as_ref())
         .is_some_and(|s| s.metadata.get(crate::migration::names::MARK_CLAIM) == Some(&d.input.me.uid));
-    !d.input.seen.vault_exists && d.status.jobs.is_empty() && !d.claimed() && !claim_seen
+    let jobs = !d.status.jobs.is_empty() || hooks::any_begun(&d.status);
+    !d.input.seen.vault_exists && !jobs && !d.claimed() && !claim_seen
 }
 
 fn release(d: Draft<'_>) -> Decision {
@@ -81,6 +83,13 @@ fn release(d: Draft<'_>) -> Decision {
 pub(super) fn after_success(mut d: Draft<'_>) -> Decision {
     if done(&d) {
         d.recheck = None;
+        return d.decided();
+    }
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::Finally) {
+        let waits = d.status.message.clone().unwrap_or_default();
+        success_message(&mut d);
+        let runs = d.status.message.clone().unwrap_or_default();
+        d.say(format!("{runs}; {waits}"));
         return d.decided();
     }
     if let Flow::On = sweep(&mut d, Scope::Temporary) {
@@ -121,6 +130,11 @@ pub(super) fn after_failure(mut d: Draft<'_>) -> Decision {
         undo::source_now(&d)
     );
     stop_jobs(&mut d);
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::Finally) {
+        let waits = d.status.message.clone().unwrap_or_default();
+        d.say(format!("{text}; {waits}"));
+        return d.decided();
+    }
     if nothing_made(&d) || matches!(sweep(&mut d, Scope::All), Flow::On) {
         d.status.cleaned_up_at = Some(d.now());
     }
@@ -132,12 +146,13 @@ pub(super) fn after_failure(mut d: Draft<'_>) -> Decision {
 
 /// Ends all Jobs but the purge. A cluster that cannot be reached holds nothing up here.
 pub(super) fn stop_jobs(d: &mut Draft<'_>) {
+    let seen = d.input.seen;
     for side in SIDES {
-        let Some(cluster) = d.input.seen.cluster(side).view() else { continue };
+        let Some(cluster) = seen.cluster(side).view() else { continue };
         let purge = d.input.me.job("purge", 1);
         let prefix = purge.trim_end_matches('1').to_string();
         for (name, job) in &cluster.jobs {
-            if !name.starts_with(&prefix) && !job.deleting {
+            if !name.starts_with(&prefix) && !job.deleting && !hooks::keeps(d, name) {
                 d.step(Step::DeleteJob { side, name: name.clone() });
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{AT_ONCE, Draft, SOON};
 use crate::{
-    crd::v1alpha1::JobRecord,
+    crd::v1alpha1::{JobRecord, KeyRef},
     migration::{
         names::Side,
         observed::{JobState, JobView, Seen},
@@ -10,6 +10,7 @@ use crate::{
     },
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// How far a Job is.
 pub(super) enum Progress {
@@ -61,6 +62,11 @@ impl Draft<'_> {
 
     /// Creates the Job if it is not there, and tells how far it is.
     pub(super) fn job(&mut self, wanted: Wanted) -> Progress {
+        self.job_with_keys(wanted, BTreeMap::new())
+    }
+
+    /// The same for a Job that gets private keys of the tenant.
+    pub(super) fn job_with_keys(&mut self, wanted: Wanted, keys: BTreeMap<String, KeyRef>) -> Progress {
         let attempt = self.job_record(&wanted.purpose).attempt;
         let cluster = match self.input.seen.cluster(wanted.side) {
             Seen::View(c) => c,
@@ -86,6 +92,7 @@ impl Draft<'_> {
                     attempt,
                     args: wanted.args,
                     credentials: wanted.credentials,
+                    keys,
                     deadline_seconds: wanted.deadline_seconds,
                 }));
                 Progress::Running("starting".into())

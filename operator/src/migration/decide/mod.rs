@@ -3,9 +3,11 @@
 //! A phase is left only on what was observed. At most one step per disk is named in a pass; every id that a
 //! step brings back is in status, or found again by its mark, before anything that builds on it is named.
 
+mod checks;
 mod cleanup;
 mod disks;
 mod forward;
+mod hooks;
 mod jobs;
 mod ran;
 mod requests;
@@ -14,6 +16,7 @@ mod undo;
 #[cfg(test)]
 mod tests;
 
+pub use hooks::side_of;
 pub use ran::ran_since_our_stop;
 
 use super::{
@@ -23,7 +26,7 @@ use super::{
 };
 use crate::crd::v1alpha1::*;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Bounds on waiting and trying.
 #[derive(Clone, Debug)]
@@ -55,6 +58,8 @@ pub struct Input<'a> {
     pub deleting: bool,
     /// Somebody gave up on clean-up.
     pub abandoned: bool,
+    /// The object's annotations: clients answer hooks in them.
+    pub annotations: &'a BTreeMap<String, String>,
     /// What is recorded.
     pub status: &'a VmMigrationStatus,
     /// What was seen.
@@ -89,6 +94,7 @@ pub fn decide(input: Input<'_>) -> Decision {
     if input.deleting {
         return cleanup::delete(d);
     }
+    hooks::rows(&mut d);
     requests::answer(&mut d, first_seen);
     if requests::suspended(&mut d) {
         return requests::hold(d);
@@ -240,9 +246,15 @@ impl<'a> Draft<'a> {
     fn bound_trouble(&mut self) {
         let Some(t) = self.status.trouble.clone() else { return };
         if self.steps.iter().any(|s| s.name() == t.what) {
+            // A hook has a deadline of its own.
+            let bounded = self.steps.iter().any(|s| matches!(s, Step::RunHook(_)) && s.name() == t.what);
             let going_back =
                 self.status.failure.is_some() || self.input.deleting || self.phase() == Phase::Succeeded;
-            if self.claimed() && !going_back && self.past(&t.since, self.input.limits.trouble_seconds) {
+            if self.claimed()
+                && !going_back
+                && !bounded
+                && self.past(&t.since, self.input.limits.trouble_seconds)
+            {
                 self.fail("UnrecoverableError", format!("{} (tried {} times)", t.message, t.count));
             }
         } else if !self.troubled {
@@ -341,6 +353,12 @@ pub(super) fn set_at(list: &mut Vec<String>, index: i32, id: String) {
 
 fn record_failure(status: &mut VmMigrationStatus, step: &Step, failure: StepFailure, now: Timestamp) {
     if failure.conflict {
+        return;
+    }
+    if let Step::RunHook(request) = step
+        && !failure.transient
+    {
+        hooks::refused(status, request, &failure.message, now);
         return;
     }
     let going_back = status.failure.is_some()

@@ -1,6 +1,6 @@
 //! `spec.requests` and `spec.suspend`: what somebody wants in the middle. A token is answered once, in any phase.
 
-use super::{Decision, Draft, LATER};
+use super::{Decision, Draft, LATER, hooks};
 use crate::crd::v1alpha1::*;
 
 /// Answers the token of `requests.cancel`, unless it was answered before.
@@ -54,7 +54,9 @@ pub(super) fn suspended(d: &mut Draft<'_>) -> bool {
             d.status.suspended_since = Some(d.now());
             d.note("suspended");
         }
-        (false, Some(_)) => {
+        (false, Some(since)) => {
+            let since = since.clone();
+            hooks::wait_anew(d, &since);
             d.status.suspended_since = None;
             d.note("not suspended any more");
         }

@@ -1,6 +1,6 @@
 //! The way back: the destination's server is settled, then the source is given back as it was.
 
-use super::{AT_ONCE, Decision, Draft, Flow, LATER, SOON, cleanup, clock};
+use super::{AT_ONCE, Decision, Draft, Flow, LATER, SOON, cleanup, clock, hooks};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -15,7 +15,11 @@ use crate::{
 pub(super) fn roll_back(mut d: Draft<'_>) -> Decision {
     let why = d.status.failure.as_ref().map(|f| f.message.clone()).unwrap_or_default();
     d.enter(Phase::RollingBack, "giving the source back");
+    hooks::abandon(&mut d, "ended: the migration is given up");
     cleanup::stop_jobs(&mut d);
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::OnFailure) {
+        return d.decided();
+    }
     if let Flow::Wait = settle_destination(&mut d) {
         return d.decided();
     }
@@ -54,6 +58,7 @@ pub(super) fn held(mut d: Draft<'_>) -> Decision {
         d.status.running_in = Some(if s.status == "ACTIVE" { RunningIn::A } else { RunningIn::None });
         d.source().server_status = s.status;
     }
+    hooks::abandon(&mut d, "ended: somebody has the source");
     cleanup::stop_jobs(&mut d);
     d.recheck = Some(LATER);
     let _ = settle_destination(&mut d);

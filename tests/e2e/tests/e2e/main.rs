@@ -7,6 +7,7 @@ mod deletion;
 mod demo_path;
 mod faults;
 mod held;
+mod hooks;
 mod interrupted;
 mod killed;
 mod moves;
