@@ -25,6 +25,10 @@ help: ## list the targets
 demo: ## two clouds and two clusters on this machine, and a server that moves from one to the other
 	tests/e2e/demo/run
 
+.PHONY: demo-client
+demo-client: ## the same, moved by the client, with a hook of this machine and one in the guest over SSH
+	tests/e2e/demo/run --client
+
 .PHONY: test
 test: check ## all tests: check, then the end-to-end tests on the test bed (TESTS=name: only those)
 	tests/e2e/run $(TESTS)

@@ -3,6 +3,7 @@
 mod blocked;
 mod checks;
 mod claims;
+mod client;
 mod deletion;
 mod demo_path;
 mod faults;
