@@ -15,9 +15,10 @@ use std::{fs, path::PathBuf};
 
 use common::{repository, typed};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Secret},
+    core::v1::{LimitRange, Namespace, ResourceQuota, ResourceRequirements, Secret},
     rbac::v1::RoleBinding,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use vmmigration::crd::v1alpha1::{ObjectStore, OpenStackCloud, VmMigration};
 
@@ -31,6 +32,12 @@ fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
     found
 }
 
+/// A kind of Kubernetes, which has no rules that could be checked here.
+fn known<T: DeserializeOwned + Serialize, E>(document: &Value, origin: &str) -> Result<(), E> {
+    typed::<T>(document, origin);
+    Ok(())
+}
+
 /// Reads all documents of one text; how many are of our own kinds.
 fn check(text: &str, origin: &str) -> usize {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|e| panic!("{origin}: {e}"));
@@ -41,14 +48,10 @@ fn check(text: &str, origin: &str) -> usize {
             "OpenStackCloud" => typed::<OpenStackCloud>(document, origin).validate_cel(),
             "ObjectStore" => typed::<ObjectStore>(document, origin).validate_cel(),
             "VmMigration" => typed::<VmMigration>(document, origin).validate_cel(),
-            "Namespace" => {
-                typed::<Namespace>(document, origin);
-                Ok(())
-            }
-            "RoleBinding" => {
-                typed::<RoleBinding>(document, origin);
-                Ok(())
-            }
+            "Namespace" => known::<Namespace, _>(document, origin),
+            "ResourceQuota" => known::<ResourceQuota, _>(document, origin),
+            "LimitRange" => known::<LimitRange, _>(document, origin),
+            "RoleBinding" => known::<RoleBinding, _>(document, origin),
             "Secret" => {
                 let secret: Secret = typed(document, origin);
                 // YAML within YAML is where indentation goes wrong.
@@ -104,4 +107,50 @@ fn readme_shows_the_minimal_sample() {
     assert!(comment.starts_with("# "));
     let readme = fs::read_to_string(repository().join("README.md")).unwrap();
     assert!(readme.contains(&format!("```yaml\n{sample}```")), "README.md must show:\n{sample}");
+}
+
+/// Bytes, or thousandths of a core.
+fn amount(quantity: &str) -> f64 {
+    let at = quantity.find(|c: char| !c.is_ascii_digit()).unwrap_or(quantity.len());
+    let (number, unit) = quantity.split_at(at);
+    let factor = match unit {
+        "m" => 1.0,
+        "" => 1e3,
+        "Mi" => 2f64.powi(20),
+        "Gi" => 2f64.powi(30),
+        other => panic!("unit {other} is not known to this test"),
+    };
+    number.parse::<f64>().unwrap() * factor
+}
+
+/// The platform's sample lets hooks in: their pods run in the team's namespace, with the chart's resources.
+#[test]
+fn the_platforms_sample_has_room_for_hooks() {
+    let read = |path: &str| fs::read_to_string(repository().join(path)).unwrap();
+    let values: Value = serde_saphyr::from_str(&read("charts/vmmigration-operator/values.yaml")).unwrap();
+    let pod: ResourceRequirements = typed(&values["movers"]["resources"], "movers.resources");
+    let (requests, limits) = (pod.requests.unwrap(), pod.limits.unwrap());
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(&read("config/samples/platform-tenant.yaml")).unwrap();
+    let of = |kind: &str| documents.iter().find(|d| d["kind"] == kind).cloned().unwrap();
+
+    let quota: ResourceQuota = typed(&of("ResourceQuota"), "quota");
+    let range: LimitRange = typed(&of("LimitRange"), "limits");
+    let range = range.spec.unwrap().limits.remove(0);
+    for (name, hard) in quota.spec.unwrap().hard.unwrap() {
+        let asked = match name.split_once('.') {
+            Some(("requests", kind)) => requests.get(kind),
+            Some(("limits", kind)) => limits.get(kind),
+            _ => continue,
+        };
+        // What a quota counts must be said by every pod: one that says nothing is refused.
+        let asked = asked.unwrap_or_else(|| panic!("a hook's pod says no {name}, and would be refused"));
+        assert!(amount(&asked.0) * 10.0 <= amount(&hard.0), "{name}: no room for ten pods of hooks");
+    }
+    for (kind, max) in range.max.unwrap() {
+        assert!(amount(&limits[&kind].0) <= amount(&max.0), "a hook's pod is larger in {kind}");
+    }
+    // Where the LimitRange sets a limit, it would be set on hooks that have none, too.
+    assert!(range.default.unwrap().keys().all(|kind| limits.contains_key(kind)));
+    assert_eq!(of("Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
 }
