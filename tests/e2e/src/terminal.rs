@@ -11,7 +11,10 @@ use kube::{api::PostParams, config::Kubeconfig};
 use serde_json::{Value, json};
 use std::{path::PathBuf, process::Stdio};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::{Child, Command},
+};
 
 /// A machine with the client on it.
 pub struct Terminal {
@@ -44,8 +47,20 @@ impl Terminal {
     /// A machine of an account that has the tenant's role in the test's namespace, and nothing else.
     pub async fn of_tenant(lab: &Lab) -> Result<Self> {
         let token = tenant_token(lab).await?;
+        Self::with(lab, json!({"token": token}))
+    }
+
+    /// A machine of the administrator; its namespace is the test's.
+    pub fn of_platform(lab: &Lab) -> Result<Self> {
+        let file = serde_json::to_value(Kubeconfig::read_from(setting("KUBECONFIG")?)?)?;
+        let user = named(&file, "contexts", "site-a")?["context"]["user"].clone();
+        let user = named(&file, "users", user.as_str().unwrap_or_default())?["user"].clone();
+        Self::with(lab, user)
+    }
+
+    fn with(lab: &Lab, user: Value) -> Result<Self> {
         let home = tempfile::tempdir()?;
-        std::fs::write(home.path().join("kubeconfig"), kubeconfig(lab, &token)?.to_string())?;
+        std::fs::write(home.path().join("kubeconfig"), kubeconfig(lab, user)?.to_string())?;
         // tests/e2e/run builds the workspace's binaries next to the tests' own.
         let mut program = std::env::current_exe()?;
         program.pop();
@@ -98,6 +113,44 @@ impl Terminal {
         command.spawn().context("starting script")
     }
 
+    /// Where the client was built.
+    pub fn program(&self) -> std::path::Display<'_> {
+        self.program.display()
+    }
+
+    /// A line of shell in the home, whose directory `bin` comes first in PATH.
+    fn line(&self, line: &str) -> Command {
+        let mut command = Command::new("bash");
+        self.environment(&mut command);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}/bin:{path}", self.home.path().display()));
+        command.args(["-c", line]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts a line of shell with its output in pipes.
+    pub fn start_line(&self, line: &str) -> Result<Child> {
+        self.line(line).stdin(Stdio::null()).spawn().with_context(|| format!("starting {line}"))
+    }
+
+    /// Runs a line of shell in a pseudo-terminal, and types `answer` as soon as it asks `question`.
+    pub async fn answering(&self, line: &str, question: &str, answer: &str) -> Result<Said> {
+        let mut command = self.line("exec script --quiet --return --command \"$LINE\" /dev/null");
+        let mut child = command.env("LINE", line).stdin(Stdio::piped()).spawn()?;
+        let (mut keys, mut screen) = (child.stdin.take(), child.stdout.take().context("no output")?);
+        let mut seen = vec![];
+        while screen.read_buf(&mut seen).await? > 0 {
+            if String::from_utf8_lossy(&seen).contains(question)
+                && let Some(mut keys) = keys.take()
+            {
+                keys.write_all(format!("{answer}\r").as_bytes()).await?;
+            }
+        }
+        let mut ended = said(child).await?;
+        ended.out = String::from_utf8_lossy(&seen).into_owned();
+        Ok(ended)
+    }
+
     /// The namespace that its kubeconfig is for.
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -126,18 +179,20 @@ async fn tenant_token(lab: &Lab) -> Result<String> {
     Ok(made.status.context("no token")?.token)
 }
 
+fn named(kubeconfig: &Value, list: &str, name: &str) -> Result<Value> {
+    let mut all = kubeconfig[list].as_array().into_iter().flatten();
+    all.find(|e| e["name"] == name).cloned().with_context(|| format!("no {name} in {list}"))
+}
+
 /// As the platform would hand it to a team: one cluster, one user, one namespace.
-fn kubeconfig(lab: &Lab, token: &str) -> Result<Value> {
+fn kubeconfig(lab: &Lab, user: Value) -> Result<Value> {
     let file = serde_json::to_value(Kubeconfig::read_from(setting("KUBECONFIG")?)?)?;
-    let named = |list: &str, name: &str| {
-        let all = file[list].as_array().into_iter().flatten();
-        all.clone().find(|e| e["name"] == name).cloned().with_context(|| format!("no {name} in {list}"))
-    };
-    let cluster = named("contexts", "site-a")?["context"]["cluster"].as_str().unwrap_or_default().to_string();
+    let context = named(&file, "contexts", "site-a")?;
+    let cluster = context["context"]["cluster"].as_str().unwrap_or_default();
     Ok(json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "team",
-        "clusters": [named("clusters", &cluster)?],
-        "users": [{"name": "person", "user": {"token": token}}],
+        "clusters": [named(&file, "clusters", cluster)?],
+        "users": [{"name": "person", "user": user}],
         "contexts": [{"name": "team", "context": {"cluster": cluster, "user": "person", "namespace": lab.name}}],
     }))
 }

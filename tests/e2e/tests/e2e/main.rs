@@ -6,6 +6,7 @@ mod claims;
 mod client;
 mod deletion;
 mod demo_path;
+mod docs;
 mod faults;
 mod held;
 mod hooks;
