@@ -72,6 +72,10 @@ crds: ## write crds/ and the chart's copy from the code
 	cargo run -q -p vmmigration $(FEATURES) --locked -- crd --dir crds
 	cp crds/*.yaml $(CHART)/files/crds/
 
+.PHONY: screens
+screens: ## write docs/screens/ from what the client draws in a terminal
+	SCREENS=write cargo test -p vmmigration $(FEATURES) --test client --locked -- pictures
+
 .PHONY: chart-lint
 chart-lint: tools ## helm lint, in both modes (what the chart renders is tested by operator/tests/chart.rs)
 	helm lint --strict --quiet $(CHART)

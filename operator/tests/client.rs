@@ -6,6 +6,11 @@
     reason = "helpers of tests; clippy.toml speaks of #[test] only"
 )]
 
+#[path = "client_support/screens.rs"]
+mod screens;
+#[path = "client_support/svg.rs"]
+mod svg;
+
 use axum::{
     Router,
     body::{Body, Bytes},

@@ -190,7 +190,7 @@ impl Follower<'_> {
     }
 
     fn tell_once(&mut self, row: &HookRow, what: &str) {
-        let line = format!("hook {} ({}): {what}", row.name, row.phase);
+        let line = format!("          hook {} ({}): {what}", row.name, row.phase);
         if self.told.insert(format!("{}{line}", row.nonce.as_deref().unwrap_or_default())) {
             self.screen.line(&line);
         }
