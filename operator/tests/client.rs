@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use std::{convert::Infallible, process::Stdio, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
     sync::watch,
 };
@@ -328,6 +329,37 @@ async fn a_request_is_answered_or_not() {
     let said = cluster.call(&["rollback", "web-1"]).await;
     assert_eq!(said.0, 2, "nobody typed the name: {said:?}");
     assert!(cluster.object.borrow()["spec"]["requests"]["rollback"].is_null());
+}
+
+#[tokio::test]
+async fn a_rollback_has_the_servers_name_typed() {
+    for (typed, code) in [("it's web 1", 0), ("web-1", 2)] {
+        let cluster = Cluster::with(json!([]), json!({"phase": "Transferring"})).await;
+        let operator = cluster.clone();
+        tokio::spawn(async move {
+            let asked = operator.until(|o| o["spec"]["requests"]["rollback"].is_string()).await;
+            let token = &asked["spec"]["requests"]["rollback"];
+            let row =
+                json!([{"name": "rollback", "token": token, "result": "Done", "message": "as you wish"}]);
+            operator.change(|o| o["status"]["requests"] = row);
+        });
+        let mut command = cluster.prepare("script");
+        let line = format!("{} rollback web-1", env!("CARGO_BIN_EXE_kubectl-vmmigration"));
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(Stdio::piped());
+        let mut client = command.spawn().unwrap();
+        let (mut keys, mut screen) = (client.stdin.take(), client.stdout.take().unwrap());
+        let mut seen = vec![];
+        while screen.read_buf(&mut seen).await.unwrap() > 0 {
+            if let Some(mut keys) =
+                keys.take_if(|_| String::from_utf8_lossy(&seen).contains("Type the server's"))
+            {
+                keys.write_all(format!("{typed}\r").as_bytes()).await.unwrap();
+            }
+        }
+        let (ended, _, _) = end(client).await;
+        assert_eq!(ended, code, "{}", String::from_utf8_lossy(&seen));
+        assert_eq!(cluster.object.borrow()["spec"]["requests"]["rollback"].is_string(), code == 0);
+    }
 }
 
 #[tokio::test]

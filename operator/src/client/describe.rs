@@ -20,7 +20,7 @@ pub async fn run(session: Session, args: &NamedOnly) -> Done {
         if !section.title.is_empty() {
             println!("{}", text::title(section.title));
         }
-        section.lines.iter().for_each(|line| println!("{line}"));
+        section.lines.iter().for_each(|line| println!("{}", text::fitting(line)));
     }
     Ok(Ended::Well)
 }

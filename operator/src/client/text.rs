@@ -18,6 +18,23 @@ pub fn is_terminal() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
+/// A line as it fits on the terminal; elsewhere as it is.
+pub fn fitting(line: &str) -> String {
+    let width = console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+    width.filter(|_| is_terminal()).map_or_else(|| line.to_string(), |w| wrapped(line, w))
+}
+
+/// A line that is broken between words, never within one: commands and digests are copied. What follows is indented.
+fn wrapped(line: &str, width: usize) -> String {
+    let own = line.len() - line.trim_start().len();
+    let indent = " ".repeat(own + 2);
+    let options = textwrap::Options::new(width)
+        .subsequent_indent(&indent)
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(line, options)
+}
+
 /// Something good.
 pub fn good(text: &str) -> String {
     Style::new().green().apply_to(text).to_string()
@@ -90,6 +107,13 @@ mod tests {
         assert_eq!(clean("a\x1b[2Jb\r\nc\t"), "a\u{fffd}[2Jb\u{fffd}\nc\t");
         let told = clean_object(serde_json::json!({"a": ["x\x07"], "b": 1})).unwrap();
         assert_eq!(told, serde_json::json!({"a": ["x\u{fffd}"], "b": 1}));
+    }
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        assert_eq!(wrapped("  ab  cd-ef gh", 100), "  ab  cd-ef gh");
+        assert_eq!(wrapped("  ab  cd-ef gh", 9), "  ab\n    cd-ef\n    gh");
+        assert_eq!(wrapped("abcdefghijkl mn", 5), "abcdefghijkl\n  mn");
     }
 
     #[test]
