@@ -90,6 +90,7 @@ fn parts(report: &VmMigrationReport, zone: &TimeZone) -> Vec<Part> {
             &["Check", "Passed", "Answer"],
             spec.checks.iter().map(|c| vec![c.name.clone(), yes(c.passed), c.message.clone()]).collect(),
         ),
+        part("Hooks", &["Hook", "Phase", "State", "Attempts", "Exit code", "Message"], hooks(report)),
         part(
             "What was kept, changed, dropped",
             &["Attribute", "Fate", "Why"],
@@ -110,6 +111,18 @@ fn parts(report: &VmMigrationReport, zone: &TimeZone) -> Vec<Part> {
     ];
     all.retain(|p| !p.rows.is_empty());
     all
+}
+
+/// Hooks of the end run after the evidence is written: the status has their last word.
+fn hooks(report: &VmMigrationReport) -> Vec<Vec<String>> {
+    let later = report.status.iter().flat_map(|s| &s.hooks);
+    let before = report.spec.hooks.iter().filter(|h| !later.clone().any(|l| l.name == h.name));
+    let row = |h: &HookRow| {
+        let code = h.exit_code.map(|c| c.to_string()).unwrap_or_default();
+        let (name, message) = (h.name.clone(), h.message.clone().unwrap_or_default());
+        vec![name, h.phase.to_string(), h.state.to_string(), h.attempts.to_string(), code, message]
+    };
+    before.chain(later.clone()).map(row).collect()
 }
 
 fn disk(disk: &DiskStatus) -> Vec<String> {
@@ -228,6 +241,19 @@ mod tests {
         one.readback = None;
         assert_eq!(disk(&one)[4], "no");
         assert_eq!(disk(&DiskStatus::default())[4], "no");
+    }
+
+    #[test]
+    fn the_last_word_on_a_hook_counts() {
+        let mut report = report("r", "m", "2026-08-29T20:00:00Z");
+        let row = |name: &str, state| HookRow { name: name.into(), state, ..Default::default() };
+        report.spec.hooks = vec![row("stop", HookState::Succeeded), row("tell", HookState::Pending)];
+        report.status = Some(VmMigrationReportStatus {
+            hooks: vec![row("tell", HookState::Failed)],
+            ..Default::default()
+        });
+        let told: Vec<_> = hooks(&report).into_iter().map(|r| format!("{} {}", r[0], r[2])).collect();
+        assert_eq!(told, ["stop Succeeded", "tell Failed"]);
     }
 
     #[test]
