@@ -1901,15 +1901,15 @@ fn a_job_is_tried_within_bounds_and_once_when_another_try_is_no_use() {
 
 #[test]
 fn what_a_cloud_never_finishes_is_given_up() {
-    let snapshot = |w: &World| !w.snapshots.is_empty();
-    let volume = |w: &World| !w.made.is_empty();
-    let server = |w: &World| !w.servers.is_empty();
-    let waits: [(&str, &dyn Fn(&World) -> bool); 3] =
-        [("snapshot", &snapshot), ("volume", &volume), ("server", &server)];
-    for (what, begun) in waits {
+    let snapshot: fn(&World) -> bool = |w| !w.snapshots.is_empty();
+    let server: fn(&World) -> bool = |w| !w.servers.is_empty();
+    for (what, begun) in [("temporary volume vol-", snapshot), ("is still BUILD", server)] {
         let mut w = World::new();
         w.run(400, begun, || false);
         w.stuck = true;
+        for server in &mut w.servers {
+            (server.status, server.launched_at) = ("BUILD".into(), None);
+        }
         w.run(4000, |w| w.status.failure.is_some(), || false);
         let failure = w.status.failure.clone().unwrap();
         assert!(failure.message.contains(what), "{failure:?}");
