@@ -1,5 +1,6 @@
 //! All end-to-end tests: one process, so that those that disturb everybody can hold one lock.
 
+mod alone;
 mod blocked;
 mod checks;
 mod claims;
@@ -7,7 +8,6 @@ mod client;
 mod deletion;
 mod demo_path;
 mod docs;
-mod faults;
 mod held;
 mod hooks;
 mod interrupted;
