@@ -78,3 +78,102 @@ pub fn report(
     report.metadata.labels = Some(BTreeMap::from([(LABEL_MIGRATION.into(), me.uid.clone())]));
     report
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn at(minute: u8) -> Timestamp {
+        format!("2026-01-01T10:{minute:02}:00Z").parse().unwrap()
+    }
+
+    fn status() -> VmMigrationStatus {
+        serde_json::from_value(json!({
+            "startedAt": at(0), "finishedAt": at(20),
+            "source": {"projectId": "pa", "serverId": "src", "serverName": "web", "addresses": ["10.0.0.4"],
+                "wasRunning": true, "stopRequestedAt": at(5), "stoppedAt": at(6)},
+            "destination": {"projectId": "pb", "serverId": "new", "addresses": ["10.9.0.4"],
+                "activeAt": at(13), "readyAt": at(15)},
+            "plan": {"serverName": "web-in-b"},
+            "disks": [{"index": 0, "sourceVolumeId": "v0", "sizeGib": 1,
+                "backup": {"bytes": 5, "hashValue": "h", "by": "mover"}}],
+            "checks": [{"name": "page", "passed": true, "message": "200"}],
+            "hooks": [{"name": "stop-app", "phase": "BeforeStop", "state": "Succeeded"},
+                {"name": "the-end", "phase": "Finally", "state": "Succeeded"}],
+            "timeline": [{"at": at(5), "phase": "Stopping", "message": "claimed"}],
+            "retained": [{"what": "snapshot s", "why": "the cloud refuses"}],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_report_tells_both_servers_times_disks_and_proofs() {
+        let me = Identity {
+            uid: "11111111-2222-4333-8444-555555555555".into(),
+            namespace: "team".into(),
+            name: "web-1".into(),
+        };
+        let spec = serde_json::from_value(json!({"source": {"cloud": "site-a", "server": "web"},
+            "destination": {"cloud": "site-b"}, "cutover": {"mode": "Now"}}));
+        let status = status();
+        let made = report(&me, &spec.unwrap(), &status, at(16));
+        assert_eq!(made.metadata.name.as_deref(), Some("web-1-11111111"));
+        assert_eq!(made.metadata.namespace.as_deref(), Some("team"));
+        assert_eq!(made.metadata.labels.unwrap()[LABEL_MIGRATION], me.uid);
+        assert_eq!(made.metadata.owner_references, None, "it outlives the migration");
+        assert_eq!(made.status, None, "that follows");
+
+        let told = serde_json::to_value(&made.spec).unwrap();
+        for (pointer, wanted) in [
+            ("/migration", json!("web-1")),
+            ("/uid", json!(me.uid)),
+            ("/outcome", json!("Succeeded")),
+            (
+                "/source",
+                json!({"cloud": "site-a", "projectId": "pa", "serverId": "src", "serverName": "web",
+                "addresses": ["10.0.0.4"]}),
+            ),
+            (
+                "/destination",
+                json!({"cloud": "site-b", "projectId": "pb", "serverId": "new", "serverName": "web-in-b",
+                "addresses": ["10.9.0.4"]}),
+            ),
+            ("/startedAt", json!(at(0))),
+            ("/finishedAt", json!(at(16))),
+            // From the stop to the last check.
+            ("/downtimeSeconds", json!(600)),
+        ] {
+            assert_eq!(told.pointer(pointer), Some(&wanted), "{pointer} of {told:#}");
+        }
+        let s = made.spec;
+        assert_eq!((s.disks, s.checks, s.hooks), (status.disks, status.checks, status.hooks));
+        assert_eq!((s.fidelity, s.plan, s.timeline), (status.fidelity, status.plan, status.timeline));
+    }
+
+    #[test]
+    fn what_followed_is_told_once_more_when_more_followed() {
+        let mut status = status();
+        let told = outcome(&status, at(21));
+        assert_eq!(told.cleaned_up_at, Some(Time(at(21))));
+        assert_eq!((&told.rolled_back_at, &told.retired_at), (&None, &None));
+        let names: Vec<&str> = told.hooks.iter().map(|h| h.name.as_str()).collect();
+        assert_eq!((names, &told.retained), (vec!["the-end"], &status.retained));
+        assert!(tells(&told, &status) && !tells(&VmMigrationReportStatus::default(), &status));
+
+        status.retirement =
+            Some(RetirementStatus { retired_at: Some(Time(at(30))), ..RetirementStatus::default() });
+        assert!(!tells(&told, &status), "the retirement is missing");
+        let told = outcome(&status, at(31));
+        assert_eq!(told.retired_at, Some(Time(at(30))));
+        assert!(tells(&told, &status));
+
+        status.retirement = None;
+        status.rollback = Some(Default::default());
+        assert_eq!(outcome(&status, at(31)).rolled_back_at, None, "it is only being rolled back");
+        status.failure = Some(Failure::default());
+        let told = outcome(&status, at(32));
+        assert_eq!(told.rolled_back_at, Some(Time(at(20))));
+        assert!(tells(&told, &status));
+    }
+}

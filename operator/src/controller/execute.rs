@@ -1,12 +1,12 @@
 //! Does one step. Every step may be done again: it looks before it creates, and what is gone is deleted.
 
-use super::{context::Context, observe::Look, references::References};
+use super::{context::Context, observe::Look, references::References, remove};
 use crate::{
     build,
     crd::v1alpha1::{DiskStatus, VmMigration, VmMigrationReport, VmMigrationSpec, VmMigrationStatus},
     migration::{
         names::{Identity, MARK_CLAIM, Role, Side},
-        step::{Effect, JobRequest, ObjectKind, Step, StepFailure},
+        step::{Effect, JobRequest, Step, StepFailure},
     },
     openstack::{Cloud, CloudError, ErrorKind},
 };
@@ -40,7 +40,7 @@ pub struct Hands<'a> {
     pub look: &'a Look,
 }
 
-type Done = Result<Effect, StepFailure>;
+pub(super) type Done = Result<Effect, StepFailure>;
 
 impl From<CloudError> for StepFailure {
     fn from(e: CloudError) -> Self {
@@ -62,7 +62,7 @@ impl From<kube::Error> for StepFailure {
 }
 
 /// The world has changed since it was looked at.
-fn changed(message: impl Into<String>) -> StepFailure {
+pub(super) fn changed(message: impl Into<String>) -> StepFailure {
     StepFailure { transient: true, conflict: true, message: message.into() }
 }
 
@@ -94,7 +94,11 @@ impl Hands<'_> {
             Step::DeleteVault => self.delete_vault().await,
             Step::CreateReport => self.create_report().await,
             Step::FinishReport => self.finish_report().await,
-            Step::Delete { side, kind, id } => self.delete(*side, *kind, id).await,
+            Step::Delete { side, kind, id } => {
+                let ports =
+                    self.status.destination.as_ref().map(|x| x.port_ids.as_slice()).unwrap_or_default();
+                remove::object(self.cloud(*side)?, self.me, *kind, id, ports).await
+            }
             Step::UploadVolume { side, role, disk, volume_id } => {
                 self.upload(*side, *role, *disk, volume_id).await
             }
@@ -143,10 +147,10 @@ impl Hands<'_> {
             Step::ClaimSource => {
                 cloud.set_server_metadata(&id, MARK_CLAIM, &me.uid).await.map(|()| Effect::Done)?
             }
-            Step::ReleaseClaim => self.release_claim(cloud, &id).await?,
-            Step::DeleteSource => self.delete_source(cloud, &id).await?,
+            Step::ReleaseClaim => remove::claim(cloud, me, &id).await?,
+            Step::DeleteSource => remove::source_server(cloud, me, self.status, &id).await?,
             Step::DeleteSourceVolume { volume_id } => {
-                self.delete_source_volume(cloud, &id, volume_id).await?
+                remove::source_volume(cloud, self.status, volume_id).await?
             }
             Step::StopSource => accepted(cloud.stop_server(&id).await?),
             Step::StartSource => accepted(cloud.start_server(&id).await?),
@@ -180,47 +184,6 @@ impl Hands<'_> {
             "VmMigration {}/{} moves this server; to take it back, delete that VmMigration, or unlock and start the server (the move then holds)",
             me.namespace, me.name
         )
-    }
-
-    /// Only our own claim is ever taken away.
-    async fn release_claim(&self, cloud: &Cloud, id: &str) -> Result<Effect, CloudError> {
-        let server = cloud.get_server(id).await?;
-        if server.is_some_and(|s| s.metadata.get(MARK_CLAIM) == Some(&self.me.uid)) {
-            cloud.delete_server_metadata_key(id, MARK_CLAIM).await?;
-        }
-        Ok(Effect::Done)
-    }
-
-    /// Only a server that, looked at once more, is stopped and claimed by us, and only when that is recorded.
-    async fn delete_source(&self, cloud: &Cloud, id: &str) -> Done {
-        let retirement = self.status.retirement.clone().unwrap_or_default();
-        let Some(server) = cloud.get_server(id).await? else { return Ok(Effect::Done) };
-        let ours = server.metadata.get(MARK_CLAIM) == Some(&self.me.uid);
-        if !ours || server.status == "ACTIVE" || retirement.deletion_requested_at.is_none() {
-            return Err(changed(format!("server {id} is not as it was seen; it is looked at again")));
-        }
-        cloud.delete_server(id).await?;
-        Ok(Effect::Done)
-    }
-
-    /// Only a volume that is recorded as the source's own, free, and after the server was seen gone.
-    async fn delete_source_volume(&self, cloud: &Cloud, server_id: &str, id: &str) -> Done {
-        let retirement = self.status.retirement.clone().unwrap_or_default();
-        let recorded = self.status.disks.iter().any(|d| d.source_volume_id.as_deref() == Some(id));
-        if !recorded || retirement.server_gone_at.is_none() {
-            return Err(lasting(format!(
-                "volume {id} is not recorded as the source's own and is not deleted"
-            )));
-        }
-        if cloud.get_server(server_id).await?.is_some() {
-            return Err(changed(format!("server {server_id} is there again")));
-        }
-        let Some(volume) = cloud.get_volume(id).await? else { return Ok(Effect::Done) };
-        if !volume.attachments.is_empty() {
-            return Err(changed(format!("volume {id} is attached")));
-        }
-        cloud.delete_volume(id).await?;
-        Ok(Effect::Done)
     }
 
     async fn in_destination(&self, step: &Step) -> Done {
@@ -326,35 +289,6 @@ impl Hands<'_> {
         let name = self.me.object_name(role, disk, 1);
         let id = self.cloud(side)?.upload_volume_to_image(volume_id, &name, false).await?;
         Ok(Effect::Created { id })
-    }
-
-    /// Deletes only what, looked at once more, carries our mark.
-    async fn delete(&self, side: Side, kind: ObjectKind, id: &str) -> Done {
-        let cloud = self.cloud(side)?;
-        let me = self.me;
-        let ports = self.status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
-        let ours = match kind {
-            ObjectKind::Server => cloud.get_server(id).await?.map(|o| me.server(&o).is_some()),
-            ObjectKind::Volume => cloud.get_volume(id).await?.map(|o| me.volume(&o).is_some()),
-            ObjectKind::Snapshot => cloud.get_snapshot(id).await?.map(|o| me.snapshot(&o).is_some()),
-            ObjectKind::Image => cloud.get_image(id).await?.map(|o| me.image(&o).is_some()),
-            ObjectKind::Port => cloud.get_port(id).await?.map(|o| me.port(&o, &ports).is_some()),
-        };
-        match ours {
-            None => return Ok(Effect::Done),
-            Some(false) => {
-                return Err(lasting(format!("{kind} {id} does not carry our mark and is not deleted")));
-            }
-            Some(true) => {}
-        }
-        match kind {
-            ObjectKind::Server => cloud.delete_server(id).await?,
-            ObjectKind::Volume => cloud.delete_volume(id).await?,
-            ObjectKind::Snapshot => cloud.delete_snapshot(id).await?,
-            ObjectKind::Image => cloud.delete_image(id).await?,
-            ObjectKind::Port => cloud.delete_port(id).await?,
-        }
-        Ok(Effect::Done)
     }
 
     async fn create_report(&self) -> Done {

@@ -10,6 +10,7 @@ mod observe;
 mod open_stack_cloud;
 mod reconcile;
 mod references;
+pub mod remove;
 
 use crate::crd::v1alpha1::{ObjectStore, OpenStackCloud, Phase, VmMigration};
 use context::Context;

@@ -3,7 +3,7 @@
 use crate::{Guest, Site, fatal, until};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use vmmigration::openstack::Server;
+use vmmigration::openstack::{Server, Volume};
 
 /// What disks a server gets.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +136,15 @@ impl Site {
     pub async fn server(&self, id: &str) -> Result<Server> {
         let found = self.cloud.get_server(id).await?;
         found.with_context(|| format!("server {id} in {} is gone", self.name))
+    }
+
+    /// All that the cloud tells of a server's volumes, in the server's order.
+    pub async fn volumes(&self, server: &Server) -> Result<Vec<Volume>> {
+        let all = server.volumes_attached.iter().map(|id| async move {
+            let found = self.cloud.get_volume(id).await?;
+            found.with_context(|| format!("volume {id} in {} is gone", self.name))
+        });
+        futures::future::try_join_all(all).await
     }
 
     /// The server runs and answers as before a migration: unlocked, without our claim.

@@ -695,6 +695,9 @@ pub struct DiskStatus {
     /// Bytes copied, of the transfer that runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<DiskProgress>,
+    /// What is waited for, where the cloud does not tell since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<DiskWait>,
     /// Its volume in the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_volume_id: Option<String>,
@@ -781,6 +784,17 @@ pub struct ImportStatus {
     /// The image that the volume was read back into.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readback_image_id: Option<String>,
+}
+
+/// A wait that we measure ourselves.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DiskWait {
+    /// The object that is waited for.
+    pub what: String,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// Bytes copied.

@@ -13,7 +13,13 @@ use crate::{
     },
     openstack::{Image, Snapshot},
 };
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+
+/// States of an image that becomes active by itself.
+const SAVING: [&str; 4] = ["queued", "saving", "uploading", "importing"];
+/// States of a volume that becomes available by itself.
+const MAKING: [&str; 3] = ["creating", "downloading", "uploading"];
 
 /// What one disk waits for; `None`: it is proven in the destination.
 type Stage = Option<String>;
@@ -88,15 +94,8 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
     let cloud = d.input.spec.source.cloud.clone();
     if let Some(image) = find(&view.images, Role::ExportImage, n) {
         let what = format!("{cloud}: image {} of disk {n}", image.id);
-        return usable(
-            d,
-            &what,
-            &image.status,
-            "active",
-            &["queued", "saving", "importing"],
-            &image.created_at,
-        )
-        .map(|()| image.clone());
+        return usable(d, i, &what, (&image.status, "active"), &SAVING, &image.created_at)
+            .map(|()| image.clone());
     }
     let busy = view.server.as_ref().and_then(|s| s.task_state.clone());
     if d.status.disks[i].kind == DiskKind::Image {
@@ -118,14 +117,14 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
     };
     d.status.disks[i].export.snapshot_id = Some(snapshot.id.clone());
     let what = format!("{cloud}: snapshot {} of volume {volume_id}", snapshot.id);
-    usable(d, &what, &snapshot.status, "available", &["creating"], &snapshot.created_at)?;
+    usable(d, i, &what, (&snapshot.status, "available"), &["creating"], &snapshot.created_at)?;
     let Some(copy) = find(&view.volumes, Role::ExportVolume, n) else {
         d.step(Step::CreateExportVolume { disk: n, snapshot_id: snapshot.id.clone() });
         return Err(format!("Making a temporary volume from snapshot {}", snapshot.id));
     };
     d.status.disks[i].export.volume_id = Some(copy.id.clone());
     let what = format!("{cloud}: temporary volume {} of disk {n}", copy.id);
-    usable(d, &what, &copy.status, "available", &["creating", "downloading", "uploading"], &copy.created_at)?;
+    usable(d, i, &what, (&copy.status, "available"), &MAKING, &copy.created_at)?;
     d.step(Step::UploadVolume {
         side: Side::Source,
         role: Role::ExportImage,
@@ -145,33 +144,38 @@ fn fresh_snapshot<'v>(d: &Draft<'_>, view: &'v SourceView, n: i32) -> Option<&'v
 /// Is an object in the state that is wanted? Otherwise: what is waited for, or the failure.
 fn usable(
     d: &mut Draft<'_>,
+    i: usize,
     what: &str,
-    status: &str,
-    wanted: &str,
+    (status, wanted): (&str, &str),
     passing: &[&str],
     created_at: &str,
 ) -> Result<(), String> {
     if status == wanted {
+        d.status.disks[i].wait.take_if(|w| w.what == what);
         return Ok(());
     }
     if !passing.contains(&status) {
         d.fail("UnrecoverableError", format!("{what} went to state {status:?} instead of {wanted}"));
         return Err(String::new());
     }
-    if d.overdue(created_at) {
-        let bound = d.input.limits.step_seconds;
-        d.fail(
-            "UnrecoverableError",
-            format!("{what} is still {status} since {created_at} (bound {bound} s)"),
-        );
+    let since = super::parse_time(created_at).unwrap_or_else(|| waited_since(d, i, what));
+    let bound = d.input.limits.step_seconds;
+    if d.overdue(since) {
+        d.fail("UnrecoverableError", format!("{what} is still {status} since {since} (bound {bound} s)"));
         return Err(String::new());
     }
-    let Some(since) = super::parse_time(created_at) else {
-        return Err(format!("Waiting for {what}: {status}"));
-    };
-    let bound = k8s_openapi::jiff::SignedDuration::from_secs(d.input.limits.step_seconds);
-    let until = since.checked_add(bound).map(super::clock).unwrap_or_default();
+    let until = since.checked_add(SignedDuration::from_secs(bound)).map(super::clock).unwrap_or_default();
     Err(format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since)))
+}
+
+/// Since when it was seen to be waited for: a cloud need not tell when it began.
+fn waited_since(d: &mut Draft<'_>, i: usize, what: &str) -> Timestamp {
+    let now = d.now();
+    let wait = d.status.disks[i].wait.get_or_insert_default();
+    if wait.what != what {
+        *wait = DiskWait { what: what.into(), since: None };
+    }
+    wait.since.get_or_insert(now).0
 }
 
 fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
@@ -332,8 +336,10 @@ fn drop_failed_images(d: &mut Draft<'_>, n: i32, role: Role, attempt: i32, view:
 }
 
 fn restored(d: &mut Draft<'_>, i: usize, n: i32, image: &Image, backup: &Digest, restore: Digest) -> String {
-    if image.status != "active" {
-        return format!("Waiting for image {} of disk {n}: {}", image.id, image.status);
+    let cloud = d.input.spec.destination.cloud.clone();
+    let what = format!("{cloud}: image {} of disk {n}, after it was filled", image.id);
+    if let Err(waiting) = usable(d, i, &what, (&image.status, "active"), &SAVING, "") {
+        return waiting;
     }
     let equal = restore.bytes == backup.bytes
         && restore.hash_value == backup.hash_value
@@ -376,9 +382,8 @@ fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stage {
     };
     d.status.disks[i].import.volume_id = Some(volume.id.clone());
     let what = format!("{cloud}: volume {} of disk {n}", volume.id);
-    let passing = ["creating", "downloading", "uploading"];
     if volume.status != "uploading"
-        && let Err(waiting) = usable(d, &what, &volume.status, "available", &passing, &volume.created_at)
+        && let Err(waiting) = usable(d, i, &what, (&volume.status, "available"), &MAKING, &volume.created_at)
     {
         return Some(waiting);
     }
@@ -397,13 +402,12 @@ fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stage {
     };
     d.status.disks[i].import.readback_image_id = Some(image.id.clone());
     let what = format!("{cloud}: read-back of disk {n}, image {}", image.id);
-    if let Err(waiting) =
-        usable(d, &what, &image.status, "active", &["queued", "saving", "importing"], &image.created_at)
-    {
+    if let Err(waiting) = usable(d, i, &what, (&image.status, "active"), &SAVING, &image.created_at) {
         return Some(waiting);
     }
-    if volume.status != "available" {
-        return Some(format!("Waiting for volume {}: {}", volume.id, volume.status));
+    let what = format!("{cloud}: volume {} of disk {n}, after it was read back", volume.id);
+    if let Err(waiting) = usable(d, i, &what, (&volume.status, "available"), &["uploading"], "") {
+        return Some(waiting);
     }
     compare(d, i, n, image);
     Some(format!("Disk {n} was read back"))

@@ -609,6 +609,8 @@ fn ports(d: &mut Draft<'_>, view: &crate::migration::observed::DestinationView) 
 fn built(mut d: Draft<'_>, server: Server) -> Decision {
     let now = d.now();
     let x = d.destination();
+    let asked = x.server_requested_at.as_ref().map_or(now.0, |t| t.0);
+    let since = super::parse_time(&server.created).unwrap_or(asked);
     x.server_id = Some(server.id.clone());
     x.server_status = Some(server.status.clone());
     x.addresses = addresses(&server);
@@ -625,16 +627,14 @@ fn built(mut d: Draft<'_>, server: Server) -> Decision {
             let cloud = d.input.spec.destination.cloud.clone();
             d.fail("UnrecoverableError", format!("{cloud}: server {} went to ERROR: {fault}", server.id));
         }
-        other if d.overdue(&server.created) => {
-            let text = format!("server {} is still {other} since {}", server.id, server.created);
+        other if d.overdue(since) => {
+            let text = format!("server {} is still {other} since {since}", server.id);
             d.fail("UnrecoverableError", text);
         }
         other => {
             let cloud = &d.input.spec.destination.cloud;
-            let text = format!(
-                "Waiting for {cloud} to build server {} since {}: {other}",
-                server.id, server.created
-            );
+            let text =
+                format!("Waiting for {cloud} to build server {} since {}: {other}", server.id, clock(since));
             d.say(text);
         }
     }

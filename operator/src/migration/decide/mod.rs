@@ -279,10 +279,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Has something that was made at `since` taken too long?
-    fn overdue(&self, created_at: &str) -> bool {
-        parse_time(created_at)
-            .is_some_and(|t| self.input.now.duration_since(t).as_secs() > self.input.limits.step_seconds)
+    /// Has something that is waited for since then taken too long?
+    fn overdue(&self, since: Timestamp) -> bool {
+        self.input.now.duration_since(since).as_secs() > self.input.limits.step_seconds
     }
 
     fn past(&self, since: &Option<Time>, seconds: i64) -> bool {

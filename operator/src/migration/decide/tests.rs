@@ -59,6 +59,8 @@ pub(super) struct World {
     failing: Option<(&'static str, bool)>,
     /// Time passes, and nothing that was begun is ever done.
     stuck: bool,
+    /// The clouds do not tell when something was made.
+    timeless: bool,
     /// Somebody gave up on clean-up.
     abandoned: bool,
     /// The next Job to end fails.
@@ -92,8 +94,8 @@ pub(super) fn me() -> Identity {
     }
 }
 
-fn creating(id: String, metadata: BTreeMap<String, String>, now: Timestamp) -> Volume {
-    Volume { id, status: "creating".into(), created_at: now.to_string(), metadata, ..Default::default() }
+fn creating(id: String, metadata: BTreeMap<String, String>, created_at: String) -> Volume {
+    Volume { id, status: "creating".into(), created_at, metadata, ..Default::default() }
 }
 
 fn finding(id: &str) -> Finding {
@@ -159,6 +161,7 @@ impl World {
             broken: None,
             failing: None,
             stuck: false,
+            timeless: false,
             abandoned: false,
             job_fails: false,
             unreachable: false,
@@ -173,6 +176,11 @@ impl World {
             ran: vec![],
             hook_finding: None,
         }
+    }
+
+    /// What a cloud tells of when something was made.
+    fn made_at(&self) -> String {
+        if self.timeless { String::new() } else { self.now.to_string() }
     }
 
     fn id(&mut self, what: &str) -> String {
@@ -403,7 +411,7 @@ impl World {
             status: status.into(),
             size: Some(100),
             properties,
-            created_at: self.now.to_string(),
+            created_at: self.made_at(),
             ..Default::default()
         };
         self.images.push((side, image));
@@ -484,7 +492,7 @@ impl World {
                     id,
                     volume_id: volume_id.clone(),
                     status: "creating".into(),
-                    created_at: self.now.to_string(),
+                    created_at: self.made_at(),
                     metadata,
                     ..Default::default()
                 });
@@ -492,7 +500,7 @@ impl World {
             Step::CreateExportVolume { disk, snapshot_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::ExportVolume, *disk));
                 self.content.insert(id.clone(), self.content[snapshot_id].clone());
-                self.volumes.push(creating(id, metadata, self.now));
+                self.volumes.push(creating(id, metadata, self.made_at()));
             }
             Step::UploadVolume { side, role, disk, volume_id } => {
                 let content = self.content[volume_id].clone();
@@ -505,7 +513,7 @@ impl World {
             Step::CreateVolume { disk, image_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::Volume, *disk));
                 self.content.insert(id.clone(), self.content[image_id].clone());
-                self.made.push(creating(id, metadata, self.now));
+                self.made.push(creating(id, metadata, self.made_at()));
             }
             Step::CreatePort { index } => {
                 let id = self.id("port");
@@ -578,7 +586,7 @@ impl World {
         let server = Server {
             id: id.clone(),
             status: "BUILD".into(),
-            created: self.now.to_string(),
+            created: self.made_at(),
             metadata,
             addresses: vec![address],
             ..Default::default()
@@ -1903,9 +1911,12 @@ fn a_job_is_tried_within_bounds_and_once_when_another_try_is_no_use() {
 fn what_a_cloud_never_finishes_is_given_up() {
     let snapshot: fn(&World) -> bool = |w| !w.snapshots.is_empty();
     let server: fn(&World) -> bool = |w| !w.servers.is_empty();
-    for (what, begun) in [("temporary volume vol-", snapshot), ("is still BUILD", server)] {
+    let cases = [("temporary volume vol-", snapshot), ("is still BUILD", server)];
+    for ((what, begun), timeless) in cases.into_iter().flat_map(|c| [(c, false), (c, true)]) {
         let mut w = World::new();
+        w.timeless = timeless;
         w.run(400, begun, || false);
+        let since = w.now;
         w.stuck = true;
         for server in &mut w.servers {
             (server.status, server.launched_at) = ("BUILD".into(), None);
@@ -1913,9 +1924,73 @@ fn what_a_cloud_never_finishes_is_given_up() {
         w.run(4000, |w| w.status.failure.is_some(), || false);
         let failure = w.status.failure.clone().unwrap();
         assert!(failure.message.contains(what), "{failure:?}");
+        let waited = w.now.duration_since(since).as_secs();
+        assert!((3600..3620).contains(&waited), "{what}, timeless {timeless}: given up after {waited} s");
         w.stuck = false;
         w.run(400, |w| w.phase() == Some(Phase::Failed) && w.clean(), || false);
         w.assert_given_back();
+    }
+}
+
+/// The restore's Job has ended well, and its image is never active.
+fn a_filled_image_stays_queued(w: &mut World) {
+    let filling = |w: &World| w.jobs.keys().find(|n| n.contains("-restore-0-")).cloned();
+    w.run(400, |w| filling(w).is_some(), || false);
+    let name = filling(w).unwrap();
+    let job = &mut w.jobs.get_mut(&name).unwrap().1;
+    let said =
+        json!({"ok": true, "result": {"bytes": 100, "sha256": "s", "hashAlgo": "sha512", "hashValue": "h"}});
+    (job.state, job.termination) = (JobState::Succeeded, Some(said.to_string()));
+    let filled = |i: &Image| i.name.contains("import-image-0");
+    w.images.iter_mut().filter(|(_, i)| filled(i)).for_each(|(_, i)| i.status = "queued".into());
+    w.stuck = true;
+}
+
+/// The read-back's image is active, and its volume is never available again.
+fn a_volume_stays_uploading(w: &mut World) {
+    let saving = |i: &Image| i.name.contains("readback");
+    w.run(400, |w| w.images.iter().any(|(_, i)| saving(i)), || false);
+    w.stuck = true;
+    w.images.iter_mut().for_each(|(_, i)| i.status = "active".into());
+    w.made.iter_mut().for_each(|v| v.status = "uploading".into());
+}
+
+#[test]
+fn what_has_no_time_of_its_own_is_given_up_too() {
+    let cases: [(_, fn(&mut World)); 2] = [
+        ("after it was filled is still queued", a_filled_image_stays_queued),
+        ("after it was read back is still uploading", a_volume_stays_uploading),
+    ];
+    for (what, prepare) in cases {
+        let mut w = World::new();
+        prepare(&mut w);
+        w.run(4000, |w| w.status.failure.is_some(), || false);
+        let failure = w.status.failure.clone().unwrap();
+        assert!(failure.message.contains(what), "{failure:?}");
+        w.stuck = false;
+        w.run(400, |w| w.phase() == Some(Phase::Failed) && w.clean(), || false);
+        w.assert_given_back();
+    }
+}
+
+#[test]
+fn a_guest_that_never_stops_is_left_running() {
+    for task in [Some("powering-off"), None] {
+        let mut w = World::new();
+        w.run(200, |w| w.source.status == "SHUTOFF", || false);
+        // The stop was taken, and the guest does not heed it.
+        (w.source.status, w.source.task_state) = ("ACTIVE".into(), task.map(String::from));
+        w.run(400, |w| w.status.failure.is_some(), || false);
+        let failure = w.status.failure.clone().unwrap();
+        assert!(failure.message.contains("is still ACTIVE 600 s after the stop of"), "{failure:?}");
+        let asked = w.status.source.as_ref().and_then(|s| s.stop_requested_at.clone()).unwrap();
+        let waited = failure.at.unwrap().0.duration_since(asked.0).as_secs();
+        assert!((600..620).contains(&waited), "{task:?}: given up after {waited} s");
+        assert_eq!(w.actions.iter().filter(|a| a.action == "stop").count(), 1, "{:?}", w.actions);
+        w.source.task_state = None;
+        w.run(400, |w| w.phase() == Some(Phase::Failed) && w.clean(), || false);
+        w.assert_given_back();
+        assert!(w.snapshots.is_empty() && w.actions.iter().all(|a| a.action != "start"), "{:?}", w.actions);
     }
 }
 

@@ -44,10 +44,7 @@ fn never_1_source_disks_are_touched_by_a_cancelled_move() -> Result<()> {
         let made = lab.a.make_server(&lab.name, Disks::ROOT_AND_DATA).await?;
         let page = written(&made, &["/data"]).await?;
         let before = lab.a.server(&made.id).await?;
-        let volumes = futures::future::try_join_all(
-            before.volumes_attached.iter().map(|id| lab.a.cloud.get_volume(id)),
-        )
-        .await?;
+        let volumes = lab.a.volumes(&before).await?;
         let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
         copying(&migration).await?;
         let uid = migration.uid().await?;
@@ -57,10 +54,7 @@ fn never_1_source_disks_are_touched_by_a_cancelled_move() -> Result<()> {
         migration.wait_gone(180).await?;
         lab.a.runs_as_before(&made).await?;
         ensure!(made.guest()?.page(&["/data"]).await? == page, "A does not serve as before");
-        let after = futures::future::try_join_all(
-            before.volumes_attached.iter().map(|id| lab.a.cloud.get_volume(id)),
-        )
-        .await?;
+        let after = lab.a.volumes(&before).await?;
         ensure!(after == volumes, "A's volumes were {volumes:?}, are {after:?}");
         nothing_left(&lab, &uid).await
     })
@@ -93,6 +87,7 @@ fn after_success_both_servers_stay() -> Result<()> {
     shared("deleted_done", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks { root_volume: false, data: 1 }).await?;
         let page = written(&made, &["/data"]).await?;
+        let volumes = lab.a.volumes(&lab.a.server(&made.id).await?).await?;
         let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
         // Deleted at once: clean-up may not even have begun.
         migration.wait_phase(Phase::Succeeded, 600).await?;
@@ -103,6 +98,8 @@ fn after_success_both_servers_stay() -> Result<()> {
         let a = lab.a.server(&made.id).await?;
         ensure!(a.status == "SHUTOFF" && a.locked, "A is {} locked={}", a.status, a.locked);
         ensure!(a.volumes_attached == made.data, "A's volumes: {:?}", a.volumes_attached);
+        let after = lab.a.volumes(&a).await?;
+        ensure!(after == volumes, "A's volumes were {volumes:?}, are {after:?}");
         serves(&in_b(&lab, &object).await?, &["/data"], &page).await?;
         let left = lab.leftovers(&uid, Stays::Moved).await?;
         ensure!(left.is_empty(), "left behind: {left:?}");

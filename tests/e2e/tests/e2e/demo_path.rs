@@ -17,6 +17,8 @@ fn demo_path() -> Result<()> {
         guest.fill(8).await?;
         let page = guest.page(&["/data"]).await?;
         let before = lab.a.server(&made.id).await?;
+        let volumes = lab.a.volumes(&before).await?;
+        ensure!(volumes.len() == 2 && volumes.iter().all(|v| v.status == "in-use"), "{volumes:?}");
 
         let migration = lab.migration(&made.name, CutoverMode::Manual).checked()?.create().await?;
         let waiting = migration.wait_phase(Phase::AwaitingCutover, 180).await?;
@@ -24,6 +26,7 @@ fn demo_path() -> Result<()> {
         ensure!(waiting.message.clone().unwrap_or_default().contains("kubectl patch vmm web"), "{waiting:?}");
         // It waits, and nothing is touched meanwhile.
         ensure!(lab.a.server(&made.id).await? == before, "server A was touched before the go");
+        ensure!(lab.a.volumes(&before).await? == volumes, "A's volumes were touched before the go");
         ensure!(guest.page(&["/data"]).await? == page, "server A does not serve as before");
 
         migration.go().await?;
@@ -51,6 +54,8 @@ fn demo_path() -> Result<()> {
         let a = lab.a.server(&made.id).await?;
         ensure!(a.status == "SHUTOFF" && a.locked, "A is {} locked={}", a.status, a.locked);
         ensure!(a.volumes_attached == before.volumes_attached, "A's volumes: {:?}", a.volumes_attached);
+        let kept = lab.a.volumes(&a).await?;
+        ensure!(kept == volumes, "A's volumes were {volumes:?}, are {kept:?}");
         ensure!(a.locked_reason.clone().unwrap_or_default().contains("web"), "{:?}", a.locked_reason);
 
         let uid = migration.uid().await?;
