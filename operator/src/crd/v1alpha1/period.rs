@@ -45,7 +45,10 @@ mod tests {
     #[test]
     fn periods_are_read() {
         let seconds = |t: &str| Period(t.into()).seconds();
-        assert_eq!([seconds("90s"), seconds("10m"), seconds("1h30m"), seconds("7d")], [90, 600, 5400, 604_800]);
+        assert_eq!(
+            [seconds("90s"), seconds("10m"), seconds("1h30m"), seconds("7d")],
+            [90, 600, 5400, 604_800]
+        );
         assert_eq!([seconds("2d12h"), seconds("nonsense")], [216_000, 0]);
     }
 }
