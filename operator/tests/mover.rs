@@ -332,9 +332,18 @@ async fn a_device_travels_while_it_is_read() {
     let (source, content) = disk(&bed, "source");
     let target = target(&bed);
     // The restore begins before there is anything.
-    let restoring = bed.start_beside(&restore_line(&["--device", &target, "--verify-disk", "--sha256", &root(&content, 1 << 20)]));
+    let restoring = bed.start_beside(&restore_line(&[
+        "--device",
+        &target,
+        "--verify-disk",
+        "--sha256",
+        &root(&content, 1 << 20),
+    ]));
     let saved = device_backup(&bed, &source).await;
-    assert_eq!((&saved["sha256"], &saved["segments"], &saved["skippedSegments"]), (&json!(root(&content, 1 << 20)), &json!(6), &json!(2)));
+    assert_eq!(
+        (&saved["sha256"], &saved["segments"], &saved["skippedSegments"]),
+        (&json!(root(&content, 1 << 20)), &json!(6), &json!(2))
+    );
     let restored = bed.end_beside(restoring).await;
     assert_eq!(restored.ok()["sha256"], saved["sha256"]);
     assert!(std::fs::read(&target).unwrap() == content);
@@ -350,9 +359,14 @@ async fn an_empty_disk_costs_nothing() {
     bed.init().await.ok();
     write_disk(&bed, "source", &vec![0; SIZE]);
     let saved = device_backup(&bed, bed.path("source").to_str().unwrap()).await;
-    assert_eq!((&saved["skippedSegments"], &saved["changedBytes"], bed.snapshots()), (&json!(6), &json!(0), 1));
+    assert_eq!(
+        (&saved["skippedSegments"], &saved["changedBytes"], bed.snapshots()),
+        (&json!(6), &json!(0), 1)
+    );
     let target = target(&bed);
-    bed.run(&restore_line(&["--device", &target, "--snapshot", saved["snapshotId"].as_str().unwrap()])).await.ok();
+    bed.run(&restore_line(&["--device", &target, "--snapshot", saved["snapshotId"].as_str().unwrap()]))
+        .await
+        .ok();
     assert!(std::fs::read(&target).unwrap() == vec![0; SIZE]);
 }
 
@@ -367,8 +381,12 @@ async fn devices_that_cannot_be_used() {
     let saved = device_backup(&bed, &source).await;
     let id = saved["snapshotId"].as_str().unwrap();
     bed.run(&restore_line(&["--device", "/dev/null", "--snapshot", id])).await.failed("DeviceError", 2);
-    bed.run(&restore_line(&["--device", &source, "--snapshot", id, "--pass", "1"])).await.failed("InvalidArguments", 2);
-    bed.run(&restore_line(&["--device", &source, "--pass", "1", "--patience-seconds", "0"])).await.failed("NothingArrives", 1);
+    bed.run(&restore_line(&["--device", &source, "--snapshot", id, "--pass", "1"]))
+        .await
+        .failed("InvalidArguments", 2);
+    bed.run(&restore_line(&["--device", &source, "--pass", "1", "--patience-seconds", "0"]))
+        .await
+        .failed("NothingArrives", 1);
 }
 
 #[tokio::test]
@@ -426,11 +444,21 @@ async fn a_store_in_trouble_is_asked_again() {
 /// Saves other bytes under the tags of a segment, as somebody with the keys could.
 async fn inject(bed: &Bed, tags: &str, content: &[u8]) {
     let mut command = tokio::process::Command::new(mover_support::restic());
-    command.args(["-o", "s3.bucket-lookup=path", "backup", "--stdin", "--stdin-filename", "segment", "--tag", tags]);
+    command.args([
+        "-o",
+        "s3.bucket-lookup=path",
+        "backup",
+        "--stdin",
+        "--stdin-filename",
+        "segment",
+        "--tag",
+        tags,
+    ]);
     command
         .env("RESTIC_REPOSITORY", bed.repository())
         .env("RESTIC_PASSWORD", mover_support::REPOSITORY_PASSWORD)
         .env("RESTIC_CACHE_DIR", bed.path("scratch"))
+        .env("AWS_DEFAULT_REGION", "us-east-1")
         .env("AWS_ACCESS_KEY_ID", mover_support::s3::ACCESS_KEY)
         .env("AWS_SECRET_ACCESS_KEY", mover_support::SECRET_KEY);
     write_disk(bed, "injected", content);
@@ -482,7 +510,8 @@ async fn later_passes_send_what_changed() {
     let (source, mut content) = disk(&bed, "source");
     let target = target(&bed);
     let line = |more: &[&'static str]| {
-        let start = ["--device", &source, "--segment-bytes", SEGMENT, "--patch-bytes", "131072"].map(str::to_owned);
+        let start =
+            ["--device", &source, "--segment-bytes", SEGMENT, "--patch-bytes", "131072"].map(str::to_owned);
         [start.to_vec(), more.iter().map(|word| (*word).to_owned()).collect()].concat()
     };
     let mut saved = Value::Null;
@@ -513,7 +542,9 @@ async fn later_passes_send_what_changed() {
     bed.cloud.add_queued(DESTINATION);
     let id = saved["snapshotId"].as_str().unwrap();
     let sha256 = saved["sha256"].as_str().unwrap();
-    bed.run(&restore_line(&["--image", DESTINATION, "--pass", "2", "--snapshot", id, "--sha256", sha256])).await.ok();
+    bed.run(&restore_line(&["--image", DESTINATION, "--pass", "2", "--snapshot", id, "--sha256", sha256]))
+        .await
+        .ok();
     assert!(bed.cloud.image(DESTINATION).content == content);
     // A pass does not follow any other.
     let wrong = line(&["--pass", "2", "--base-manifest"]);

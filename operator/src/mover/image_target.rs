@@ -244,7 +244,7 @@ struct Sending<'a> {
 /// A segment whose bytes begin to come.
 enum Opened {
     Zero,
-    Dump(Child, ChildStdout),
+    Dump(Box<(Child, ChildStdout)>),
 }
 
 impl Sending<'_> {
@@ -284,8 +284,7 @@ impl Sending<'_> {
         match content {
             Some(Content::Zero) => Ok(Opened::Zero),
             Some(Content::Stored(id)) => {
-                let (child, stdout) = self.restoring.repository.dump(&id, Kind::Segment(0))?;
-                Ok(Opened::Dump(child, stdout))
+                Ok(Opened::Dump(Box::new(self.restoring.repository.dump(&id, Kind::Segment(0))?)))
             }
             _ => Err(MoverError::terminal(FailureReason::DigestMismatch, "a segment without content")),
         }
@@ -326,9 +325,10 @@ impl Sending<'_> {
         hasher: &Hasher,
         sent: &mut u64,
     ) -> Result<(), SendError> {
-        let Opened::Dump(child, mut stdout) = opened else {
+        let Opened::Dump(dump) = opened else {
             return self.pump(index, None, hasher, sent).await;
         };
+        let (child, mut stdout) = *dump;
         let stop = self.stop.child_token();
         let pump = async {
             let pumped = self.pump(index, Some(&mut stdout), hasher, sent).await;

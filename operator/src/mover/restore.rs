@@ -93,7 +93,10 @@ pub(super) async fn restore(
     let watching = async {
         let watched = match watcher {
             Some(watcher) => watcher.run(sender, &restoring.cancel).await,
-            None => Ok(drop(sender)),
+            None => {
+                drop(sender);
+                Ok(())
+            }
         };
         if watched.is_err() {
             restoring.cancel.cancel();

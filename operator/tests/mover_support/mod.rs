@@ -111,15 +111,19 @@ impl Bed {
 
     /// The mover's command line; every option that names a place is filled in.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_in("", arguments)
+    }
+
+    fn command_in(&self, beside: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmmigration"));
         command.arg("mover").arg(arguments[0]).arg("--allow-loopback");
-        command.arg("--termination-log").arg(self.path("termination"));
+        command.arg("--termination-log").arg(self.path(&format!("termination{beside}")));
         if arguments[0] != "check" {
             command
                 .arg("--config-dir")
                 .arg(self.path("config"))
                 .arg("--scratch-dir")
-                .arg(self.path("scratch"));
+                .arg(self.path(&format!("scratch{beside}")));
             command.arg("--repository").arg(self.repository());
         }
         command.args(&arguments[1..]).env("RESTIC", restic());
@@ -133,11 +137,8 @@ impl Bed {
 
     /// Starts another Job at the same time: with its own scratch directory and termination message.
     pub fn start_beside(&self, arguments: &[&str]) -> Child {
-        let (scratch, termination) = (self.path("scratch-beside"), self.path("termination-beside"));
-        std::fs::create_dir(&scratch).unwrap();
-        let mut command = self.command(arguments);
-        command.arg("--scratch-dir").arg(scratch).arg("--termination-log").arg(termination);
-        command.spawn().unwrap()
+        std::fs::create_dir(self.path("scratch-beside")).unwrap();
+        self.command_in("-beside", arguments).spawn().unwrap()
     }
 
     pub async fn end_beside(&self, child: Child) -> Ended {
