@@ -25,6 +25,10 @@ help: ## list the targets
 demo: ## two clouds and two clusters on this machine, and a server that moves from one to the other
 	tests/e2e/demo/run
 
+.PHONY: demo-client
+demo-client: ## the same, moved by the client, with a hook of this machine and one in the guest over SSH
+	tests/e2e/demo/run --client
+
 .PHONY: test
 test: check ## all tests: check, then the end-to-end tests on the test bed (TESTS=name: only those)
 	tests/e2e/run $(TESTS)
@@ -35,6 +39,10 @@ check: fmt-check lint unit chart-lint ## what needs no test bed: format, lints, 
 .PHONY: unit
 unit: tools ## unit, adapter and controller tests; generated files, samples and rules (TESTS=name: only those)
 	RESTIC=$$(command -v restic) cargo test $(UNIT) $(FEATURES) --all-targets --locked --no-fail-fast -- $(TESTS)
+
+.PHONY: test-long
+test-long: ## random sequences against the model of both clouds, for about half an hour (SEEDS=number)
+	EXPLORE_SEEDS=$(or $(SEEDS),200000) cargo test -p vmmigration $(FEATURES) --lib --locked -- explore
 
 .PHONY: build
 build: ## compile everything, tests included
@@ -81,7 +89,7 @@ testbed-down: ## end the test bed, with everything in it
 # Tests drive the real helm and the real restic. The test bed brings both; that needs root and takes minutes once.
 .PHONY: tools
 tools:
-	@if ! command -v helm >/dev/null || ! restic version 2>/dev/null | grep -qE '^restic 0\.(19|[2-9][0-9])'; then $(TESTBED) install; fi
+	@if ! command -v helm >/dev/null || [ ! -x /usr/sbin/dropbear ] || ! restic version 2>/dev/null | grep -qE '^restic 0\.(19|[2-9][0-9])'; then $(TESTBED) install; fi
 
 .PHONY: clean
 clean: ## remove what was built

@@ -59,6 +59,9 @@ pub struct RunArgs {
     /// JSON with nodeSelector, tolerations, resources, imagePullSecrets of the movers' pods
     #[arg(long, env = "VMM_MOVER_POD", default_value = "{}", value_parser = pod_settings)]
     pub mover_pod: PodSettings,
+    /// Images that hooks may use besides our own, comma separated; one that ends in * allows all that begin so
+    #[arg(long, env = "VMM_HOOK_IMAGES", default_value = "", value_parser = names)]
+    pub hook_images: Names,
     /// Where /livez, /readyz and /metrics are served
     #[arg(long, env = "VMM_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -77,6 +80,15 @@ pub struct RunArgs {
     /// How often a Job is tried
     #[arg(long, env = "VMM_JOB_ATTEMPTS", default_value_t = 4)]
     pub job_attempts: i32,
+}
+
+/// Names, as one comma separated argument that may be empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Names(pub Vec<String>);
+
+fn names(text: &str) -> Result<Names, String> {
+    let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+    Ok(Names(parts.map(String::from).collect()))
 }
 
 /// Networks, as one comma separated argument that may be empty.
@@ -107,6 +119,7 @@ impl RunArgs {
                 pod: self.mover_pod.clone(),
                 denied_cidrs: self.denied_cidrs.0.iter().map(ToString::to_string).collect(),
             },
+            hook_images: self.hook_images.0.clone(),
             denied: self.denied_cidrs.0.clone(),
             concurrency: self.concurrency,
             limits: Limits {
@@ -126,6 +139,12 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_image_is_allowed_by_an_empty_list() {
+        assert_eq!(names("").map(|n| n.0), Ok(vec![]));
+        assert_eq!(names("a:1, b/*").map(|n| n.0), Ok(vec!["a:1".to_string(), "b/*".to_string()]));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod cli;
+pub mod client;
 pub mod controller;
 pub mod crd;
 pub mod metrics;

@@ -103,6 +103,15 @@ fn checks(check: Value) -> Value {
     change(json!({"verification": {"checks": [check]}}))
 }
 
+fn hook(kind: Value) -> Value {
+    change(json!({"hooks": [with(&json!({"name": "h", "phase": "BeforeStop"}), kind)]}))
+}
+
+fn ssh_hook(script: Value) -> Value {
+    let key = json!({"name": "key", "key": "id"});
+    hook(json!({"ssh": with(&json!({"user": "root", "privateKeySecretRef": key}), script)}))
+}
+
 fn fixed_ip(fixed_ip: Value) -> Value {
     change(json!({"destination": {"networks": [{"from": "n", "to": "n", "fixedIP": fixed_ip}]}}))
 }
@@ -126,7 +135,11 @@ fn in_phase(phase: &str, spec: Value) -> Request {
 
 const AT: &str = "cutover.at is needed with mode At, and only with it";
 const ADDRESS: &str = "fixedIP.address is needed with mode Set, and only with it";
-const CHECK: &str = "a check is exactly one of tcp, http";
+const CHECK: &str = "a check is exactly one of tcp, http, console, ssh";
+const HOOK: &str = "a hook is exactly one of job, ssh, client";
+const JOB_HOOK: &str = "a job hook is exactly one of script, configMap";
+const SSH_HOOK: &str = "an ssh hook is exactly one of script, configMap";
+const POLICY: &str = "sourcePolicy.after is needed with action Delete, and only with it";
 const SOURCE: &str = "spec.source cannot be changed any more: only while the phase is Blocked; \
                       delete this VmMigration and create another";
 const DESTINATION: &str = "spec.destination cannot be changed any more: only while the phase is Blocked; \
@@ -138,6 +151,12 @@ fn cases() -> Vec<Case> {
     let now = || json!({"cutover": {"mode": "Now"}});
     let at = || json!({"cutover": {"mode": "At", "at": "2030-01-01T00:00:00Z"}});
     let ssh = |port: i32| checks(json!({"name": "ssh", "tcp": {"port": port}}));
+    let map = || json!({"name": "scripts", "key": "stop.sh"});
+    let job = |script: &str| hook(json!({"job": {"script": script}}));
+    let policy = |policy: Value| change(json!({"sourcePolicy": policy}));
+    let console = || json!({"pattern": "login:"});
+    let by_ssh =
+        || json!({"user": "root", "privateKeySecretRef": {"name": "key", "key": "id"}, "command": "true"});
     vec![
         case(
             "location must be s3:https://host[:port]/bucket[/prefix]: only S3 over HTTPS is supported",
@@ -186,6 +205,40 @@ fn cases() -> Vec<Case> {
             Create(checks(json!({"name": "page", "http": {}}))),
             Create(checks(json!({"name": "none"}))),
         ),
+        case(
+            CHECK,
+            Create(checks(json!({"name": "console", "console": console()}))),
+            Create(checks(json!({"name": "both", "console": console(), "ssh": by_ssh()}))),
+        ),
+        case(
+            CHECK,
+            Create(checks(json!({"name": "ssh", "ssh": by_ssh()}))),
+            Create(checks(json!({"name": "both", "http": {}, "ssh": by_ssh()}))),
+        ),
+        case(HOOK, Create(hook(json!({"client": {}}))), Create(hook(json!({})))),
+        case(HOOK, Create(job("true")), Create(hook(json!({"job": {"script": "true"}, "client": {}})))),
+        case(JOB_HOOK, Create(hook(json!({"job": {"configMap": map()}}))), Create(hook(json!({"job": {}})))),
+        case(
+            JOB_HOOK,
+            Create(job("true")),
+            Create(hook(json!({"job": {"script": "true", "configMap": map()}}))),
+        ),
+        case(SSH_HOOK, Create(ssh_hook(json!({"script": "true"}))), Create(ssh_hook(json!({})))),
+        case(
+            SSH_HOOK,
+            Create(ssh_hook(json!({"configMap": map()}))),
+            Create(ssh_hook(json!({"script": "true", "configMap": map()}))),
+        ),
+        case(
+            POLICY,
+            Create(policy(json!({"action": "Delete", "after": "7d"}))),
+            Create(policy(json!({"action": "Delete"}))),
+        ),
+        case(
+            POLICY,
+            Create(policy(json!({"action": "Keep"}))),
+            Create(policy(json!({"action": "Keep", "after": "7d"}))),
+        ),
         // The go is an edit, and so is a change of mind about the time.
         case(
             SOURCE,
@@ -216,6 +269,16 @@ fn cases() -> Vec<Case> {
             "spec.strategy is immutable",
             Update { old: migration(), new: migration() },
             Update { old: change(json!({"strategy": "Cold"})), new: migration() },
+        ),
+        case(
+            "spec.maxDowntime is immutable",
+            Update { old: migration(), new: change(now()) },
+            Update { old: migration(), new: change(json!({"maxDowntime": "30m"})) },
+        ),
+        case(
+            "spec.hooks is immutable",
+            Update { old: job("one"), new: with(&job("one"), json!({"spec": now()})) },
+            Update { old: job("one"), new: job("other") },
         ),
         case(
             "spec.verification is immutable",
@@ -270,4 +333,19 @@ fn every_rule_has_a_case() {
     collect(&serde_json::to_value(vmmigration::crd::all()).unwrap(), &mut rules);
     let tested: BTreeSet<String> = cases().iter().map(|case| case.rule.to_owned()).collect();
     assert_eq!(rules, tested);
+}
+
+/// Decisions in the middle are edits that no rule stands in the way of.
+#[test]
+fn decisions_may_be_made_at_any_time() {
+    let decisions = json!({
+        "requests": {"cancel": "1", "retry": "1", "rollback": "1", "retire": "1"},
+        "sourcePolicy": {"action": "Delete", "after": "7d"},
+        "onFailure": {"keepData": "1d12h"},
+        "suspend": true,
+    });
+    for phase in ["Pending", "Transferring", "Held", "Failed", "Succeeded", "Retiring"] {
+        let said = broken(&in_phase(phase, decisions.clone()));
+        assert!(said.is_empty(), "{phase}: {said:?}");
+    }
 }

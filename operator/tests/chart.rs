@@ -97,6 +97,7 @@ const EVERYTHING: &[&str] = &[
     r#"operator.podAnnotations={"a":"1"}"#,
     r#"operator.podLabels={"b":"2"}"#,
     r#"movers.imagePullSecrets=[{"name":"registry"}]"#,
+    r#"hooks.allowedImages=["reg.example.com/tools:1","reg.example.com/team/*"]"#,
     r#"movers.nodeSelector={"pool":"movers"}"#,
     r#"movers.tolerations=[{"key":"movers","operator":"Exists"}]"#,
     r#"image.digest="sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef""#,
@@ -156,7 +157,11 @@ fn the_operator_has_the_least_rights() {
     assert_eq!(
         rights(cluster.rules),
         [
+            "/configmaps: get",
+            "/pods/log: get",
+            "/pods: list",
             "/secrets: get",
+            "batch/jobs: create list delete",
             "events.k8s.io/events: create patch",
             "vmmigration.io/objectstores/finalizers: update",
             "vmmigration.io/objectstores/status: get patch update",
@@ -257,6 +262,7 @@ fn values_reach_the_operator() {
     let container = operator(&render(EVERYTHING));
     assert_eq!(container.args, Some(vec!["run".to_owned()]));
     assert_eq!(env(&container, "VMM_DENIED_CIDRS"), "10.0.0.0/8,fd00::/8");
+    assert_eq!(env(&container, "VMM_HOOK_IMAGES"), "reg.example.com/tools:1,reg.example.com/team/*");
     assert_eq!(env(&container, "VMM_MOVER_IMAGE"), container.image.clone().unwrap());
     let pod: Value = serde_json::from_str(&env(&container, "VMM_MOVER_POD")).unwrap();
     assert_eq!(pod["nodeSelector"]["pool"], "movers");
@@ -287,6 +293,7 @@ fn unknown_and_wrong_values_are_refused() {
         (r#"mode="both""#, "mode"),
         ("operator.concurrency=0", "concurrency"),
         (r#"operator.deniedCIDRs=["10.0.0.1"]"#, "deniedCIDRs"),
+        (r#"hooks.allowedImages=["*"]"#, "allowedImages"),
         (r#"clusters=[{"name":"site-b"}]"#, "kubeconfig"),
         (r#"clusters=[{"name":"Site_B","kubeconfig":"x"}]"#, "name"),
         (r#"movers.resources={"cpu":1}"#, "cpu"),

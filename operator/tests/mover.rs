@@ -14,6 +14,7 @@ use mover_support::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 const SOURCE: &str = "aaaaaaaa-0000-0000-0000-000000000001";
 const DESTINATION: &str = "bbbbbbbb-0000-0000-0000-000000000002";
@@ -665,9 +666,41 @@ async fn checks_end_with_their_results() {
     assert_eq!(ended.ok()["checks"][0]["ok"], true);
     let bad = json!([{"name": "up", "http": {"url": url}}, {"name": "down", "tcp": {"address": "127.0.0.1", "port": 1}}]);
     let ended = bed.run(&["check", "--checks", &bad.to_string(), "--deadline-seconds", "3"]).await;
-    assert!(ended.failed("CheckFailed", 1).contains("down"));
+    assert!(ended.failed("CheckFailed", 2).contains("down"));
     let checks = &ended.outcome["result"]["checks"];
     assert_eq!((&checks[0]["ok"], &checks[1]["ok"]), (&json!(true), &json!(false)));
     assert!(checks[1]["attempts"].as_u64().unwrap() >= 2);
     bed.run(&["check", "--checks", "[]", "--deadline-seconds", "3"]).await.failed("InvalidArguments", 2);
+}
+
+#[tokio::test]
+async fn https_needs_a_certificate_of_a_known_authority() {
+    let bed = Bed::new().await;
+    let (key, certificate) = (bed.path("tls.key"), bed.path("tls.crt"));
+    let made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=shop \
+                -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
+    let mut openssl = tokio::process::Command::new("openssl");
+    openssl.args(made.split_whitespace()).arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+    assert!(openssl.output().await.unwrap().status.success());
+    let mut server = tokio::process::Command::new("openssl");
+    server
+        .args(["s_server", "-accept", "127.0.0.1:0", "-www", "-cert"])
+        .arg(&certificate)
+        .arg("-key")
+        .arg(&key);
+    server.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).kill_on_drop(true);
+    let mut server = server.spawn().unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let port = loop {
+        let line = lines.next_line().await.unwrap().unwrap();
+        if let Some((_, port)) = line.strip_prefix("ACCEPT ").and_then(|at| at.rsplit_once(':')) {
+            break port.to_owned();
+        }
+    };
+    let check = json!([{"name": "tls", "http": {"url": format!("https://127.0.0.1:{port}/")}}]).to_string();
+    let arguments = ["check", "--checks", &check, "--deadline-seconds", "0"];
+    let known = bed.command(&arguments).env("SSL_CERT_FILE", &certificate).spawn().unwrap();
+    assert_eq!(bed.end(known).await.ok()["checks"][0]["ok"], true);
+    let ended = bed.run(&arguments).await;
+    assert!(ended.failed("CheckFailed", 2).contains("certificate"), "{ended:?}");
 }

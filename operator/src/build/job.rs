@@ -1,10 +1,13 @@
 //! The Job of a mover: restricted, without an API token, credentials by mounted files only, one attempt.
 
+use super::secret::Files;
 use crate::migration::{
-    names::{Identity, LABEL_MIGRATION, LABEL_PURPOSE},
+    checks::KEYS,
+    names::{Identity, LABEL_MIGRATION, LABEL_PURPOSE, Side},
     step::JobRequest,
 };
 use k8s_openapi::{
+    ByteString,
     api::{
         batch::v1::{Job, JobSpec},
         core::v1::*,
@@ -52,13 +55,6 @@ pub fn job(me: &Identity, request: &JobRequest, image: &MoverImage, anchor_uid: 
         (LABEL_PURPOSE.into(), request.purpose.clone()),
         ("app.kubernetes.io/managed-by".into(), "vmmigration".into()),
     ]);
-    let owner = OwnerReference {
-        api_version: "v1".into(),
-        kind: "Secret".into(),
-        name: me.anchor(request.side),
-        uid: anchor_uid.into(),
-        ..Default::default()
-    };
     let template = PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels.clone()), ..Default::default() }),
         spec: Some(pod(me, request, image)),
@@ -67,7 +63,7 @@ pub fn job(me: &Identity, request: &JobRequest, image: &MoverImage, anchor_uid: 
         metadata: ObjectMeta {
             name: Some(name),
             labels: Some(labels),
-            owner_references: Some(vec![owner]),
+            owner_references: Some(vec![anchor(me, request.side, anchor_uid)]),
             ..Default::default()
         },
         spec: Some(JobSpec {
@@ -83,7 +79,20 @@ pub fn job(me: &Identity, request: &JobRequest, image: &MoverImage, anchor_uid: 
 }
 
 fn pod(me: &Identity, request: &JobRequest, image: &MoverImage) -> PodSpec {
+    restricted_pod(image, container(request, image), volumes(me, request))
+}
+
+/// A pod under the restricted profile, without an API token, where the platform wants it; with a scratch directory.
+pub fn restricted_pod(image: &MoverImage, container: Container, mut volumes: Vec<Volume>) -> PodSpec {
     let p = &image.pod;
+    volumes.insert(
+        0,
+        Volume {
+            name: "scratch".into(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Default::default()
+        },
+    );
     PodSpec {
         restart_policy: Some("Never".into()),
         automount_service_account_token: Some(false),
@@ -100,8 +109,8 @@ fn pod(me: &Identity, request: &JobRequest, image: &MoverImage) -> PodSpec {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..Default::default() }),
             ..Default::default()
         }),
-        containers: vec![container(request, image)],
-        volumes: Some(volumes(me, request)),
+        containers: vec![container],
+        volumes: Some(volumes),
         ..Default::default()
     }
 }
@@ -110,8 +119,15 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
     let mut args = vec!["mover".to_string()];
     args.extend(request.args.clone());
     args.extend(image.denied_cidrs.iter().flat_map(|c| ["--denied-cidr".to_string(), c.clone()]));
-    let mut mounts =
-        vec![VolumeMount { name: "scratch".into(), mount_path: "/scratch".into(), ..Default::default() }];
+    let mut mounts = vec![];
+    if !request.keys.is_empty() {
+        mounts.push(VolumeMount {
+            name: "keys".into(),
+            mount_path: KEYS.into(),
+            read_only: Some(true),
+            ..Default::default()
+        });
+    }
     if request.credentials {
         mounts.push(VolumeMount {
             name: "config".into(),
@@ -120,19 +136,30 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
             ..Default::default()
         });
     }
+    Container {
+        args: Some(args),
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        ..restricted_container("mover", image, mounts)
+    }
+}
+
+/// A container under the restricted profile, with a scratch directory.
+pub fn restricted_container(name: &str, image: &MoverImage, mut mounts: Vec<VolumeMount>) -> Container {
     let env = |name: &str, value: &str| EnvVar {
         name: name.into(),
         value: Some(value.into()),
         ..Default::default()
     };
+    mounts.insert(
+        0,
+        VolumeMount { name: "scratch".into(), mount_path: "/scratch".into(), ..Default::default() },
+    );
     Container {
-        name: "mover".into(),
+        name: name.into(),
         image: Some(image.name.clone()),
         image_pull_policy: image.pull_policy.clone(),
-        args: Some(args),
         env: Some(vec![env("HOME", "/scratch"), env("TMPDIR", "/scratch")]),
         resources: image.pod.resources.clone(),
-        termination_message_policy: Some("FallbackToLogsOnError".into()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -144,12 +171,36 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
     }
 }
 
-fn volumes(me: &Identity, request: &JobRequest) -> Vec<Volume> {
-    let scratch = Volume {
-        name: "scratch".into(),
-        empty_dir: Some(EmptyDirVolumeSource::default()),
+/// Copies of the tenant's private keys for one Job: what runs in the movers' namespace cannot see the tenant's.
+pub fn keys(me: &Identity, request: &JobRequest, anchor_uid: &str, files: Files) -> Secret {
+    let labels = BTreeMap::from([
+        (LABEL_MIGRATION.into(), me.uid.clone()),
+        ("app.kubernetes.io/managed-by".into(), "vmmigration".into()),
+    ]);
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(me.job(&request.purpose, request.attempt)),
+            labels: Some(labels),
+            owner_references: Some(vec![anchor(me, request.side, anchor_uid)]),
+            ..Default::default()
+        },
+        data: Some(files.into_iter().map(|(k, v)| (k, ByteString(v))).collect()),
         ..Default::default()
-    };
+    }
+}
+
+/// The anchor as an owner.
+pub(super) fn anchor(me: &Identity, side: Side, uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".into(),
+        kind: "Secret".into(),
+        name: me.anchor(side),
+        uid: uid.into(),
+        ..Default::default()
+    }
+}
+
+fn volumes(me: &Identity, request: &JobRequest) -> Vec<Volume> {
     let config = SecretVolumeSource {
         secret_name: Some(me.anchor(request.side)),
         // Readable by the mover's group (fsGroup), by nobody else.
@@ -157,13 +208,20 @@ fn volumes(me: &Identity, request: &JobRequest) -> Vec<Volume> {
         ..Default::default()
     };
     let config = Volume { name: "config".into(), secret: Some(config), ..Default::default() };
-    if request.credentials { vec![scratch, config] } else { vec![scratch] }
+    let keys = SecretVolumeSource {
+        secret_name: Some(me.job(&request.purpose, request.attempt)),
+        default_mode: Some(0o440),
+        ..Default::default()
+    };
+    let keys = Volume { name: "keys".into(), secret: Some(keys), ..Default::default() };
+    let all = [(config, request.credentials), (keys, !request.keys.is_empty())];
+    all.into_iter().filter(|(_, wanted)| *wanted).map(|(volume, _)| volume).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::migration::names::Side;
+    use crate::crd::v1alpha1::KeyRef;
 
     fn example(credentials: bool) -> Job {
         let me = Identity { uid: "u-1".into(), namespace: "team".into(), name: "web".into() };
@@ -173,6 +231,7 @@ mod tests {
             attempt: 2,
             args: vec!["backup".into()],
             credentials,
+            keys: BTreeMap::new(),
             deadline_seconds: 60,
         };
         let image =
@@ -206,5 +265,31 @@ mod tests {
         let pod = example(false).spec.unwrap().template.spec.unwrap();
         assert_eq!(pod.volumes.unwrap().len(), 1);
         assert_eq!(pod.containers[0].volume_mounts.clone().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_check_over_ssh_gets_a_copy_of_its_key_and_nothing_else() {
+        let me = Identity { uid: "u-1".into(), namespace: "team".into(), name: "web".into() };
+        let key = KeyRef { name: "tenants".into(), key: "id".into() };
+        let request = JobRequest {
+            side: Side::Destination,
+            purpose: "check".into(),
+            attempt: 1,
+            args: vec!["check".into()],
+            credentials: false,
+            keys: BTreeMap::from([("0".into(), key)]),
+            deadline_seconds: 60,
+        };
+        let job = job(&me, &request, &MoverImage::default(), "anchor-uid");
+        let secret = keys(&me, &request, "anchor-uid", Files::from([("0".into(), b"key".to_vec())]));
+        let pod = job.spec.unwrap().template.spec.unwrap();
+        let mounted = pod.volumes.unwrap().last().cloned().unwrap().secret.unwrap();
+        assert_eq!((&mounted.secret_name, mounted.default_mode), (&secret.metadata.name, Some(0o440)));
+        let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+        let paths: Vec<_> = mounts.iter().map(|m| m.mount_path.as_str()).collect();
+        assert_eq!(paths, ["/scratch", "/etc/vmmigration-check"]);
+        assert!(me.is_check_job(secret.metadata.name.as_deref().unwrap()));
+        assert_eq!(secret.metadata.owner_references.unwrap()[0].uid, "anchor-uid");
+        assert_eq!(secret.data.unwrap().keys().collect::<Vec<_>>(), ["0"]);
     }
 }

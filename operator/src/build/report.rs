@@ -10,6 +10,32 @@ use crate::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use std::collections::BTreeMap;
 
+/// What followed after success, for the report's status.
+pub fn outcome(status: &VmMigrationStatus, now: Timestamp) -> VmMigrationReportStatus {
+    let (rolled_back_at, retired_at) = later(status);
+    VmMigrationReportStatus {
+        cleaned_up_at: Some(Time(now)),
+        rolled_back_at,
+        source_checks: status.rollback.as_ref().map(|r| r.checks.clone()).unwrap_or_default(),
+        retired_at,
+        hooks: status.hooks.iter().filter(|h| h.phase == HookPhase::Finally).cloned().collect(),
+        retained: status.retained.clone(),
+    }
+}
+
+/// Does the report tell all that followed?
+pub fn tells(report: &VmMigrationReportStatus, status: &VmMigrationStatus) -> bool {
+    report.cleaned_up_at.is_some()
+        && (report.rolled_back_at.is_some(), report.retired_at.is_some())
+            == (later(status).0.is_some(), later(status).1.is_some())
+}
+
+/// When it was rolled back and when the source was retired.
+fn later(status: &VmMigrationStatus) -> (Option<Time>, Option<Time>) {
+    let back = status.finished_at.clone().filter(|_| status.failure.is_some() && status.rollback.is_some());
+    (back, status.retirement.as_ref().and_then(|r| r.retired_at.clone()))
+}
+
 /// Built from what is recorded; it has no owner and outlives everything.
 pub fn report(
     me: &Identity,
@@ -28,7 +54,7 @@ pub fn report(
             project_id: s.project_id,
             server_id: s.server_id,
             server_name: s.server_name,
-            addresses: vec![],
+            addresses: s.addresses,
         },
         destination: ReportedServer {
             cloud: spec.destination.cloud.clone(),
@@ -42,6 +68,7 @@ pub fn report(
         downtime_seconds: present::down(status, now),
         disks: status.disks.clone(),
         checks: status.checks.clone(),
+        hooks: status.hooks.clone(),
         fidelity: status.fidelity.clone(),
         plan: status.plan.clone(),
         timeline: status.timeline.clone(),

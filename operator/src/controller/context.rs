@@ -19,6 +19,8 @@ pub struct Settings {
     pub movers_namespace: String,
     /// Image and pods of the movers.
     pub image: MoverImage,
+    /// Images that hooks may use besides our own: names, or beginnings of names that end in `*`.
+    pub hook_images: Vec<String>,
     /// Networks that endpoints may not be in.
     pub denied: Vec<IpNet>,
     /// How many objects are reconciled at once.

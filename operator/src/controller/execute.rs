@@ -3,20 +3,14 @@
 use super::{context::Context, observe::Look, references::References};
 use crate::{
     build,
-    crd::v1alpha1::{
-        DiskStatus, VmMigration, VmMigrationReport, VmMigrationReportStatus, VmMigrationSpec,
-        VmMigrationStatus,
-    },
+    crd::v1alpha1::{DiskStatus, VmMigration, VmMigrationReport, VmMigrationSpec, VmMigrationStatus},
     migration::{
         names::{Identity, MARK_CLAIM, Role, Side},
         step::{Effect, JobRequest, ObjectKind, Step, StepFailure},
     },
     openstack::{Cloud, CloudError, ErrorKind},
 };
-use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::Secret},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -67,7 +61,12 @@ impl From<kube::Error> for StepFailure {
     }
 }
 
-fn lasting(message: impl Into<String>) -> StepFailure {
+/// The world has changed since it was looked at.
+fn changed(message: impl Into<String>) -> StepFailure {
+    StepFailure { transient: true, conflict: true, message: message.into() }
+}
+
+pub(super) fn lasting(message: impl Into<String>) -> StepFailure {
     StepFailure { transient: false, conflict: false, message: message.into() }
 }
 
@@ -89,6 +88,7 @@ impl Hands<'_> {
         match step {
             Step::PrepareSecrets => self.prepare_secrets().await,
             Step::CreateJob(request) => self.create_job(request).await,
+            Step::RunHook(request) => self.run_hook(request).await,
             Step::DeleteJob { side, name } => self.delete_job(*side, name).await,
             Step::DeleteAnchor(side) => self.delete_anchor(*side).await,
             Step::DeleteVault => self.delete_vault().await,
@@ -106,7 +106,7 @@ impl Hands<'_> {
         }
     }
 
-    fn cloud(&self, side: Side) -> Result<&Cloud, StepFailure> {
+    pub(super) fn cloud(&self, side: Side) -> Result<&Cloud, StepFailure> {
         let cloud = match side {
             Side::Source => &self.look.source,
             Side::Destination => &self.look.destination,
@@ -144,6 +144,10 @@ impl Hands<'_> {
                 cloud.set_server_metadata(&id, MARK_CLAIM, &me.uid).await.map(|()| Effect::Done)?
             }
             Step::ReleaseClaim => self.release_claim(cloud, &id).await?,
+            Step::DeleteSource => self.delete_source(cloud, &id).await?,
+            Step::DeleteSourceVolume { volume_id } => {
+                self.delete_source_volume(cloud, &id, volume_id).await?
+            }
             Step::StopSource => accepted(cloud.stop_server(&id).await?),
             Step::StartSource => accepted(cloud.start_server(&id).await?),
             Step::UnlockSource => accepted(cloud.unlock_server(&id).await?),
@@ -184,6 +188,38 @@ impl Hands<'_> {
         if server.is_some_and(|s| s.metadata.get(MARK_CLAIM) == Some(&self.me.uid)) {
             cloud.delete_server_metadata_key(id, MARK_CLAIM).await?;
         }
+        Ok(Effect::Done)
+    }
+
+    /// Only a server that, looked at once more, is stopped and claimed by us, and only when that is recorded.
+    async fn delete_source(&self, cloud: &Cloud, id: &str) -> Done {
+        let retirement = self.status.retirement.clone().unwrap_or_default();
+        let Some(server) = cloud.get_server(id).await? else { return Ok(Effect::Done) };
+        let ours = server.metadata.get(MARK_CLAIM) == Some(&self.me.uid);
+        if !ours || server.status == "ACTIVE" || retirement.deletion_requested_at.is_none() {
+            return Err(changed(format!("server {id} is not as it was seen; it is looked at again")));
+        }
+        cloud.delete_server(id).await?;
+        Ok(Effect::Done)
+    }
+
+    /// Only a volume that is recorded as the source's own, free, and after the server was seen gone.
+    async fn delete_source_volume(&self, cloud: &Cloud, server_id: &str, id: &str) -> Done {
+        let retirement = self.status.retirement.clone().unwrap_or_default();
+        let recorded = self.status.disks.iter().any(|d| d.source_volume_id.as_deref() == Some(id));
+        if !recorded || retirement.server_gone_at.is_none() {
+            return Err(lasting(format!(
+                "volume {id} is not recorded as the source's own and is not deleted"
+            )));
+        }
+        if cloud.get_server(server_id).await?.is_some() {
+            return Err(changed(format!("server {server_id} is there again")));
+        }
+        let Some(volume) = cloud.get_volume(id).await? else { return Ok(Effect::Done) };
+        if !volume.attachments.is_empty() {
+            return Err(changed(format!("volume {id} is attached")));
+        }
+        cloud.delete_volume(id).await?;
         Ok(Effect::Done)
     }
 
@@ -332,10 +368,7 @@ impl Hands<'_> {
 
     async fn finish_report(&self) -> Done {
         let api: Api<VmMigrationReport> = Api::namespaced(self.ctx.client.clone(), &self.me.namespace);
-        let status = VmMigrationReportStatus {
-            cleaned_up_at: Some(Time(self.ctx.now())),
-            retained: self.status.retained.clone(),
-        };
+        let status = build::report::outcome(self.status, self.ctx.now());
         api.patch_status(
             &self.me.report(),
             &PatchParams::default(),
@@ -345,7 +378,7 @@ impl Hands<'_> {
         Ok(Effect::Done)
     }
 
-    async fn cluster(&self, side: Side) -> Result<super::clusters::MoverCluster, StepFailure> {
+    pub(super) async fn cluster(&self, side: Side) -> Result<super::clusters::MoverCluster, StepFailure> {
         let p = match self.refs.side(side) {
             Ok(r) => match self.ctx.clusters.get(r.cluster.as_deref()).await {
                 Ok(c) => return Ok(c),
@@ -359,9 +392,15 @@ impl Hands<'_> {
     async fn create_job(&self, request: &JobRequest) -> Done {
         let cluster = self.cluster(request.side).await?;
         let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-        let anchor = secrets.get_metadata(&self.me.anchor(request.side)).await?;
-        let job =
-            build::job::job(self.me, request, &self.ctx.settings.image, &anchor.uid().unwrap_or_default());
+        let anchor = secrets.get_metadata(&self.me.anchor(request.side)).await?.uid().unwrap_or_default();
+        if !request.keys.is_empty() {
+            let copy = build::job::keys(self.me, request, &anchor, self.private_keys(request).await?);
+            match secrets.create(&PostParams::default(), &copy).await {
+                Err(kube::Error::Api(s)) if s.is_already_exists() => {}
+                other => drop(other?),
+            }
+        }
+        let job = build::job::job(self.me, request, &self.ctx.settings.image, &anchor);
         let jobs: Api<Job> = Api::namespaced(cluster.client, &cluster.namespace);
         match jobs.create(&PostParams::default(), &job).await {
             Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(Effect::Done),
@@ -369,9 +408,28 @@ impl Hands<'_> {
         }
     }
 
+    /// Read when the Job is made: they may have changed since preflight.
+    async fn private_keys(&self, request: &JobRequest) -> Result<build::secret::Files, StepFailure> {
+        let mut keys = build::secret::Files::new();
+        for (file, key) in &request.keys {
+            let whose = format!("Job {}", self.me.job(&request.purpose, request.attempt));
+            let namespace = &self.me.namespace;
+            let found =
+                super::hooks::secret_of(self.ctx, namespace, &whose, &key.name, Some(&key.key)).await?;
+            let mut data = found.map_err(|p| lasting(p.message))?;
+            keys.insert(file.clone(), data.remove(&key.key).unwrap_or_default());
+        }
+        Ok(keys)
+    }
+
     async fn delete_job(&self, side: Side, name: &str) -> Done {
-        let cluster = self.cluster(side).await?;
-        let jobs: Api<Job> = Api::namespaced(cluster.client, &cluster.namespace);
+        let hook = self.me.is_hook_job(name);
+        let cluster = if hook { self.cluster_of_hooks(side).await? } else { self.cluster(side).await? };
+        let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+        if hook && !self.hooks_are_own(side) || self.me.is_check_job(name) {
+            // Copies of the tenant's Secrets, for this Job only.
+            self.delete_secret(cluster, name).await?;
+        }
         match jobs.delete(name, &DeleteParams::background()).await {
             Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Effect::Done),
             other => Ok(other.map(|_| Effect::Done)?),

@@ -4,6 +4,7 @@ mod clouds;
 mod clusters;
 pub mod context;
 mod execute;
+mod hooks;
 mod object_store;
 mod observe;
 mod open_stack_cloud;

@@ -4,31 +4,48 @@ use super::{
     Error,
     clusters::MoverCluster,
     context::Context,
+    hooks,
     references::{References, SideRef},
 };
 use crate::{
-    crd::v1alpha1::{Phase, VmMigration, VmMigrationReport, VmMigrationStatus},
+    build,
+    crd::v1alpha1::{
+        Check, HookState, OUTPUT_BYTES, Phase, VmMigration, VmMigrationReport, VmMigrationSpec,
+        VmMigrationStatus, output_tail,
+    },
     migration::{
-        names::{Identity, LABEL_MIGRATION, Side},
+        names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
     },
     mover::result::ProgressLine,
     openstack::{Cloud, CloudError, ErrorKind},
 };
-use futures::future::{join_all, try_join_all};
+use futures::{
+    AsyncReadExt as _,
+    future::{join_all, try_join_all},
+};
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{Pod, Secret},
 };
 use kube::{
-    Api, ResourceExt,
+    Api, Client, ResourceExt,
     api::{ListParams, LogParams},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tokio::time::timeout;
 
 /// No cluster may hold up a reconcile for longer.
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A kubelet keeps about 10 MiB of a container's log.
+const LOG_BYTES: u64 = 32 << 20;
+
+/// How many of a console's last lines are looked at.
+pub(super) const CONSOLE_LINES: u32 = 2000;
 
 /// What was seen, and the sessions that steps use.
 pub struct Look {
@@ -45,6 +62,8 @@ pub struct Look {
 struct Needs {
     inventory: bool,
     clusters: bool,
+    /// The new server's console.
+    console: bool,
     source: SourceNeeds,
     destination: DestinationNeeds,
 }
@@ -75,7 +94,7 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
     use {DestinationNeeds as D, SourceNeeds as S};
     let deleting = object.metadata.deletion_timestamp.is_some();
     let claimed = status.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
-    let all = Needs { inventory: false, clusters: true, source: S::All, destination: D::All };
+    let all = Needs { clusters: true, source: S::All, destination: D::All, ..Default::default() };
     if deleting || status.failure.is_some() && status.cleaned_up_at.is_none() {
         return all;
     }
@@ -99,9 +118,16 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
             destination: if backed_up(false) { D::Disks } else { D::Nothing },
             ..all
         },
-        Phase::Creating | Phase::Verifying => Needs { source: S::Server, ..all },
+        Phase::Creating => Needs { source: S::Server, ..all },
+        Phase::Verifying => Needs { source: S::Server, console: reads_console(&object.spec), ..all },
         _ => all,
     }
+}
+
+/// A check is about the console, or wants the host keys that the guest prints on it.
+fn reads_console(spec: &VmMigrationSpec) -> bool {
+    let wants = |c: &Check| c.console.is_some() || c.ssh.as_ref().is_some_and(|s| s.host_key.is_none());
+    spec.verification.iter().flat_map(|v| &v.checks).any(wants)
 }
 
 /// Looks.
@@ -115,6 +141,11 @@ pub async fn observe(
     let needs = needs(object, status);
     let mut look = Look { seen: Observed::default(), source: None, destination: None };
     look.seen.vault_exists = refs.vault.is_some();
+    if needs.inventory {
+        look.seen.hook_findings =
+            hooks::findings(ctx, object).await.map_err(Error::kube("read what hooks refer to"))?;
+    }
+    let captured = captured(me, object, status);
     match &refs.store {
         Ok((view, _)) => look.seen.store = Some(view.clone()),
         Err(p) => look.seen.reference_problems.push(p.clone()),
@@ -125,9 +156,9 @@ pub async fn observe(
     let (source, destination, a, b, report) = tokio::join!(
         session(ctx, &refs.source, Side::Source),
         session(ctx, &refs.destination, Side::Destination),
-        cluster(ctx, me, &refs.source, Side::Source),
-        cluster(ctx, me, &refs.destination, Side::Destination),
-        report(ctx, me, object),
+        cluster(ctx, me, &refs.source, Side::Source, &captured),
+        cluster(ctx, me, &refs.destination, Side::Destination, &captured),
+        report(ctx, me, object, status),
     );
     (look.seen.source_cluster, look.seen.destination_cluster) = (a, b);
     (look.seen.report_exists, look.seen.report_finished) = report?;
@@ -146,6 +177,13 @@ pub async fn observe(
         take_views(&mut look, me, status, needs, source, destination).await;
     }
     Ok(look)
+}
+
+/// Jobs of hooks whose output is to be kept.
+fn captured(me: &Identity, object: &VmMigration, status: &VmMigrationStatus) -> BTreeSet<String> {
+    let captures = |name: &str| object.spec.hooks.iter().any(|h| h.name == name && h.captures());
+    let runs = status.hooks.iter().filter(|r| r.state == HookState::Running && captures(&r.name));
+    runs.map(|r| me.hook_job(r)).collect()
 }
 
 /// A mismatch later holds, and never redirects a deletion.
@@ -287,16 +325,17 @@ async fn take_views(
 ) {
     let server_id = status.source.as_ref().map(|s| s.server_id.clone()).unwrap_or_default();
     let ports = status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
+    let recorded: Vec<_> = status.disks.iter().filter_map(|d| d.source_volume_id.clone()).collect();
     let a = async {
         let cloud = source?;
-        let view = view_source(me, &cloud, &server_id, needs.source)
+        let view = view_source(me, &cloud, &server_id, &recorded, needs.source)
             .await
             .map_err(|e| cloud_problem(Side::Source, &e))?;
         Ok::<_, Problem>((cloud, view))
     };
     let b = async {
         let cloud = destination?;
-        let view = view_destination(me, &cloud, &ports, needs.destination)
+        let view = view_destination(me, &cloud, &ports, needs)
             .await
             .map_err(|e| cloud_problem(Side::Destination, &e))?;
         Ok::<_, Problem>((cloud, view))
@@ -322,6 +361,7 @@ async fn view_source(
     me: &Identity,
     cloud: &Cloud,
     server_id: &str,
+    recorded: &[String],
     needs: SourceNeeds,
 ) -> Result<Option<SourceView>, CloudError> {
     if needs == SourceNeeds::Nothing {
@@ -340,35 +380,47 @@ async fn view_source(
         Some(s) => cloud.server_actions(&s.id).await?,
         None => vec![],
     };
-    Ok(Some(source_view(me, server, actions, &volumes, &snapshots, &images)))
+    Ok(Some(source_view(me, server, actions, &volumes, &snapshots, &images, recorded)))
 }
 
 async fn view_destination(
     me: &Identity,
     cloud: &Cloud,
     recorded_ports: &[String],
-    needs: DestinationNeeds,
+    needs: Needs,
 ) -> Result<Option<DestinationView>, CloudError> {
-    if needs == DestinationNeeds::Nothing {
+    if needs.destination == DestinationNeeds::Nothing {
         return Ok(None);
     }
     let disks = async { tokio::try_join!(cloud.list_volumes(), cloud.list_images()) };
     let rest = async {
-        if needs != DestinationNeeds::All {
+        if needs.destination != DestinationNeeds::All {
             return Ok(Default::default());
         }
         tokio::try_join!(cloud.list_servers(), cloud.list_ports())
     };
     let ((volumes, images), (servers, ports)) = tokio::try_join!(disks, rest)?;
-    Ok(Some(destination_view(me, &servers, &volumes, &images, &ports, recorded_ports)))
+    let mut view = destination_view(me, &servers, &volumes, &images, &ports, recorded_ports);
+    if let Some(server) = view.server().filter(|_| needs.console) {
+        let read = cloud.console_output(&server.id, CONSOLE_LINES).await;
+        view.console = Some(read.map_err(|e| e.to_string()));
+    }
+    Ok(Some(view))
 }
 
-async fn report(ctx: &Context, me: &Identity, object: &VmMigration) -> Result<(bool, bool), Error> {
+async fn report(
+    ctx: &Context,
+    me: &Identity,
+    object: &VmMigration,
+    status: &VmMigrationStatus,
+) -> Result<(bool, bool), Error> {
     let api: Api<VmMigrationReport> =
         Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     let found = api.get_opt(&me.report()).await.map_err(Error::kube("read the report"))?;
     let ours = found.filter(|r| r.spec.uid == me.uid);
-    Ok((ours.is_some(), ours.and_then(|r| r.status).is_some_and(|s| s.cleaned_up_at.is_some())))
+    let finished =
+        ours.as_ref().and_then(|r| r.status.as_ref()).is_some_and(|s| build::report::tells(s, status));
+    Ok((ours.is_some(), finished))
 }
 
 async fn cluster(
@@ -376,6 +428,7 @@ async fn cluster(
     me: &Identity,
     side_ref: &Result<SideRef, Problem>,
     side: Side,
+    captured: &BTreeSet<String>,
 ) -> Seen<ClusterView> {
     let r = match side_ref {
         Ok(r) => r,
@@ -394,14 +447,20 @@ async fn cluster(
             transient: true,
         })
     };
-    match timeout(CLUSTER_TIMEOUT, view_cluster(me, &cluster, side)).await {
+    match timeout(CLUSTER_TIMEOUT, view_cluster(me, &cluster, side, r.cluster.is_none(), captured)).await {
         Ok(Ok(view)) => Seen::View(view),
         Ok(Err(e)) => unseen(crate::mover::result::shorten(&e.to_string(), 256)),
         Err(_) => unseen(format!("no answer within {} s", CLUSTER_TIMEOUT.as_secs())),
     }
 }
 
-async fn view_cluster(me: &Identity, cluster: &MoverCluster, side: Side) -> Result<ClusterView, kube::Error> {
+async fn view_cluster(
+    me: &Identity,
+    cluster: &MoverCluster,
+    side: Side,
+    own: bool,
+    captured: &BTreeSet<String>,
+) -> Result<ClusterView, kube::Error> {
     let (client, namespace) = (cluster.client.clone(), cluster.namespace.as_str());
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
@@ -415,20 +474,59 @@ async fn view_cluster(me: &Identity, cluster: &MoverCluster, side: Side) -> Resu
     let anchor_name = me.anchor(side);
     let mine = |j: &Job| j.owner_references().iter().any(|o| o.name == anchor_name);
     let jobs: Vec<Job> = jobs.into_iter().filter(mine).collect();
-    let job_of = |p: &Pod| p.labels().get("batch.kubernetes.io/job-name").cloned().unwrap_or_default();
-    let mut view = ClusterView { anchor: anchor.is_some(), ..Default::default() };
-    for job in &jobs {
-        let name = job.name_any();
-        let mut theirs: Vec<&Pod> = pods_now.iter().filter(|p| job_of(p) == name).collect();
-        theirs.sort_by_key(|p| p.creation_timestamp().map(|t| t.0));
-        view.jobs.insert(name, view_job(job, theirs.last().copied(), &pods).await);
-    }
+    let mut view = ClusterView { own, anchor: anchor.is_some(), ..Default::default() };
+    view_jobs(&mut view, &jobs, &pods_now, &pods, captured).await;
     // A purge is part of clean-up. Where both sides are in one cluster, each waits for the pods of both.
     let purge = me.job("purge", 0);
     let purge = purge.trim_end_matches('0');
     view.purge_pods = pods_now.iter().filter(|p| job_of(p).starts_with(purge)).count();
     view.pods = pods_now.len() - view.purge_pods;
+    if own {
+        view_hooks(&mut view, me, cluster.client.clone(), side, captured).await?;
+    }
     Ok(view)
+}
+
+/// In our own cluster hooks run in the migration's namespace.
+async fn view_hooks(
+    view: &mut ClusterView,
+    me: &Identity,
+    client: Client,
+    side: Side,
+    captured: &BTreeSet<String>,
+) -> Result<(), kube::Error> {
+    let jobs: Api<Job> = Api::namespaced(client.clone(), &me.namespace);
+    let pods: Api<Pod> = Api::namespaced(client, &me.namespace);
+    let ours = ListParams::default().labels(&format!("{LABEL_MIGRATION}={},{LABEL_SIDE}={side}", me.uid));
+    let found = jobs.list(&ours).await?.items;
+    let pods_now = pods.list(&ours).await?.items;
+    view_jobs(view, &found, &pods_now, &pods, captured).await;
+    view.pods += pods_now.len();
+    Ok(())
+}
+
+async fn view_jobs(
+    view: &mut ClusterView,
+    jobs: &[Job],
+    pods_now: &[Pod],
+    pods: &Api<Pod>,
+    captured: &BTreeSet<String>,
+) {
+    for job in jobs {
+        let name = job.name_any();
+        let mut theirs: Vec<&Pod> = pods_now.iter().filter(|p| job_of(p) == name).collect();
+        theirs.sort_by_key(|p| p.creation_timestamp().map(|t| t.0));
+        let pod = theirs.last().copied();
+        let mut seen = view_job(job, pod, pods).await;
+        if let (true, true, Some(pod)) = (captured.contains(&name), seen.state != JobState::Active, pod) {
+            seen.output = output(pods, &pod.name_any()).await;
+        }
+        view.jobs.insert(name, seen);
+    }
+}
+
+fn job_of(pod: &Pod) -> String {
+    pod.labels().get("batch.kubernetes.io/job-name").cloned().unwrap_or_default()
 }
 
 async fn view_job(job: &Job, pod: Option<&Pod>, pods: &Api<Pod>) -> JobView {
@@ -456,7 +554,31 @@ async fn view_job(job: &Job, pod: Option<&Pod>, pods: &Api<Pod>) -> JobView {
         Some(pod) if state == JobState::Active => progress(pods, &pod.name_any()).await,
         _ => None,
     };
-    JobView { state, termination, reason, progress, deleting: job.metadata.deletion_timestamp.is_some() }
+    JobView {
+        state,
+        termination,
+        reason,
+        progress,
+        deleting: job.metadata.deletion_timestamp.is_some(),
+        exit_code: ended.map(|t| t.exit_code),
+        output: None,
+    }
+}
+
+/// The end of what a hook printed, whatever it was. A log that cannot be read is no output, and no error.
+async fn output(pods: &Api<Pod>, name: &str) -> Option<String> {
+    let log = pods.log_stream(name, &LogParams::default()).await.ok()?;
+    let mut log = log.take(LOG_BYTES);
+    let (mut tail, mut chunk) = (vec![], vec![0; 64 << 10]);
+    loop {
+        match log.read(&mut chunk).await {
+            Ok(n) if n > 0 => {
+                tail.extend_from_slice(&chunk[..n]);
+                tail.drain(..tail.len().saturating_sub(OUTPUT_BYTES));
+            }
+            _ => return Some(output_tail(&tail)),
+        }
+    }
 }
 
 /// Why a pod does not run yet.
@@ -515,5 +637,8 @@ mod tests {
         assert_eq!(at(Phase::Transferring, &[true, true]), (S::Server, D::Disks));
         assert_eq!(at(Phase::Creating, &[true]), (S::Server, D::All));
         assert_eq!(at(Phase::RollingBack, &[true]), (S::All, D::All));
+        // Whoever deletes looks at everything; so does a way back that was asked for after success.
+        assert_eq!(at(Phase::Retiring, &[true]), (S::All, D::All));
+        assert_eq!(at(Phase::Succeeded, &[true]), (S::All, D::All));
     }
 }

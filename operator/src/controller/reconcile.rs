@@ -50,6 +50,7 @@ pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Ac
         generation: object.metadata.generation,
         deleting,
         abandoned,
+        annotations: object.annotations(),
         status: &status,
         seen: &look.seen,
         limits: &ctx.settings.limits,

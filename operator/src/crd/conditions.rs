@@ -25,6 +25,8 @@ pub mod kind {
     pub const DESTINATION_CREATED: &str = "DestinationCreated";
     /// The server passed its checks.
     pub const DESTINATION_READY: &str = "DestinationReady";
+    /// After success: the source's server and volumes are gone.
+    pub const SOURCE_RETIRED: &str = "SourceRetired";
     /// Temporary objects are gone.
     pub const CLEANED_UP: &str = "CleanedUp";
 }
@@ -49,6 +51,8 @@ pub mod reason {
     pub const RETAINED: &str = "Retained";
     /// Ended by request.
     pub const CANCELLED: &str = "Cancelled";
+    /// Given back by request.
+    pub const ROLLED_BACK: &str = "RolledBack";
     /// The destination cannot be seen, and the source waits for it.
     pub const DESTINATION_UNREACHABLE: &str = "DestinationUnreachable";
 }

@@ -1,6 +1,9 @@
 //! The pure core: what is known of a migration, and what to do next. No client, no clock, no randomness.
 
+pub mod checks;
 pub mod decide;
+pub mod hook_context;
+pub mod host_keys;
 pub mod names;
 pub mod observed;
 pub mod preflight;

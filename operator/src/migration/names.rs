@@ -1,6 +1,9 @@
 //! Deterministic names, labels and ownership marks, on both sides.
 
-use crate::openstack::{Image, Port, Server, Snapshot, Volume};
+use crate::{
+    crd::v1alpha1::{HookRow, HookSide},
+    openstack::{Image, Port, Server, Snapshot, Volume},
+};
 use std::collections::BTreeMap;
 
 /// Mark on everything that a migration made: its UID.
@@ -22,6 +25,10 @@ pub const MARK_PREFIX: &str = "vmmigration.io:";
 pub const LABEL_MIGRATION: &str = "vmmigration.io/migration";
 /// Label on Jobs and pods: what the Job is for.
 pub const LABEL_PURPOSE: &str = "vmmigration.io/purpose";
+/// Label on the Jobs and pods of hooks: near which side's cloud they run.
+pub const LABEL_SIDE: &str = "vmmigration.io/side";
+/// Label with which a tenant allows hooks to use a Secret: `"true"`.
+pub const LABEL_HOOK: &str = "vmmigration.io/hook";
 /// Label on the Secrets that register clusters: the cluster's name.
 pub const LABEL_CLUSTER: &str = "vmmigration.io/cluster";
 /// Finalizer on a `VmMigration`.
@@ -136,6 +143,22 @@ impl Identity {
         format!("vmm-{}-{purpose}-{attempt}", self.uid)
     }
 
+    /// Name of the Job of one attempt of a hook, and of the Secret with what it uses. The nonce tells it from what a
+    /// former try of the migration left.
+    pub fn hook_job(&self, row: &HookRow) -> String {
+        self.job(&format!("hook-{}", row.nonce.as_deref().unwrap_or_default()), row.attempts)
+    }
+
+    /// Is this the Job of checks? It may have a Secret of the same name, with private keys.
+    pub fn is_check_job(&self, name: &str) -> bool {
+        name.starts_with(&format!("vmm-{}-check", self.uid))
+    }
+
+    /// Is this the Job of a hook?
+    pub fn is_hook_job(&self, name: &str) -> bool {
+        name.starts_with(&format!("vmm-{}-hook-", self.uid))
+    }
+
     /// Name of the report.
     pub fn report(&self) -> String {
         format!("{}-{}", self.name, self.uid.get(..8).unwrap_or(&self.uid))
@@ -220,6 +243,15 @@ pub enum Side {
     Destination,
 }
 
+impl From<HookSide> for Side {
+    fn from(side: HookSide) -> Self {
+        match side {
+            HookSide::Source => Side::Source,
+            HookSide::Destination => Side::Destination,
+        }
+    }
+}
+
 /// Metadata without marks: what may be copied from cloud to cloud.
 pub fn without_marks(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     metadata
@@ -279,6 +311,9 @@ mod tests {
     #[test]
     fn job_names_fit_into_a_label() {
         assert!(me().job("probe-destination", 99).len() <= 63);
+        let row = HookRow { nonce: Some("0123456789ab".into()), attempts: 11, ..Default::default() };
+        let name = me().hook_job(&row);
+        assert!(name.len() <= 63 && me().is_hook_job(&name), "{name}");
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct Observed {
     pub destination: Seen<DestinationView>,
     /// Both clouds in the detail that preflight needs.
     pub inventory: Option<Inventory>,
+    /// What is wrong with what the hooks refer to: images, scripts, Secrets. Looked at with the inventory.
+    pub hook_findings: Vec<Finding>,
     /// The cluster near the source.
     pub source_cluster: Seen<ClusterView>,
     /// The cluster near the destination.
@@ -86,7 +88,7 @@ pub struct Observed {
     pub vault_exists: bool,
     /// The report exists.
     pub report_exists: bool,
-    /// The report tells that clean-up is done.
+    /// The report tells that clean-up is done, and what followed after success.
     pub report_finished: bool,
     /// Project ids as the credentials gave them.
     pub source_project: Option<String>,
@@ -126,6 +128,10 @@ pub struct SourceView {
     pub snapshots: Vec<(Tagged, Snapshot)>,
     /// Images that we made.
     pub images: Vec<(Tagged, Image)>,
+    /// Volumes that are recorded as the source's own.
+    pub volumes_of_source: Vec<Volume>,
+    /// Snapshots of those that are not ours.
+    pub foreign_snapshots: Vec<Snapshot>,
 }
 
 /// The destination cloud, as far as this migration is concerned.
@@ -139,6 +145,8 @@ pub struct DestinationView {
     pub images: Vec<(Tagged, Image)>,
     /// Ports that we made.
     pub ports: Vec<(Tagged, Port)>,
+    /// The new server's console, or why it cannot be read. Only where a check needs it.
+    pub console: Option<Result<String, String>>,
 }
 
 /// Keeps what `identify` says is ours, oldest first, so that the first of several is always the same one.
@@ -208,6 +216,8 @@ pub struct DestinationInventory {
 /// One cluster, as far as this migration is concerned.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterView {
+    /// It is the operator's own: hooks run in the migration's namespace and need no anchor.
+    pub own: bool,
     /// Our anchor Secret exists.
     pub anchor: bool,
     /// Our Jobs by name.
@@ -243,6 +253,10 @@ pub struct JobView {
     pub progress: Option<(i64, i64, i64)>,
     /// It is being deleted.
     pub deleting: bool,
+    /// The exit code of its container.
+    pub exit_code: Option<i32>,
+    /// The end of what a hook printed, where it is to be kept.
+    pub output: Option<String>,
 }
 
 /// Finds what we made for a role and an index.
@@ -275,8 +289,12 @@ pub fn source_view(
     volumes: &[Volume],
     snapshots: &[Snapshot],
     images: &[Image],
+    recorded: &[String],
 ) -> SourceView {
+    let foreign = |s: &&Snapshot| recorded.contains(&s.volume_id) && me.snapshot(s).is_none();
     SourceView {
+        volumes_of_source: volumes.iter().filter(|v| recorded.contains(&v.id)).cloned().collect(),
+        foreign_snapshots: snapshots.iter().filter(foreign).cloned().collect(),
         server,
         actions,
         volumes: ours(volumes, |v| me.volume(v), |v| (v.created_at.clone(), v.id.clone())),
@@ -301,5 +319,6 @@ pub fn destination_view(
         volumes: ours(volumes, |v| me.volume(v), |v| (v.created_at.clone(), v.id.clone())),
         images: ours(images, |i| me.image(i), |i| (i.created_at.clone(), i.id.clone())),
         ports: ours(ports, |p| me.port(p, recorded_ports), |p| (String::new(), p.id.clone())),
+        console: None,
     }
 }

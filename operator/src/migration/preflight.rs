@@ -83,9 +83,9 @@ pub fn preflight(
     if spec.verification.as_ref().is_none_or(|v| v.checks.is_empty()) {
         p.add(
             Severity::Warning,
-            "no-checks",
+            "nothing-proves-the-application",
             "no verification.checks: ACTIVE proves nothing of the application",
-            "add a tcp or http check",
+            "add a check that the application must pass: tcp, http, console or ssh",
         );
     }
     p.server = Some(server);
@@ -791,6 +791,9 @@ mod tests {
             ("security-group-not-found", "/groups", json!([])),
             ("zone-not-found", "/destination/availabilityZone", json!("elsewhere")),
             ("no-disk", "/attachments", json!([])),
+            ("server-busy", "/server/OS-EXT-STS:task_state", json!("rebooting")),
+            ("volume-not-visible", "/volumes", json!([])),
+            ("multiattach-volume", "/volumes/1/attachments", json!([{"server_id": "s"}, {"server_id": "t"}])),
         ];
         for (id, place, value) in table {
             let mut w = world();
@@ -799,6 +802,51 @@ mod tests {
             let p = look(&w);
             assert!(blockers(&p).contains(&id), "{id}: {:?}", p.findings);
         }
+    }
+
+    #[test]
+    fn a_local_root_disk_must_fit_into_the_flavor() {
+        let mut w = world();
+        w["server"]["image"] = json!({"id": "i"});
+        w["server"]["flavor"]["disk"] = json!(2);
+        w["flavors"][0]["disk"] = json!(1);
+        assert_eq!(blockers(&look(&w)), ["flavor-disk-too-small"]);
+        w["flavors"][0]["disk"] = json!(2);
+        let p = look(&w);
+        assert_eq!((blockers(&p), p.disks[0].kind), (vec![], DiskKind::Image));
+    }
+
+    #[test]
+    fn a_name_must_fit_exactly_one() {
+        let spec = of(
+            &json!({"source": {"cloud": "site-a", "server": "web"}, "destination": {"cloud": "site-b"}, "cutover": {"mode": "Now"}}),
+        );
+        let among = |ids: &[&str]| {
+            let candidates = ids.iter().map(|id| of(&json!({"id": id, "name": "web"}))).collect();
+            preflight(&me(), &spec, "pb", &Inventory { candidates, ..Default::default() })
+        };
+        assert_eq!(blockers(&among(&[])), ["server-not-found"]);
+        let several = among(&["s1", "s2"]);
+        assert_eq!(blockers(&several), ["server-ambiguous"]);
+        assert!(several.findings[0].suggestion.as_deref().unwrap_or_default().contains("s1, s2"));
+        assert!(several.server.is_none() && several.disks.is_empty(), "nothing is planned");
+    }
+
+    #[test]
+    fn two_networks_of_one_name_are_told_apart_by_id() {
+        let mut inventory = Inventory::default();
+        let network = |id: &str| of(&json!({"id": id, "name": "net"}));
+        inventory.destination.networks = vec![network("n1"), network("n2")];
+        inventory.source.networks = vec![network("na")];
+        inventory.source.ports = vec![of(&world()["port"])];
+        inventory.candidates = vec![of(&world()["server"])];
+        let look = |to: Value| {
+            let spec = json!({"source": {"cloud": "site-a", "server": "web"}, "destination": to, "cutover": {"mode": "Now"}});
+            preflight(&me(), &of(&spec), "pb", &inventory)
+        };
+        assert!(blockers(&look(json!({"cloud": "site-b"}))).contains(&"network-ambiguous"));
+        let mapped = json!({"cloud": "site-b", "networks": [{"from": "net", "to": "n2"}]});
+        assert!(!blockers(&look(mapped)).contains(&"network-ambiguous"));
     }
 
     #[test]

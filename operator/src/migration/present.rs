@@ -27,7 +27,7 @@ fn columns(status: &mut VmMigrationStatus, now: Timestamp) {
 /// Every byte is read once and written once.
 fn progress(status: &VmMigrationStatus) -> Option<String> {
     match status.phase? {
-        Phase::Succeeded => return Some("100%".into()),
+        phase if phase.succeeded() => return Some("100%".into()),
         Phase::Transferring | Phase::Creating | Phase::Verifying => {}
         _ => return None,
     }
@@ -102,12 +102,15 @@ fn conditions(status: &mut VmMigrationStatus, generation: Option<i64>, now: Time
         let reason = match (value, &status.failure) {
             (Some(true), _) => reason::SUCCESS,
             (_, Some(f)) if f.cancelled => reason::CANCELLED,
+            (_, Some(f)) if f.reason == reason::ROLLED_BACK => reason::ROLLED_BACK,
             (_, Some(_)) => reason::UNRECOVERABLE_ERROR,
             (Some(false), None) if kind == kind::PREFLIGHT_PASSED => reason::INVALID_CONFIGURATION,
             _ => reason::PROGRESSING,
         };
         set(&mut c, kind, value, reason, text, generation, now);
     }
+    let (retired, why, text) = source_retired(status);
+    set(&mut c, kind::SOURCE_RETIRED, retired, why, text, generation, now);
     let (cleaned, why, text) = cleaned_up(status);
     set(&mut c, kind::CLEANED_UP, cleaned, why, text, generation, now);
     status.conditions = c;
@@ -121,7 +124,12 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
     let m = message.to_string();
     let failed = status.failure.as_ref();
     let (ready, reconciling, stalled, why) = match phase {
-        Phase::Succeeded => (true, false, false, reason::SUCCESS),
+        Phase::Succeeded | Phase::Retired => (true, false, false, reason::SUCCESS),
+        Phase::Retiring => (true, true, false, reason::PROGRESSING),
+        phase if phase.gave_up() && status.retry_requested_at.is_some() => {
+            (false, true, false, reason::PROGRESSING)
+        }
+        Phase::RolledBack => (false, false, true, reason::ROLLED_BACK),
         Phase::Failed | Phase::Cancelled => {
             let cancelled = failed.is_some_and(|f| f.cancelled);
             (false, false, true, if cancelled { reason::CANCELLED } else { reason::UNRECOVERABLE_ERROR })
@@ -129,6 +137,9 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
         _ if status.suspended_since.is_some() => (false, true, false, reason::SUSPENDED),
         Phase::Blocked => (false, false, true, reason::INVALID_CONFIGURATION),
         Phase::Held | Phase::AwaitingCutover => (false, true, false, reason::WAITING_FOR_YOU),
+        _ if status.hooks.iter().any(|h| h.state == HookState::Waiting) => {
+            (false, true, false, reason::WAITING_FOR_YOU)
+        }
         _ => match &status.trouble {
             Some(t) if t.what == "destination-unreachable" => {
                 (false, true, false, reason::DESTINATION_UNREACHABLE)
@@ -138,8 +149,8 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
         },
     };
     let succeeded = match phase {
-        Phase::Succeeded => (Some(true), reason::SUCCESS),
-        Phase::Failed | Phase::Cancelled => (Some(false), why),
+        phase if phase.succeeded() => (Some(true), reason::SUCCESS),
+        phase if phase.gave_up() && status.retry_requested_at.is_none() => (Some(false), why),
         _ => (None, why),
     };
     vec![
@@ -199,16 +210,28 @@ fn milestones(status: &VmMigrationStatus) -> Vec<(&'static str, Option<bool>, St
     ]
 }
 
+fn source_retired(status: &VmMigrationStatus) -> (Option<bool>, &'static str, String) {
+    let r = status.retirement.clone().unwrap_or_default();
+    match (r.retired_at, r.refused) {
+        (Some(at), _) => {
+            (Some(true), reason::SUCCESS, format!("the old server and its volumes are gone since {}", at.0))
+        }
+        (None, Some(why)) => (Some(false), reason::INVALID_CONFIGURATION, why),
+        _ => (None, reason::PROGRESSING, "the source is there".into()),
+    }
+}
+
 fn cleaned_up(status: &VmMigrationStatus) -> (Option<bool>, &'static str, String) {
     let retained: Vec<_> = status.retained.iter().map(|r| format!("{} ({})", r.what, r.why)).collect();
-    let ended = matches!(
-        status.phase,
-        Some(Phase::Succeeded | Phase::Failed | Phase::Cancelled | Phase::Deleting | Phase::RollingBack)
-    );
+    let phase = status.phase.unwrap_or_default();
+    let ended = phase.succeeded() || phase.gave_up() || matches!(phase, Phase::Deleting | Phase::RollingBack);
     match (status.cleaned_up_at.is_some(), &status.trouble) {
         (true, _) if !retained.is_empty() => (Some(true), reason::RETAINED, retained.join("; ")),
         (true, _) => (Some(true), reason::SUCCESS, "nothing temporary is left".into()),
         (false, Some(t)) if ended => (Some(false), reason::TRANSIENT_ERROR, t.message.clone()),
+        (false, _) if ended && status.retained.iter().any(|r| r.what.starts_with("repository ")) => {
+            (Some(false), reason::RETAINED, retained.join("; "))
+        }
         (false, _) if ended => (Some(false), reason::PROGRESSING, "removing what was temporary".into()),
         _ => (None, reason::PROGRESSING, "at the end".into()),
     }
@@ -222,6 +245,23 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!([seconds(5), seconds(65), seconds(3725)], ["5s", "1m05s", "1h02m"]);
         assert_eq!([human(12), human(1536), human(3 << 30)], ["12B", "1.5KiB", "3.0GiB"]);
+    }
+
+    #[test]
+    fn after_success_it_stays_a_success_until_it_is_rolled_back() {
+        let of = |phase, failure: Option<&str>, kinds: &[&str]| -> Vec<Option<bool>> {
+            let failure = failure.map(|r| Failure { reason: r.into(), ..Default::default() });
+            let mut s = VmMigrationStatus { phase: Some(phase), failure, ..Default::default() };
+            present(&mut s, Some(1), Timestamp::from_second(100).unwrap());
+            kinds.iter().map(|k| crate::crd::conditions::status(&s.conditions, k)).collect()
+        };
+        let kinds = [kind::SUCCEEDED, kind::READY, kind::RECONCILING, kind::STALLED];
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(of(Phase::Succeeded, None, &kinds), [yes, yes, no, no]);
+        assert_eq!(of(Phase::Retiring, None, &kinds), [yes, yes, yes, no]);
+        assert_eq!(of(Phase::Retired, None, &kinds), [yes, yes, no, no]);
+        assert_eq!(of(Phase::RollingBack, Some(reason::ROLLED_BACK), &kinds), [None, no, yes, no]);
+        assert_eq!(of(Phase::RolledBack, Some(reason::ROLLED_BACK), &kinds), [no, no, no, yes]);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The side effects that a migration consists of, one value each. `decide` names them, `controller::execute` does them.
 
 use super::names::{Role, Side};
+use crate::crd::v1alpha1::KeyRef;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// One side effect.
 #[derive(Clone, Debug, PartialEq, strum::IntoStaticStr)]
@@ -11,6 +13,8 @@ pub enum Step {
     PrepareSecrets,
     /// Creates a Job in one side's cluster.
     CreateJob(JobRequest),
+    /// Creates the Job of one attempt of a hook.
+    RunHook(HookRequest),
     /// Deletes a Job with its pods.
     DeleteJob {
         /// In whose cluster.
@@ -36,6 +40,13 @@ pub enum Step {
     RelockSource,
     /// Starts the source again.
     StartSource,
+    /// After success, on request: deletes the source's server.
+    DeleteSource,
+    /// After its server was deleted: deletes a volume that is recorded as its own.
+    DeleteSourceVolume {
+        /// The volume.
+        volume_id: String,
+    },
     /// Snapshot of a volume of the source.
     CreateSnapshot {
         /// Which disk.
@@ -164,8 +175,21 @@ pub struct JobRequest {
     pub args: Vec<String>,
     /// It may use the cloud and the store. A check gets neither.
     pub credentials: bool,
+    /// Private keys of the tenant that it gets, by the name of the file.
+    pub keys: BTreeMap<String, KeyRef>,
     /// After how many seconds Kubernetes ends it.
     pub deadline_seconds: i64,
+}
+
+/// One attempt of a hook that runs in a Job. What it runs is read when the Job is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HookRequest {
+    /// Near which side's cloud.
+    pub side: Side,
+    /// The hook's name.
+    pub hook: String,
+    /// The Job's name.
+    pub job: String,
 }
 
 impl Step {
@@ -179,6 +203,7 @@ impl Step {
         use Step::*;
         match self {
             CreateJob(j) => Some(j.side),
+            RunHook(h) => Some(h.side),
             DeleteJob { side, .. }
             | UploadVolume { side, .. }
             | TagImage { side, .. }
@@ -191,6 +216,8 @@ impl Step {
             | UnlockSource
             | RelockSource
             | StartSource
+            | DeleteSource
+            | DeleteSourceVolume { .. }
             | CreateSnapshot { .. }
             | CreateExportVolume { .. }
             | CreateServerImage { .. } => Some(Side::Source),

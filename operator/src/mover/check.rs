@@ -1,9 +1,9 @@
 //! `mover check`: polls the destination's checks side by side until they pass or time is up.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use reqwest::{Client, redirect};
+use reqwest::{Client, Response, redirect};
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::TcpStream,
@@ -13,19 +13,26 @@ use tokio::{
 use super::{
     error::MoverError,
     result::{CheckResult, ChecksResult, Failure, FailureReason, shorten},
+    ssh,
 };
-use crate::store::{AddressCheck, policy_resolver};
+use crate::{
+    migration::checks::pattern,
+    store::{AddressCheck, policy_resolver},
+};
 
 /// Between two tries of one check.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// For one try.
 const TRY: Duration = Duration::from_secs(5);
+/// For one try over SSH: a login and a command.
+const TRY_SSH: Duration = Duration::from_secs(30);
 /// As much of an answer is searched.
 const MAX_BODY: usize = 256 << 10;
 /// With more, the results would not fit into a termination message.
 const MAX_CHECKS: usize = 32;
 const MAX_NAME: usize = 63;
 const MAX_MESSAGE: usize = 200;
+const MAX_FAILURE: usize = 1000;
 
 /// One check, as the operator passes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +40,9 @@ const MAX_MESSAGE: usize = 200;
 pub struct Check {
     /// Unique within the list.
     pub name: String,
+    /// How long it is asked; unset: as long as all.
+    #[serde(default)]
+    pub timeout_seconds: Option<u64>,
     /// What is tried.
     #[serde(flatten)]
     pub kind: CheckKind,
@@ -59,7 +69,39 @@ pub enum CheckKind {
         /// A text that must be in the first 256 KiB of the body.
         #[serde(default)]
         contains: Option<String>,
+        /// A regular expression that must match somewhere in these.
+        #[serde(default)]
+        pattern: Option<String>,
+        /// A header that must come.
+        #[serde(default)]
+        header: Option<Header>,
     },
+    /// A command in the guest ends with exit code 0.
+    #[serde(rename_all = "camelCase")]
+    Ssh {
+        /// Who logs in.
+        user: String,
+        /// Name or address.
+        address: String,
+        /// Port.
+        port: u16,
+        /// The private key.
+        key_file: PathBuf,
+        /// Public host keys; one of them must be the server's.
+        host_keys: Vec<String>,
+        /// The command, for the guest's `sh`.
+        command: String,
+    },
+}
+
+/// A header that must come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Its name.
+    pub name: String,
+    /// A regular expression that must match its value; unset: any value.
+    #[serde(default)]
+    pub pattern: Option<String>,
 }
 
 fn status_ok() -> u16 {
@@ -82,8 +124,26 @@ pub fn parse(text: &str) -> Result<Vec<Check>, MoverError> {
                 shorten(&check.name, MAX_NAME)
             )));
         }
+        if let Some(why) = check.kind.patterns().into_iter().find_map(|text| pattern(text).err()) {
+            return Err(invalid(format!("{}: a pattern cannot be read: {why}", check.name)));
+        }
     }
     Ok(checks)
+}
+
+impl CheckKind {
+    fn patterns(&self) -> Vec<&String> {
+        match self {
+            CheckKind::Http { pattern, header, .. } => {
+                pattern.iter().chain(header.iter().filter_map(|h| h.pattern.as_ref())).collect()
+            }
+            CheckKind::Tcp { .. } | CheckKind::Ssh { .. } => vec![],
+        }
+    }
+
+    fn one_try(&self) -> Duration {
+        if matches!(self, CheckKind::Ssh { .. }) { TRY_SSH } else { TRY }
+    }
 }
 
 /// Runs all checks; a failure holds every result, too.
@@ -93,25 +153,24 @@ pub async fn run(
     policy: AddressCheck,
 ) -> Result<ChecksResult, Failure<ChecksResult>> {
     let client = client(&policy)?;
-    let until = Instant::now() + deadline;
-    let checks = join_all(checks.iter().map(|check| poll(check, &client, &policy, until))).await;
-    let failed: Vec<&str> =
-        checks.iter().filter(|check| !check.ok).map(|check| check.name.as_str()).collect();
+    let begun = Instant::now();
+    let until = |check: &Check| begun + check.timeout_seconds.map_or(deadline, Duration::from_secs);
+    let checks = join_all(checks.iter().map(|check| poll(check, &client, &policy, until(check)))).await;
+    let failed: Vec<String> = checks
+        .iter()
+        .filter(|check| !check.ok)
+        .map(|check| format!("{}: {}", check.name, check.message))
+        .collect();
     if failed.is_empty() {
         return Ok(ChecksResult { checks });
     }
-    let message = format!(
-        "{} of {} checks did not pass within {} s: {}",
-        failed.len(),
-        checks.len(),
-        deadline.as_secs(),
-        failed.join(", ")
-    );
-    let message = shorten(&message, 400);
+    let message =
+        format!("{} of {} checks did not pass in time: {}", failed.len(), checks.len(), failed.join("; "));
     Err(Failure {
         reason: FailureReason::CheckFailed,
-        message,
-        retryable: true,
+        message: shorten(&message, MAX_FAILURE),
+        // They were asked for as long as was wanted.
+        retryable: false,
         result: Some(ChecksResult { checks }),
     })
 }
@@ -133,9 +192,10 @@ async fn poll(check: &Check, client: &Client, policy: &AddressCheck, until: Inst
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let tried = match timeout(TRY, attempt(&check.kind, client, policy)).await {
+        let limit = check.kind.one_try();
+        let tried = match timeout(limit, attempt(&check.kind, client, policy)).await {
             Ok(tried) => tried,
-            Err(_) => Err(format!("no answer within {} s", TRY.as_secs())),
+            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
         };
         let ok = tried.is_ok();
         let message = tried.unwrap_or_else(|why| why);
@@ -151,8 +211,20 @@ async fn poll(check: &Check, client: &Client, policy: &AddressCheck, until: Inst
 async fn attempt(kind: &CheckKind, client: &Client, policy: &AddressCheck) -> Result<String, String> {
     match kind {
         CheckKind::Tcp { address, port } => tcp(address, *port, policy).await,
-        CheckKind::Http { url, status, contains } => {
-            http(client, policy, url, *status, contains.as_deref()).await
+        CheckKind::Http { url, status, contains, pattern, header } => {
+            let response = get(client, policy, url).await?;
+            expect_head(&response, *status, header.as_ref())?;
+            expect_body(response, contains.as_deref(), pattern.as_deref()).await
+        }
+        CheckKind::Ssh { user, address, port, key_file, host_keys, command } => {
+            let target = ssh::Target {
+                user: user.clone(),
+                host: address.clone(),
+                port: *port,
+                key_file: key_file.clone(),
+                host_keys: host_keys.clone(),
+            };
+            over_ssh(&target, command, policy).await
         }
     }
 }
@@ -171,34 +243,69 @@ async fn tcp(address: &str, port: u16, policy: &AddressCheck) -> Result<String, 
     Err(last)
 }
 
-/// The body is searched, never shown: what is behind the URL is not ours to publish.
-async fn http(
-    client: &Client,
-    policy: &AddressCheck,
-    url: &str,
-    status: u16,
-    contains: Option<&str>,
-) -> Result<String, String> {
+/// What the command prints is thrown away: what is in the guest is not ours to publish.
+async fn over_ssh(target: &ssh::Target, command: &str, policy: &AddressCheck) -> Result<String, String> {
+    let script = ssh::Script { text: command.to_owned(), ..Default::default() };
+    // A little less than one try may take, so that ssh's own last answer is heard.
+    let limit = TRY_SSH - Duration::from_secs(2);
+    match ssh::run(target, &script, ssh::Output::Discarded, limit, policy).await {
+        Ok(0) => Ok("the command ended with exit code 0".into()),
+        Ok(code) => Err(format!("the command ended with exit code {code}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn get(client: &Client, policy: &AddressCheck, url: &str) -> Result<Response, String> {
     let parsed = url::Url::parse(url).map_err(|error| format!("the URL cannot be parsed: {error}"))?;
     match parsed.host() {
         Some(url::Host::Ipv4(ip)) => policy(ip.into())?,
         Some(url::Host::Ipv6(ip)) => policy(ip.into())?,
         _ => {}
     }
-    let response = client.get(parsed).send().await.map_err(cause)?;
+    client.get(parsed).send().await.map_err(cause)
+}
+
+fn expect_head(response: &Response, status: u16, header: Option<&Header>) -> Result<(), String> {
     let got = response.status();
     if got.as_u16() != status {
         return Err(format!("answered {got}, expected {status}"));
     }
-    match contains {
-        Some(text) if !body_contains(response, text).await? => {
-            Err(format!("answered {got}, but the expected text is not in the body"))
+    let Some(Header { name, pattern: wanted }) = header else { return Ok(()) };
+    let values: Vec<_> = response.headers().get_all(name).iter().collect();
+    if values.is_empty() {
+        return Err(format!("answered {got}, but without the header {name}"));
+    }
+    let Some(wanted) = wanted else { return Ok(()) };
+    let wanted = pattern(wanted)?;
+    if values.iter().any(|value| wanted.is_match(&String::from_utf8_lossy(value.as_bytes()))) {
+        return Ok(());
+    }
+    Err(format!("answered {got}, but the header {name} does not match the pattern"))
+}
+
+/// The body is searched, never shown: what is behind the URL is not ours to publish.
+async fn expect_body(
+    response: Response,
+    contains: Option<&str>,
+    wanted: Option<&str>,
+) -> Result<String, String> {
+    let got = response.status();
+    if contains.is_none() && wanted.is_none() {
+        return Ok(format!("answered {got}"));
+    }
+    let body = beginning(response).await?;
+    if contains.is_some_and(|text| !body.contains(text)) {
+        return Err(format!("answered {got}, but the expected text is not in the body"));
+    }
+    match wanted.map(pattern).transpose()? {
+        Some(wanted) if !wanted.is_match(&body) => {
+            Err(format!("answered {got}, but the body does not match the pattern"))
         }
         _ => Ok(format!("answered {got}")),
     }
 }
 
-async fn body_contains(mut response: reqwest::Response, text: &str) -> Result<bool, String> {
+async fn beginning(mut response: Response) -> Result<String, String> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(cause)? {
         body.extend_from_slice(&chunk);
@@ -207,7 +314,7 @@ async fn body_contains(mut response: reqwest::Response, text: &str) -> Result<bo
             break;
         }
     }
-    Ok(String::from_utf8_lossy(&body).contains(text))
+    Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
 /// The innermost cause; the URL may hold a user's password.
@@ -224,6 +331,7 @@ fn cause(error: reqwest::Error) -> String {
 mod tests {
     use super::*;
     use crate::{openstack::EndpointPolicy, store::address_check};
+    use serde_json::{Value, json};
 
     fn policy(allow_loopback: bool) -> AddressCheck {
         address_check(EndpointPolicy { allow_loopback, denied: Vec::new() })
@@ -235,7 +343,9 @@ mod tests {
             {"name":"web","http":{"url":"https://x/","status":204,"contains":null}},{"name":"w2","http":{"url":"http://x/"}}]"#;
         let checks = parse(text).unwrap();
         assert_eq!(checks[0].kind, CheckKind::Tcp { address: "192.0.2.1".into(), port: 22 });
-        assert_eq!(checks[1].kind, CheckKind::Http { url: "https://x/".into(), status: 204, contains: None });
+        let url = "https://x/".into();
+        let plain = CheckKind::Http { url, status: 204, contains: None, pattern: None, header: None };
+        assert_eq!(checks[1].kind, plain);
         assert!(matches!(checks[2].kind, CheckKind::Http { status: 200, .. }));
     }
 
@@ -252,6 +362,9 @@ mod tests {
             "{}",
             r#"[{"name":"a"}]"#,
             r#"[{"name":"","tcp":{"address":"x","port":1}}]"#,
+            r#"[{"name":"a","http":{"url":"http://x/","pattern":"("}}]"#,
+            r#"[{"name":"a","http":{"url":"http://x/","header":{"name":"x","pattern":"("}}}]"#,
+            r#"[{"name":"a","ssh":{"user":"u","address":"x","port":22}}]"#,
             &format!("[{one},{one}]"),
             &many,
         ] {
@@ -259,37 +372,76 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn results_of_both_kinds() {
+    /// A check as the operator passes it.
+    fn check(name: &str, kind: Value) -> Check {
+        let mut check = json!({"name": name});
+        check.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+        parse(&json!([check]).to_string()).unwrap().remove(0)
+    }
+
+    async fn application() -> u16 {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let app = axum::Router::new().route("/ok", axum::routing::get(|| async { "all is well" })).route(
-            "/moved",
-            axum::routing::get(|| async { (http::StatusCode::FOUND, [("location", "/ok")], "") }),
-        );
+        use axum::routing::get;
+        let ok = get(|| async {
+            ([("x-backend", "shop 2"), ("x-backend", "cache")], "all is well\nversion 2.7\n")
+        });
+        let moved = get(|| async { (http::StatusCode::FOUND, [("location", "/ok")], "") });
+        let app = axum::Router::new().route("/ok", ok).route("/moved", moved);
         tokio::spawn(async move { axum::serve(listener, app).await });
-        let http = |name: &str, path: &str, status: u16, contains: Option<&str>| Check {
-            name: name.into(),
-            kind: CheckKind::Http {
-                url: format!("http://127.0.0.1:{port}{path}"),
-                status,
-                contains: contains.map(Into::into),
-            },
-        };
-        let checks = [
-            http("ok", "/ok", 200, Some("is well")),
-            http("text", "/ok", 200, Some("is broken")),
-            http("moved", "/moved", 302, None),
-            http("not-followed", "/moved", 200, None),
-            Check { name: "tcp".into(), kind: CheckKind::Tcp { address: "127.0.0.1".into(), port } },
-            Check { name: "closed".into(), kind: CheckKind::Tcp { address: "127.0.0.1".into(), port: 1 } },
+        port
+    }
+
+    #[tokio::test]
+    async fn what_http_must_answer() {
+        let port = application().await;
+        let cases = [
+            ("/ok", json!({"contains": "is well"}), true, "answered 200"),
+            ("/ok", json!({"contains": "is broken"}), false, "expected text is not in the body"),
+            ("/ok", json!({"pattern": "^version 2\\.[0-9]+$"}), true, "answered 200"),
+            ("/ok", json!({"pattern": "version 3", "contains": "well"}), false, "does not match the pattern"),
+            ("/ok", json!({"header": {"name": "X-Backend"}}), true, "answered 200"),
+            ("/ok", json!({"header": {"name": "x-backend", "pattern": "^cache$"}}), true, "answered 200"),
+            (
+                "/ok",
+                json!({"header": {"name": "x-backend", "pattern": "^shop$"}}),
+                false,
+                "header x-backend does not match",
+            ),
+            ("/ok", json!({"header": {"name": "x-other"}}), false, "without the header x-other"),
+            ("/ok", json!({"status": 204}), false, "answered 200 OK, expected 204"),
+            ("/moved", json!({"status": 302}), true, "answered 302"),
+            ("/moved", json!({}), false, "answered 302 Found, expected 200"),
+            ("/none", json!({}), false, "answered 404"),
         ];
-        let failure = run(&checks, Duration::from_secs(3), policy(true)).await.unwrap_err();
+        for (path, options, passes, message) in cases {
+            let mut http = json!({"url": format!("http://127.0.0.1:{port}{path}")});
+            http.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+            let ended = run(&[check("page", json!({"http": http}))], Duration::ZERO, policy(true)).await;
+            let checks = ended.unwrap_or_else(|failure| failure.result.unwrap()).checks;
+            assert!(checks[0].ok == passes && checks[0].message.contains(message), "{http}: {checks:?}");
+            assert!(!checks[0].message.contains("version 2.7"), "the body is not shown");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_is_asked_until_it_passes_or_its_own_time_is_over() {
+        let port = application().await;
+        let tcp = |name: &str, port: u16| check(name, json!({"tcp": {"address": "127.0.0.1", "port": port}}));
+        let mut closed = tcp("closed", 1);
+        closed.timeout_seconds = Some(3);
+        let hour = Duration::from_secs(3600);
+        let failure = run(&[tcp("open", port), closed], hour, policy(true)).await.unwrap_err();
+        assert!(!failure.retryable);
+        assert!(
+            failure.message.starts_with("1 of 2 checks did not pass in time: closed: "),
+            "{}",
+            failure.message
+        );
+        assert!(failure.message.contains("refused"), "the last answer: {}", failure.message);
         let results = failure.result.unwrap().checks;
-        let passed: Vec<bool> = results.iter().map(|check| check.ok).collect();
-        assert_eq!(passed, [true, false, true, false, true, false], "{results:?}");
-        assert!(results[1].attempts >= 2 && results[0].attempts == 1);
-        let passing = [checks[0].clone(), checks[4].clone()];
+        assert!(results[0].ok && results[0].attempts == 1 && !results[1].ok && results[1].attempts >= 2);
+        let passing = [tcp("open", port)];
         assert!(run(&passing, Duration::ZERO, policy(true)).await.is_ok());
         let refused = run(&passing, Duration::ZERO, policy(false)).await.unwrap_err();
         assert!(refused.result.unwrap().checks.iter().all(|check| check.message.contains("loopback")));

@@ -22,6 +22,7 @@ use super::{
     restore::{self, RestoreRequest},
     result::{BackupResult, Failure, FailureReason, JobOutcome, RestoreResult},
     source::{DeviceSource, ImageSource},
+    ssh::{self, Output, Script, SshError, Target},
 };
 use crate::{
     openstack::{Cloud, EndpointPolicy},
@@ -39,6 +40,10 @@ const RESTORE_CONNECTIONS: u16 = 16;
 const EXIT_RETRYABLE: u8 = 1;
 const EXIT_TERMINAL: u8 = 2;
 const EXIT_SIGTERM: u8 = 143;
+/// As `timeout` of coreutils.
+const EXIT_TIMED_OUT: u8 = 124;
+/// As ssh itself.
+const EXIT_SSH_FAILED: u8 = 255;
 
 /// What runs inside of a Job.
 #[derive(Debug, Subcommand)]
@@ -55,6 +60,8 @@ pub enum MoverCommand {
     Purge(PurgeArgs),
     /// Poll checks until they pass or time is up
     Check(CheckArgs),
+    /// Run a script in a guest over SSH; ends with the script's exit code, 255 without one, 124 when time is up
+    Ssh(SshArgs),
     /// Pass bytes on to restic
     #[command(hide = true)]
     Feed(FeedArgs),
@@ -275,6 +282,38 @@ pub struct CheckArgs {
     pub deadline_seconds: u64,
 }
 
+/// `mover ssh`
+#[derive(Debug, Args)]
+pub struct SshArgs {
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub job: JobArgs,
+    /// The user to log in as
+    #[arg(long)]
+    pub user: String,
+    /// Name or address of the server
+    #[arg(long)]
+    pub host: String,
+    /// Its port
+    #[arg(long, default_value_t = 22)]
+    pub port: u16,
+    /// The private key
+    #[arg(long)]
+    pub key_file: PathBuf,
+    /// A public host key, such as "ssh-ed25519 AAAA…"; one of them must be the server's
+    #[arg(long, required = true)]
+    pub host_key: Vec<String>,
+    /// The script; run by the guest's sh, with our variables VMM_*
+    #[arg(long)]
+    pub script_file: PathBuf,
+    /// What the script reads on its standard input
+    #[arg(long)]
+    pub context_file: Option<PathBuf>,
+    /// How long all of it may take
+    #[arg(long)]
+    pub timeout_seconds: u64,
+}
+
 /// `mover feed`
 #[derive(Debug, Args)]
 pub struct FeedArgs {
@@ -392,6 +431,7 @@ pub async fn run(command: MoverCommand) -> ExitCode {
         MoverCommand::Restore(args) => run_restore(args).await,
         MoverCommand::Purge(args) => run_purge(args).await,
         MoverCommand::Check(args) => run_check(args).await,
+        MoverCommand::Ssh(args) => run_ssh(args).await,
         MoverCommand::Feed(_) | MoverCommand::Guard(_) => ExitCode::from(EXIT_TERMINAL),
     }
 }
@@ -500,6 +540,54 @@ async fn run_check(args: CheckArgs) -> ExitCode {
         check::run(&check::parse(&args.checks)?, deadline, args.job.address_check()).await
     };
     job(&args.job, Vec::new(), Duration::ZERO, work).await
+}
+
+/// Output and exit code are the script's. What went wrong besides is in the termination message, too.
+async fn run_ssh(args: SshArgs) -> ExitCode {
+    let cancel = CancellationToken::new();
+    if let Err(error) = listen(&cancel) {
+        tracing::warn!(%error, "signals cannot be caught");
+    }
+    let ended = tokio::select! {
+        ended = script(&args) => ended,
+        // ssh goes with the work that is dropped.
+        () = cancel.cancelled() => return script_failed(&args, MoverError::terminated(), EXIT_SIGTERM),
+    };
+    let (code, error) = match ended {
+        Ok(code) => return ExitCode::from(u8::try_from(code).unwrap_or(EXIT_SSH_FAILED)),
+        Err(error @ SshError::TimedOut(_)) => (EXIT_TIMED_OUT, error),
+        Err(error @ SshError::Failed(_)) => (EXIT_SSH_FAILED, error),
+    };
+    script_failed(&args, MoverError::retryable(FailureReason::SshFailed, error.to_string()), code)
+}
+
+/// In words, since people read this among the script's own.
+fn script_failed(args: &SshArgs, error: MoverError, code: u8) -> ExitCode {
+    eprintln!("vmmigration: {error}");
+    let outcome: JobOutcome<()> = JobOutcome::Failed(error.into());
+    if let Err(error) = std::fs::write(&args.job.termination_log, outcome.to_termination_message()) {
+        eprintln!("vmmigration: {}: {error}", args.job.termination_log.display());
+    }
+    ExitCode::from(code)
+}
+
+async fn script(args: &SshArgs) -> Result<i32, SshError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|e| SshError::Failed(format!("{} cannot be read: {e}", path.display())))
+    };
+    let target = Target {
+        user: args.user.clone(),
+        host: args.host.clone(),
+        port: args.port,
+        key_file: args.key_file.clone(),
+        host_keys: args.host_key.clone(),
+    };
+    let text = String::from_utf8(read(&args.script_file)?)
+        .map_err(|_| SshError::Failed(format!("{} is no text", args.script_file.display())))?;
+    let document = args.context_file.as_ref().map(read).transpose()?.unwrap_or_default();
+    let script = Script { text, variables: ssh::variables(), document };
+    let limit = Duration::from_secs(args.timeout_seconds);
+    ssh::run(&target, &script, Output::Inherited, limit, &args.job.address_check()).await
 }
 
 /// Runs the work of a Job and tells how it ended. After SIGTERM the work has `grace` to end by itself.

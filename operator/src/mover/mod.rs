@@ -25,4 +25,5 @@ pub mod repository;
 pub mod restore;
 pub mod result;
 pub mod source;
+pub mod ssh;
 mod warm;

@@ -158,6 +158,8 @@ pub enum FailureReason {
     ResticFailed,
     /// At least one check did not pass before the deadline.
     CheckFailed,
+    /// There was no SSH session, or it ended without the script's exit code.
+    SshFailed,
     /// SIGTERM.
     Terminated,
     /// A bug, or the machine.

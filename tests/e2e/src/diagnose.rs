@@ -33,8 +33,10 @@ pub(crate) async fn print(lab: &Lab) {
     }
     for (client, cluster) in [(&lab.kube, "site-a"), (&lab.kube_b, "site-b")] {
         for uid in lab.remembered().keys() {
-            if let Err(e) = jobs(client, cluster, uid).await {
-                eprintln!("(Jobs in {cluster}: {e:#})");
+            for namespace in [pods::MOVERS, &lab.name] {
+                if let Err(e) = jobs(client, cluster, namespace, uid).await {
+                    eprintln!("(Jobs in {cluster}: {e:#})");
+                }
             }
         }
     }
@@ -101,9 +103,9 @@ fn operator(lab: &Lab, log: &str) {
     }
 }
 
-async fn jobs(client: &kube::Client, cluster: &str, uid: &str) -> Result<()> {
+async fn jobs(client: &kube::Client, cluster: &str, namespace: &str, uid: &str) -> Result<()> {
     let selector = format!("{LABEL_MIGRATION}={uid}");
-    let jobs: Api<Job> = Api::namespaced(client.clone(), pods::MOVERS);
+    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
     for job in jobs.list(&ListParams::default().labels(&selector)).await? {
         let status = job.status.clone().unwrap_or_default();
         eprintln!(
@@ -114,10 +116,10 @@ async fn jobs(client: &kube::Client, cluster: &str, uid: &str) -> Result<()> {
             status.failed
         );
     }
-    for pod in pods::labelled(client, pods::MOVERS, &selector).await? {
+    for pod in pods::labelled(client, namespace, &selector).await? {
         let phase = pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
         eprintln!("--- pod {} in {cluster}: {phase}", pod.name_any());
-        match pods::log(client, pods::MOVERS, &pod.name_any(), Some(30)).await {
+        match pods::log(client, namespace, &pod.name_any(), Some(30)).await {
             Ok(log) => eprintln!("{log}"),
             Err(e) => eprintln!("(no log: {e:#})"),
         }

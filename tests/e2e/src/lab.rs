@@ -121,7 +121,8 @@ where
     if let Err(error) = &end {
         report(name, begun, error);
     }
-    eprintln!("{name}: {} s with clean-up", begun.elapsed().as_secs());
+    // Past the capture of output: what takes long should be seen in every run.
+    let _ = writeln!(std::io::stderr(), "{name}: {} s with clean-up", begun.elapsed().as_secs());
     outcome.and(end.context("at the end of the test"))
 }
 

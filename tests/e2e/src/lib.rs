@@ -15,6 +15,7 @@ mod pods;
 mod rest;
 mod servers;
 mod site;
+mod terminal;
 mod wait;
 
 pub use guest::{Guest, Page};
@@ -24,4 +25,5 @@ pub use pods::{MOVERS, OPERATOR, SYSTEM, client_as, command, fault, kill, labell
 pub use rest::Rest;
 pub use servers::{Disks, MadeServer};
 pub use site::{Site, setting};
+pub use terminal::{Said, Terminal, said};
 pub use wait::{fatal, until};

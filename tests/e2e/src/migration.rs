@@ -156,7 +156,7 @@ impl Migration {
             }
             let phase = status.phase.unwrap_or_default();
             let said = format!("it is {phase}: {}", status.message.clone().unwrap_or_default());
-            if matches!(phase, Phase::Failed | Phase::Cancelled) {
+            if phase.gave_up() {
                 return Err(fatal(said));
             }
             bail!(said)

@@ -44,6 +44,23 @@ pub struct Hook {
     pub client: Option<ClientHook>,
 }
 
+impl Hook {
+    /// How long one attempt may take.
+    pub fn timeout_seconds(&self) -> i64 {
+        self.timeout.as_ref().map_or(300, |t| t.seconds().max(1))
+    }
+
+    /// How many attempts there may be.
+    pub fn attempts(&self) -> i32 {
+        self.retries.unwrap_or(0) + 1
+    }
+
+    /// The end of its output is kept.
+    pub fn captures(&self) -> bool {
+        self.capture_output == Some(true)
+    }
+}
+
 /// When a hook runs.
 #[derive(
     JsonSchema,
@@ -220,13 +237,13 @@ pub struct HookRow {
     /// When the running or last attempt began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When the last attempt ended.
+    /// When the last attempt ended; with state `Running`: it ended, and what follows is not decided yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
     /// A client's hook: until when a client is waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,
-    /// A client's hook: what the answer to this attempt must repeat.
+    /// What tells this attempt from all others; a client's answer must repeat it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
     /// A client's hook: who runs it.
@@ -266,3 +283,31 @@ pub const CLIENT_CLAIM_SECONDS: i64 = 45;
 
 /// How many bytes of a hook's output are kept.
 pub const OUTPUT_BYTES: usize = 2048;
+
+/// The end of what a hook printed, at most [`OUTPUT_BYTES`]: text whatever it was, and harmless to a terminal.
+pub fn output_tail(output: &[u8]) -> String {
+    let tail = &output[output.len().saturating_sub(OUTPUT_BYTES)..];
+    let harmless = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    let text: String = String::from_utf8_lossy(tail).chars().map(harmless).collect();
+    // What took the place of a byte may be longer than it.
+    let start = text.char_indices().map(|(i, _)| i).find(|i| text.len() - i <= OUTPUT_BYTES);
+    text[start.unwrap_or(text.len())..].to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_bounded_and_harmless() {
+        assert_eq!(output_tail(b"done\n\tok"), "done\n\tok");
+        assert_eq!(output_tail(b"\x1b[2Jred\x07\r"), "\u{fffd}[2Jred\u{fffd}\u{fffd}");
+        let long = [vec![b'x'; 1 << 20], b"the end".to_vec()].concat();
+        let tail = output_tail(&long);
+        assert!(tail.len() == OUTPUT_BYTES && tail.ends_with("the end"));
+        let binary: Vec<u8> = (0..1 << 20).map(|i| (i * 7 % 256) as u8).collect();
+        assert!(output_tail(&binary).len() <= OUTPUT_BYTES);
+        assert!(output_tail("ä".repeat(5000).as_bytes()).len() <= OUTPUT_BYTES);
+        assert_eq!(output_tail(b""), "");
+    }
+}

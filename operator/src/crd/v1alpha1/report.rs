@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CheckRow, DiskStatus, FidelityRow, Plan, RetainedRow, TimelineRow};
+use super::{CheckRow, DiskStatus, FidelityRow, HookRow, Plan, RetainedRow, TimelineRow};
 
 /// The evidence of one migration. Nothing is decided from it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +52,9 @@ pub struct VmMigrationReportSpec {
     /// The checks.
     #[serde(default)]
     pub checks: Vec<CheckRow>,
+    /// The hooks, until success.
+    #[serde(default)]
+    pub hooks: Vec<HookRow>,
     /// What was kept, changed, dropped.
     #[serde(default)]
     pub fidelity: Vec<FidelityRow>,
@@ -87,6 +90,18 @@ pub struct VmMigrationReportStatus {
     /// When clean-up was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cleaned_up_at: Option<Time>,
+    /// When the source was given back after success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back_at: Option<Time>,
+    /// What the source answered then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source_checks: Vec<CheckRow>,
+    /// When the source's server and volumes were seen gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retired_at: Option<Time>,
+    /// The hooks that ran after success.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookRow>,
     /// What still exists where.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retained: Vec<RetainedRow>,

@@ -60,6 +60,18 @@ pub enum Phase {
     Deleting,
 }
 
+impl Phase {
+    /// The destination was proven; only a rollback leads back.
+    pub fn succeeded(self) -> bool {
+        matches!(self, Phase::Succeeded | Phase::Retiring | Phase::Retired)
+    }
+
+    /// It has ended, and the source was given back.
+    pub fn gave_up(self) -> bool {
+        matches!(self, Phase::Failed | Phase::Cancelled | Phase::RolledBack)
+    }
+}
+
 /// Where the server runs, as observed.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunningIn {
@@ -124,6 +136,21 @@ pub struct VmMigrationStatus {
     /// The answers to `spec.requests`: the last token of each verb.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<RequestRow>,
+    /// How often it was tried; unset: once.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempts: i32,
+    /// A new try was asked for and begins when everything of the last one is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_requested_at: Option<Time>,
+    /// What an earlier try left proven in the repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptData>,
+    /// The way back after success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<RollbackStatus>,
+    /// The end of the source after success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retirement: Option<RetirementStatus>,
     /// Why it ended without success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -157,6 +184,9 @@ pub struct VmMigrationStatus {
     /// The checks in the destination.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckRow>,
+    /// Since when they are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checks_since: Option<Time>,
     /// What still exists that a clean-up would remove, and why it stays.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retained: Vec<RetainedRow>,
@@ -234,6 +264,81 @@ pub struct RequestRow {
     pub at: Option<Time>,
 }
 
+/// What an earlier try left proven in the repository, and what tells whether the source has run since.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KeptData {
+    /// The request id of that try's stop, or of its lock where the source was stopped already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_request_id: Option<String>,
+    /// The source ran when that try claimed it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub was_running: bool,
+    /// The volumes that were read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<KeptVolume>,
+    /// Snapshots in the source that had to stay; a new try does not use them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub snapshot_ids: Vec<String>,
+}
+
+/// A volume of the source that rests in the repository.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KeptVolume {
+    /// The volume.
+    pub volume_id: String,
+    /// Its size then.
+    pub size_gib: i64,
+    /// What was read.
+    pub backup: Digest,
+}
+
+/// The way back after success.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RollbackStatus {
+    /// When it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested_at: Option<Time>,
+    /// When the source was seen running again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running_at: Option<Time>,
+    /// The checks, asked of the source.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckRow>,
+}
+
+/// The end of the source after success.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetirementStatus {
+    /// When it was asked for, or when its time had come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested_at: Option<Time>,
+    /// Its time had come by `spec.sourcePolicy`; otherwise it was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_policy: bool,
+    /// When the destination last passed its checks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked_at: Option<Time>,
+    /// Written before the server is deleted. From here on there is no way back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_requested_at: Option<Time>,
+    /// When the server was seen gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_gone_at: Option<Time>,
+    /// When its volumes were seen gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retired_at: Option<Time>,
+    /// Why it did not happen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// When it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<Time>,
+}
+
 /// Why a migration ended without success.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -275,6 +380,9 @@ pub struct SourceStatus {
     pub server_id: String,
     /// Its name then.
     pub server_name: String,
+    /// Its addresses, fixed ones first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// Its status as last observed.
     pub server_status: String,
     /// It ran when the migration claimed it.
@@ -498,9 +606,12 @@ pub struct FidelityRow {
 pub struct JobRecord {
     /// Such as `probe-source`, `backup-0`.
     pub name: String,
-    /// The running attempt, from 1.
+    /// The running attempt, from 1; it goes on counting over tries.
     pub attempt: i32,
-    /// `Running`, `Succeeded`, `Failed`.
+    /// How many of these attempts do not count against the present bound.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub earlier: i32,
+    /// `Waiting`, `Running`, `Succeeded`, `Failed`.
     pub state: String,
     /// The last failure.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -508,6 +619,21 @@ pub struct JobRecord {
     /// When this attempt ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+}
+
+impl JobRecord {
+    /// The state of an attempt that was not begun.
+    pub const WAITING: &str = "Waiting";
+
+    /// What was tried so far does not count any more; the next attempt has a name of its own all the same.
+    pub fn carry_over(&mut self) {
+        if self.state != Self::WAITING {
+            self.earlier = self.attempt;
+            self.attempt += 1;
+            self.state = Self::WAITING.into();
+        }
+        (self.message, self.finished_at) = (None, None);
+    }
 }
 
 /// The outcome of one check in the destination.

@@ -59,8 +59,8 @@ pub struct VmMigrationSpec {
     /// `Cold`: disks are copied after the stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
-    /// How long neither side may serve, from the stop of the source to the last passed check. When it is exceeded
-    /// after the stop, the source is given back.
+    /// How long neither side may serve after the stop of the source. When it is exceeded before the new server was
+    /// seen ACTIVE, the source is given back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_downtime: Option<Period>,
     /// Scripts that gate the migration at its phases.

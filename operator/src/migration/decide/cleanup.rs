@@ -1,9 +1,9 @@
 //! Clean-up: Jobs, temporary objects by mark, the repository, the Secrets. It looks twice before it says that it is done.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON,
+    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON, hooks,
     jobs::{Progress, Wanted},
-    undo,
+    requests, retire, retry, undo,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -13,6 +13,7 @@ use crate::{
         step::{ObjectKind, Step},
     },
 };
+use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
 
 /// What clean-up removes.
@@ -33,7 +34,9 @@ pub(super) fn delete(mut d: Draft<'_>) -> Decision {
     if d.input.abandoned || nothing_made(&d) || secrets_gone(&d) {
         return release(d);
     }
-    let scope = if d.phase() == Phase::Succeeded { Scope::Temporary } else { Scope::All };
+    let scope = if d.phase().succeeded() { Scope::Temporary } else { Scope::All };
+    // What was given back is not ours to stop or start any more.
+    let given_back = d.status.failure.is_some() && d.status.finished_at.is_some();
     if scope == Scope::All {
         let now = d.now();
         let message = "the VmMigration was deleted".to_string();
@@ -44,11 +47,12 @@ pub(super) fn delete(mut d: Draft<'_>) -> Decision {
             cancelled: true,
         });
         d.enter(Phase::Deleting, "deleted");
-        stop_jobs(&mut d);
-        if let Flow::Wait = undo::settle_destination(&mut d) {
+        hooks::abandon(&mut d, "ended: the VmMigration was deleted");
+        stop_jobs(&mut d, &[]);
+        if !given_back && let Flow::Wait = undo::settle_destination(&mut d) {
             return d.decided();
         }
-        if let Flow::Wait = undo::give_back(&mut d) {
+        if !given_back && let Flow::Wait = undo::give_back(&mut d) {
             return d.decided();
         }
     }
@@ -67,7 +71,8 @@ fn nothing_made(d: &Draft<'_>) -> bool {
         .view()
         .and_then(|v| v.server.as_ref())
         .is_some_and(|s| s.metadata.get(crate::migration::names::MARK_CLAIM) == Some(&d.input.me.uid));
-    !d.input.seen.vault_exists && d.status.jobs.is_empty() && !d.claimed() && !claim_seen
+    let jobs = !d.status.jobs.is_empty() || hooks::any_job(&d.status);
+    !d.input.seen.vault_exists && !jobs && !d.claimed() && !claim_seen
 }
 
 fn release(d: Draft<'_>) -> Decision {
@@ -77,67 +82,130 @@ fn release(d: Draft<'_>) -> Decision {
     decision
 }
 
-/// Both servers stay; only what was on the way goes.
+/// Only what was on the way goes; the servers stay, until the source is retired.
 pub(super) fn after_success(mut d: Draft<'_>) -> Decision {
     if done(&d) {
         d.recheck = None;
-        return d.decided();
-    }
-    if let Flow::On = sweep(&mut d, Scope::Temporary) {
-        if !d.input.seen.report_finished && d.input.seen.report_exists {
-            d.step(Step::FinishReport);
-        } else {
-            d.status.cleaned_up_at = Some(d.now());
+        if d.phase() == Phase::Succeeded && retire::wanted(&mut d) {
+            return retire::begin(d);
         }
+    } else if let Flow::Wait = hooks::gate(&mut d, HookPhase::Finally) {
+        let waits = d.status.message.clone().unwrap_or_default();
+        success_message(&mut d);
+        let runs = d.status.message.clone().unwrap_or_default();
+        d.say(format!("{runs}; {waits}"));
+        return d.decided();
+    } else if let Flow::On = sweep(&mut d, Scope::Temporary) {
+        finish(&mut d);
     }
     success_message(&mut d);
     d.decided()
+}
+
+/// The last word goes into the report, where there is one.
+fn finish(d: &mut Draft<'_>) {
+    if !d.input.seen.report_finished && d.input.seen.report_exists {
+        d.step(Step::FinishReport);
+    } else {
+        d.status.cleaned_up_at = Some(d.now());
+        d.recheck = Some(AT_ONCE);
+    }
 }
 
 fn success_message(d: &mut Draft<'_>) {
     let x = d.status.destination.clone().unwrap_or_default();
     let (from, to) = (&d.input.spec.source, &d.input.spec.destination.cloud);
     let address = x.addresses.first().map(|a| format!(" at {a}")).unwrap_or_default();
-    let kept = format!("the old server is kept, stopped and locked, in {}", from.cloud);
+    let kept = old_server(d);
     let server = x.server_id.unwrap_or_default();
     let trouble =
         d.status.trouble.as_ref().map(|t| format!("; clean-up waits: {}", t.message)).unwrap_or_default();
     d.say(format!("{} runs in {to}{address} as {server}, proven; {kept}{trouble}", from.server));
 }
 
+/// Half a sentence about the source after success, and what can be asked for.
+fn old_server(d: &Draft<'_>) -> String {
+    let cloud = &d.input.spec.source.cloud;
+    let r = d.status.retirement.clone().unwrap_or_default();
+    if let Some(at) = r.retired_at {
+        return format!("the old server and its volumes in {cloud} are gone since {}", at.0);
+    }
+    let rollback = requests::command(d, RequestName::Rollback);
+    let kept = format!("the old server is kept, stopped and locked, in {cloud}");
+    let until = match (r.refused, retire::due(d)) {
+        (Some(why), _) => format!("; it was not retired: {why}"),
+        (None, Some(due)) => format!(" until {}", due.0),
+        (None, None) => String::new(),
+    };
+    format!("{kept}{until}; to go back to it: {rollback}")
+}
+
 fn done(d: &Draft<'_>) -> bool {
     d.status.cleaned_up_at.is_some()
 }
 
-/// The source is given back; what we made goes.
+/// The source is given back; what we made goes, but for the data that are kept for a new try.
 pub(super) fn after_failure(mut d: Draft<'_>) -> Decision {
     if done(&d) {
         d.recheck = None;
         return d.decided();
     }
-    let text = format!(
-        "{}; {}",
-        d.status.failure.as_ref().map(|f| f.message.clone()).unwrap_or_default(),
-        undo::source_now(&d)
-    );
-    stop_jobs(&mut d);
-    if nothing_made(&d) || matches!(sweep(&mut d, Scope::All), Flow::On) {
-        d.status.cleaned_up_at = Some(d.now());
+    stop_jobs(&mut d, &[]);
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::Finally) {
+        let waits = d.status.message.clone().unwrap_or_default();
+        failure_message(&mut d, &format!("; {waits}"));
+        return d.decided();
     }
-    let trouble =
-        d.status.trouble.as_ref().map(|t| format!("; clean-up waits: {}", t.message)).unwrap_or_default();
-    d.say(format!("{text}{trouble}"));
+    let again = d.status.retry_requested_at.is_some();
+    let mut kept = String::new();
+    if nothing_made(&d) || matches!(sweep_clouds(&mut d, Scope::All), Flow::On) {
+        if again && !retry::purge_begun(&d) {
+            return retry::begin(d);
+        }
+        if let Some(until) = retry::kept_until(&d) {
+            kept = keep_data(&mut d, until);
+        } else if nothing_made(&d) || matches!(drop_data(&mut d), Flow::On) {
+            if again {
+                return retry::begin(d);
+            }
+            finish(&mut d);
+        }
+    }
+    failure_message(&mut d, &kept);
     d.decided()
 }
 
-/// Ends all Jobs but the purge. A cluster that cannot be reached holds nothing up here.
-pub(super) fn stop_jobs(d: &mut Draft<'_>) {
+fn failure_message(d: &mut Draft<'_>, kept: &str) {
+    let failure = d.status.failure.clone().unwrap_or_default();
+    let trouble =
+        d.status.trouble.as_ref().map(|t| format!("; clean-up waits: {}", t.message)).unwrap_or_default();
+    let next = if failure.cancelled { String::new() } else { format!("; {}", retry::next_command(d)) };
+    d.say(format!("{}; {}{kept}{trouble}{next}", failure.message, undo::source_now(d)));
+}
+
+/// The repository stays until a new try uses it, or its time is over.
+fn keep_data(d: &mut Draft<'_>, until: Timestamp) -> String {
+    let repository = d.status.store.as_ref().map(|s| s.repository.clone()).unwrap_or_default();
+    let row = RetainedRow {
+        what: format!("repository {repository}, encrypted"),
+        why: format!("kept for a new try until {until}, by spec.onFailure.keepData"),
+    };
+    d.status.retained.retain(|r| r.what != row.what);
+    d.status.retained.push(row);
+    let left = until.duration_since(d.input.now).as_secs().clamp(1, 600);
+    d.recheck = Some(Duration::from_secs(left.unsigned_abs()));
+    format!("; what was read is kept in the repository until {until}")
+}
+
+/// Ends all Jobs but the purge and those with these purposes. A cluster that cannot be reached holds nothing up here.
+pub(super) fn stop_jobs(d: &mut Draft<'_>, but: &[&str]) {
+    let seen = d.input.seen;
+    let kept: Vec<_> =
+        ["purge"].iter().chain(but).map(|p| d.input.me.job(p, 1).trim_end_matches('1').to_string()).collect();
     for side in SIDES {
-        let Some(cluster) = d.input.seen.cluster(side).view() else { continue };
-        let purge = d.input.me.job("purge", 1);
-        let prefix = purge.trim_end_matches('1').to_string();
+        let Some(cluster) = seen.cluster(side).view() else { continue };
         for (name, job) in &cluster.jobs {
-            if !name.starts_with(&prefix) && !job.deleting {
+            if !kept.iter().any(|k| name.starts_with(k)) && !job.deleting && !hooks::keeps(d, name) {
                 d.step(Step::DeleteJob { side, name: name.clone() });
             }
         }
@@ -146,12 +214,23 @@ pub(super) fn stop_jobs(d: &mut Draft<'_>) {
 
 /// Removes what is in scope. `On`: nothing is left but what is retained on purpose.
 fn sweep(d: &mut Draft<'_>, scope: Scope) -> Flow {
+    match sweep_clouds(d, scope) {
+        Flow::On => drop_data(d),
+        Flow::Wait => Flow::Wait,
+    }
+}
+
+/// Both clouds and both clusters. `On`: twice nothing was found.
+fn sweep_clouds(d: &mut Draft<'_>, scope: Scope) -> Flow {
+    if secrets_gone(d) || d.status.clean_looks >= LOOKS { Flow::On } else { look(d, scope) }
+}
+
+/// The repository, and then the Secrets.
+fn drop_data(d: &mut Draft<'_>) -> Flow {
     if secrets_gone(d) {
         return Flow::On;
     }
-    if d.status.clean_looks < LOOKS {
-        return look(d, scope);
-    }
+    d.status.retained.retain(|r| !r.what.starts_with("repository "));
     if let Flow::Wait = purge(d) {
         return Flow::Wait;
     }
@@ -165,7 +244,7 @@ fn secrets_gone(d: &Draft<'_>) -> bool {
 }
 
 fn look(d: &mut Draft<'_>, scope: Scope) -> Flow {
-    stop_jobs(d);
+    stop_jobs(d, &[]);
     // Before the go nothing was ever made in a cloud: it need not be seen.
     let untouched = !d.claimed() && d.status.cutover.as_ref().is_none_or(|c| c.granted_at.is_none());
     let mut quiet = d.steps.is_empty();
@@ -200,7 +279,10 @@ fn objects(d: &mut Draft<'_>, side: Side, scope: Scope) -> bool {
     let before = d.steps.len();
     let seen = d.input.seen;
     let waiting = match (side, &seen.source, &seen.destination) {
-        (Side::Source, Seen::View(v), _) => source_objects(d, v),
+        (Side::Source, Seen::View(v), _) => {
+            retire::left(d, v);
+            source_objects(d, v)
+        }
         (Side::Destination, _, Seen::View(v)) => destination_objects(d, v, scope),
         (Side::Source, Seen::Unseen(p), _) | (Side::Destination, _, Seen::Unseen(p)) => {
             let p = p.clone();
@@ -222,7 +304,7 @@ fn remove(d: &mut Draft<'_>, side: Side, kind: ObjectKind, id: &str) {
 }
 
 /// True: something has to be waited for.
-fn source_objects(d: &mut Draft<'_>, view: &SourceView) -> bool {
+pub(super) fn source_objects(d: &mut Draft<'_>, view: &SourceView) -> bool {
     let mut waiting = false;
     for (_, image) in view.images.iter().filter(|(t, _)| t.role.is_temporary()) {
         remove(d, Side::Source, ObjectKind::Image, &image.id);
@@ -298,7 +380,9 @@ fn destination_objects(d: &mut Draft<'_>, view: &DestinationView, scope: Scope) 
 /// A Job removes the repository, by its exact prefix and our marker in it.
 fn purge(d: &mut Draft<'_>) -> Flow {
     let Some(store) = d.status.store.clone() else { return Flow::On };
-    let begun = store.initialized_at.is_some() || d.status.jobs.iter().any(|j| j.name == "init");
+    // The Job that makes it may have been begun by one of us who was killed before anything was recorded of it.
+    let granted = d.status.cutover.as_ref().is_some_and(|c| c.granted_at.is_some());
+    let begun = store.initialized_at.is_some() || granted;
     if !begun || store.purged_at.is_some() {
         return Flow::On;
     }
@@ -324,7 +408,8 @@ fn purge(d: &mut Draft<'_>) -> Flow {
             // Not given up: what rests in the store is encrypted, but it is somebody's disk.
             d.trouble("purge", &why);
             d.next_attempt("purge", Some(why));
-            let tries = d.job_record("purge").attempt.unsigned_abs();
+            let record = d.job_record("purge");
+            let tries = (record.attempt - record.earlier).unsigned_abs();
             d.recheck = Some((LATER * tries).min(Duration::from_secs(300)));
             Flow::Wait
         }

@@ -7,11 +7,11 @@ use super::{
 use crate::{
     crd::v1alpha1::*,
     migration::{
-        names::{Role, Side},
+        names::{Role, Side, Tagged},
         observed::{DestinationView, SourceView, find, find_attempt},
         step::{ObjectKind, Step},
     },
-    openstack::Image,
+    openstack::{Image, Snapshot},
 };
 use serde_json::Value;
 
@@ -107,7 +107,7 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
         return Err(format!("Making an image of the local root disk in {cloud}"));
     }
     let volume_id = d.status.disks[i].source_volume_id.clone().unwrap_or_default();
-    let Some(snapshot) = find(&view.snapshots, Role::Snapshot, n) else {
+    let Some(snapshot) = fresh_snapshot(d, view, n) else {
         // While a server's image is made Nova refuses the snapshots that file backends ask it for.
         let image = d.status.disks.iter().find(|k| k.kind == DiskKind::Image).map(|k| k.index);
         if image.is_some_and(|k| find(&view.images, Role::ExportImage, k).is_none()) || busy.is_some() {
@@ -133,6 +133,13 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
         volume_id: copy.id.clone(),
     });
     Err(format!("Uploading temporary volume {} to an image in {cloud}", copy.id))
+}
+
+/// The snapshot of this try: one of an earlier try that had to stay holds what the disk was then.
+fn fresh_snapshot<'v>(d: &Draft<'_>, view: &'v SourceView, n: i32) -> Option<&'v Snapshot> {
+    let stale = d.status.kept.as_ref().map(|k| k.snapshot_ids.as_slice()).unwrap_or_default();
+    let fits = |t: &Tagged, s: &Snapshot| t.role == Role::Snapshot && t.index == n && !stale.contains(&s.id);
+    view.snapshots.iter().find(|(t, s)| fits(t, s)).map(|(_, s)| s)
 }
 
 /// Is an object in the state that is wanted? Otherwise: what is waited for, or the failure.

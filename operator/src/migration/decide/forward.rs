@@ -1,13 +1,14 @@
 //! The way forward: preflight, cutover, stop, transfer, create, verify.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SOON, clock, disks,
+    AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, disks, hooks,
     jobs::{Progress, Wanted},
-    ran, set_at,
+    ran, requests, retry, set_at,
 };
 use crate::{
     crd::v1alpha1::*,
     migration::{
+        checks as application,
         names::{MARK_CLAIM, Role, Side},
         observed::{Problem, Seen, SourceView},
         preflight,
@@ -30,6 +31,9 @@ pub(super) fn preflight(mut d: Draft<'_>) -> Decision {
         d.enter(Phase::Preflight, "first seen");
         remember_stale_cutover(&mut d);
     }
+    if let Flow::Wait = before_preflight(&mut d) {
+        return d.decided();
+    }
     match look(&mut d) {
         Look::Passed => {
             d.enter(Phase::AwaitingCutover, "preflight passed");
@@ -40,6 +44,30 @@ pub(super) fn preflight(mut d: Draft<'_>) -> Decision {
         Look::Blocked => block(&mut d),
     }
     d.decided()
+}
+
+/// Before anything is looked at, once; but what the spec refers to has to be there, or nothing could be run.
+fn before_preflight(d: &mut Draft<'_>) -> Flow {
+    if !hooks::begun(&d.status, HookPhase::BeforePreflight) {
+        let wanted = d.input.spec.hooks.iter().any(|h| h.phase == HookPhase::BeforePreflight);
+        let findings = if wanted { missing(d) } else { vec![] };
+        if !findings.is_empty() {
+            d.status.preflight = findings;
+            block(d);
+            return Flow::Wait;
+        }
+    }
+    hooks::gate(d, HookPhase::BeforePreflight)
+}
+
+/// References that lead nowhere, of spec and hooks.
+fn missing(d: &Draft<'_>) -> Vec<Finding> {
+    let seen = d.input.seen;
+    let clusters = [seen.source_cluster.problem(), seen.destination_cluster.problem()];
+    let problems = seen.reference_problems.iter().chain(clusters.into_iter().flatten());
+    let mut findings: Vec<_> = problems.map(Problem::blocker).chain(seen.hook_findings.clone()).collect();
+    findings.dedup();
+    findings
 }
 
 fn remember_stale_cutover(d: &mut Draft<'_>) {
@@ -79,6 +107,8 @@ fn look(d: &mut Draft<'_>) -> Look {
         [seen.source_cluster.problem(), seen.destination_cluster.problem()].into_iter().flatten().cloned(),
     );
     let mut findings: Vec<Finding> = problems.iter().map(Problem::blocker).collect();
+    findings.extend(seen.hook_findings.clone());
+    findings.extend(application::findings(d.input.spec));
     if let Some(inventory) = &seen.inventory {
         let project = seen.destination_project.as_deref().unwrap_or_default();
         let found = preflight::preflight(d.input.me, d.input.spec, project, inventory);
@@ -108,12 +138,15 @@ fn look(d: &mut Draft<'_>) -> Look {
 fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
     let seen = d.input.seen;
     let unlocked_by_us = d.phase() == Phase::Stopping && d.source().was_locked;
+    // A hook may have shut it down; it ran all the same.
+    let ran = hooks::begun(&d.status, HookPhase::BeforeStop) && d.source().was_running;
     if let Some(server) = &found.server {
         let project = seen.source_project.clone().unwrap_or_default();
         let s = d.source();
         (s.server_id, s.server_name) = (server.id.clone(), server.name.clone());
         s.server_status = server.status.clone();
-        s.was_running = server.status != "SHUTOFF";
+        s.addresses = addresses(server);
+        s.was_running = ran || server.status != "SHUTOFF";
         s.was_locked = server.locked || unlocked_by_us;
         s.keeps_snapshots = found.keeps_snapshots;
         s.project_id = project;
@@ -123,6 +156,12 @@ fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
     d.status.plan = Some(found.plan);
     d.status.disks = found.disks;
     d.status.fidelity = found.fidelity;
+}
+
+/// All addresses, fixed ones first.
+fn addresses(server: &Server) -> Vec<String> {
+    let (fixed, floating): (Vec<_>, Vec<_>) = server.addresses.iter().partition(|a| a.fixed);
+    fixed.into_iter().chain(floating).map(|a| a.address.clone()).collect()
 }
 
 /// A Job on each side writes, reads and deletes in the store and speaks to its cloud. Returns what is waited for.
@@ -226,7 +265,7 @@ pub(super) fn await_cutover(mut d: Draft<'_>) -> Decision {
     d.decided()
 }
 
-/// Second preflight, repository, claim, stop, lock.
+/// Second preflight, repository, hooks, claim, stop, hooks, lock.
 pub(super) fn stop(mut d: Draft<'_>) -> Decision {
     if !d.claimed() {
         return before_the_claim(d);
@@ -245,6 +284,10 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
     if let Flow::Wait = lock_server(&mut d, &server) {
         return d.decided();
     }
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::AfterStop) {
+        return d.decided();
+    }
+    retry::reuse(&mut d, &view.actions);
     d.enter(Phase::Transferring, "source stopped and locked");
     d.say("Source stopped and locked");
     d.recheck = Some(AT_ONCE);
@@ -252,18 +295,18 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
 }
 
 fn before_the_claim(mut d: Draft<'_>) -> Decision {
-    match look(&mut d) {
-        Look::Waiting(what) => {
-            d.say(format!("Before the stop: {what}"));
-            return d.decided();
-        }
-        Look::Blocked => {
-            block(&mut d);
-            return d.decided();
-        }
-        Look::Passed => {}
+    // While hooks run there is no look: what they wait for must not be ended by a cloud that is slow to answer.
+    let begun = hooks::begun(&d.status, HookPhase::BeforeStop);
+    if !begun && let Flow::Wait = second_look(&mut d) {
+        return d.decided();
     }
     if let Flow::Wait = init_repository(&mut d) {
+        return d.decided();
+    }
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::BeforeStop) {
+        return d.decided();
+    }
+    if begun && let Flow::Wait = look_after_hooks(&mut d) {
         return d.decided();
     }
     let Some(server) = d.input.seen.inventory.as_ref().and_then(|i| i.candidates.first()).cloned() else {
@@ -285,6 +328,37 @@ fn before_the_claim(mut d: Draft<'_>) -> Decision {
         d.step(Step::ClaimSource);
     }
     d.decided()
+}
+
+fn second_look(d: &mut Draft<'_>) -> Flow {
+    match look(d) {
+        Look::Waiting(what) => d.say(format!("Before the stop: {what}")),
+        Look::Blocked => block(d),
+        Look::Passed => return Flow::On,
+    }
+    Flow::Wait
+}
+
+/// Hooks have changed something: what is in the way now is borne for a while, then the failure path undoes it.
+fn look_after_hooks(d: &mut Draft<'_>) -> Flow {
+    let blocked = match look(d) {
+        Look::Passed => return Flow::On,
+        Look::Waiting(what) => {
+            d.say(format!("Before the stop: {what}"));
+            return Flow::Wait;
+        }
+        Look::Blocked => d.status.preflight.first().map(|f| f.message.clone()).unwrap_or_default(),
+    };
+    let bound = d.input.limits.trouble_seconds;
+    if d.past(&hooks::last_end(&d.status, HookPhase::BeforeStop), bound) {
+        d.fail(
+            "InvalidConfiguration",
+            format!("after the hooks, before the stop: {blocked} (for {bound} s)"),
+        );
+    } else {
+        d.say(format!("After the hooks, before the stop: {blocked}; looking again"));
+    }
+    Flow::Wait
 }
 
 fn init_repository(d: &mut Draft<'_>) -> Flow {
@@ -415,8 +489,9 @@ fn lock_server(d: &mut Draft<'_>, server: &Server) -> Flow {
 pub(super) fn hold(d: &mut Draft<'_>, why: &str) {
     d.enter(Phase::Held, why);
     let name = format!("{} -n {}", d.input.me.name, d.input.me.namespace);
+    let retry = requests::command(d, RequestName::Retry);
     d.say(format!(
-        "Held: {why}. The source stays as it is; kubectl delete vmm {name} removes what was made in B"
+        "Held: {why}. The source stays as it is; kubectl delete vmm {name} removes what was made in B; to stop it again and go on: {retry}"
     ));
     d.source().taken_back = true;
     d.steps.clear();
@@ -474,6 +549,9 @@ pub(super) fn create(mut d: Draft<'_>) -> Decision {
         }
         Seen::NotLooked => return d.decided(),
     };
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::BeforeCreate) {
+        return d.decided();
+    }
     if let Flow::Wait = ports(&mut d, view) {
         return d.decided();
     }
@@ -533,7 +611,7 @@ fn built(mut d: Draft<'_>, server: Server) -> Decision {
     let x = d.destination();
     x.server_id = Some(server.id.clone());
     x.server_status = Some(server.status.clone());
-    x.addresses = server.addresses.iter().map(|a| a.address.clone()).collect();
+    x.addresses = addresses(&server);
     match server.status.as_str() {
         "ACTIVE" => {
             x.active_at.get_or_insert(now);
@@ -590,10 +668,23 @@ pub(super) fn verify(mut d: Draft<'_>) -> Decision {
         return d.decided();
     };
     d.destination().server_status = Some(server.status.clone());
-    d.destination().addresses = server.addresses.iter().map(|a| a.address.clone()).collect();
+    d.destination().addresses = addresses(&server);
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::AfterStart) {
+        return d.decided();
+    }
     let was_running = d.source().was_running;
-    let flow = if was_running { checks(&mut d, &server) } else { as_stopped_as_before(&mut d, &server) };
+    let flow = if was_running {
+        checks::of_destination(&mut d, &server)
+    } else {
+        as_stopped_as_before(&mut d, &server)
+    };
     if let Flow::Wait = flow {
+        return d.decided();
+    }
+    // It serves: what follows is no downtime.
+    let now = d.now();
+    d.destination().ready_at.get_or_insert(now);
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::AfterVerification) {
         return d.decided();
     }
     succeed(&mut d);
@@ -630,99 +721,6 @@ fn as_stopped_as_before(d: &mut Draft<'_>, server: &Server) -> Flow {
     let message = "was ACTIVE, then stopped as its source was; no check can be asked of a stopped server";
     d.status.checks = vec![CheckRow { name: "active".into(), passed: true, message: message.into() }];
     Flow::On
-}
-
-fn checks(d: &mut Draft<'_>, server: &Server) -> Flow {
-    if server.status != "ACTIVE" {
-        d.fail("VerificationFailed", format!("server {} is {}, not ACTIVE", server.id, server.status));
-        return Flow::Wait;
-    }
-    let mut rows = vec![CheckRow { name: "active".into(), passed: true, message: "ACTIVE".into() }];
-    let wanted = d.input.spec.verification.as_ref().map(|v| v.checks.as_slice()).unwrap_or_default();
-    if !wanted.is_empty() {
-        let seconds = wanted.iter().map(|c| c.timeout_seconds.unwrap_or(300)).max().unwrap_or(300);
-        let Some(address) = server.addresses.iter().find(|a| a.fixed).map(|a| a.address.clone()) else {
-            d.fail("VerificationFailed", format!("server {} has no fixed address to check", server.id));
-            return Flow::Wait;
-        };
-        let json = check_arguments(wanted, &address);
-        let job = Wanted {
-            side: Side::Destination,
-            purpose: "check".into(),
-            args: vec![
-                "check".into(),
-                "--checks".into(),
-                json,
-                "--deadline-seconds".into(),
-                seconds.to_string(),
-            ],
-            credentials: false,
-            deadline_seconds: i64::from(seconds) + 120,
-            attempts: 2,
-        };
-        match d.job(job) {
-            Progress::Succeeded(result) => rows.extend(check_rows(&result)),
-            Progress::Running(why) => {
-                d.say(format!("Checking the server at {address} (for at most {seconds} s): {why}"));
-                return Flow::Wait;
-            }
-            Progress::Again => return Flow::Wait,
-            Progress::Failed(why) => {
-                d.fail("VerificationFailed", why);
-                return Flow::Wait;
-            }
-        }
-    }
-    d.status.checks = rows;
-    let missing = wanted.iter().find(|c| !d.status.checks.iter().any(|r| r.name == c.name && r.passed));
-    if let Some(check) = missing {
-        let text = format!("check {} has no passed result", check.name);
-        d.fail("VerificationFailed", text);
-        return Flow::Wait;
-    }
-    Flow::On
-}
-
-/// The checks as `vmmigration mover check` takes them.
-fn check_arguments(checks: &[Check], address: &str) -> String {
-    let one = |c: &Check| {
-        if let Some(tcp) = &c.tcp {
-            let to = tcp.address.as_deref().unwrap_or(address);
-            return serde_json::json!({"name": c.name, "tcp": {"address": to, "port": tcp.port}});
-        }
-        let h = c.http.clone().unwrap_or(HttpCheck {
-            port: None,
-            path: None,
-            scheme: None,
-            address: None,
-            status: None,
-            contains: None,
-            pattern: None,
-            header: None,
-        });
-        let https = h.scheme == Some(HttpScheme::Https);
-        let host = h.address.as_deref().unwrap_or(address);
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
-        let port = h.port.unwrap_or(if https { 443 } else { 80 });
-        let url = format!(
-            "{}://{host}:{port}{}",
-            if https { "https" } else { "http" },
-            h.path.as_deref().unwrap_or("/")
-        );
-        serde_json::json!({"name": c.name, "http": {"url": url, "status": h.status.unwrap_or(200), "contains": h.contains}})
-    };
-    serde_json::Value::Array(checks.iter().map(one).collect()).to_string()
-}
-
-fn check_rows(result: &serde_json::Value) -> Vec<CheckRow> {
-    let rows = result["checks"].as_array().cloned().unwrap_or_default();
-    rows.iter()
-        .map(|r| CheckRow {
-            name: r["name"].as_str().unwrap_or_default().into(),
-            passed: r["ok"] == true,
-            message: r["message"].as_str().unwrap_or_default().into(),
-        })
-        .collect()
 }
 
 /// Never `Succeeded=True` without equal digests of every disk and all checks passed.

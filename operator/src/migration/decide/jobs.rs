@@ -2,7 +2,7 @@
 
 use super::{AT_ONCE, Draft, SOON};
 use crate::{
-    crd::v1alpha1::JobRecord,
+    crd::v1alpha1::{JobRecord, KeyRef},
     migration::{
         names::Side,
         observed::{JobState, JobView, Seen},
@@ -10,6 +10,7 @@ use crate::{
     },
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// How far a Job is.
 pub(super) enum Progress {
@@ -47,6 +48,13 @@ impl Draft<'_> {
         &mut self.status.jobs[i]
     }
 
+    /// The next attempt is the first of a new count.
+    pub(super) fn renew_job(&mut self, purpose: &str) {
+        if let Some(record) = self.status.jobs.iter_mut().find(|j| j.name == purpose) {
+            record.carry_over();
+        }
+    }
+
     /// Begins the next attempt.
     pub(super) fn next_attempt(&mut self, purpose: &str, message: Option<String>) {
         let record = self.job_record(purpose);
@@ -61,6 +69,11 @@ impl Draft<'_> {
 
     /// Creates the Job if it is not there, and tells how far it is.
     pub(super) fn job(&mut self, wanted: Wanted) -> Progress {
+        self.job_with_keys(wanted, BTreeMap::new())
+    }
+
+    /// The same for a Job that gets private keys of the tenant.
+    pub(super) fn job_with_keys(&mut self, wanted: Wanted, keys: BTreeMap<String, KeyRef>) -> Progress {
         let attempt = self.job_record(&wanted.purpose).attempt;
         let cluster = match self.input.seen.cluster(wanted.side) {
             Seen::View(c) => c,
@@ -80,12 +93,14 @@ impl Draft<'_> {
         let name = self.input.me.job(&wanted.purpose, attempt);
         match cluster.jobs.get(&name) {
             None => {
+                self.job_record(&wanted.purpose).state = "Running".into();
                 self.step(Step::CreateJob(JobRequest {
                     side: wanted.side,
                     purpose: wanted.purpose,
                     attempt,
                     args: wanted.args,
                     credentials: wanted.credentials,
+                    keys,
                     deadline_seconds: wanted.deadline_seconds,
                 }));
                 Progress::Running("starting".into())
@@ -123,7 +138,7 @@ impl Draft<'_> {
         let retryable = outcome.as_ref().is_none_or(|o| o["retryable"] != false);
         let message = format!("Job {name}: {message}");
         let record = self.job_record(&wanted.purpose);
-        if retryable && record.attempt < wanted.attempts {
+        if retryable && record.attempt - record.earlier < wanted.attempts {
             self.note(format!("{message}; trying again"));
             self.next_attempt(&wanted.purpose, Some(message));
             return Progress::Again;

@@ -3,17 +3,27 @@
 //! A phase is left only on what was observed. At most one step per disk is named in a pass; every id that a
 //! step brings back is in status, or found again by its mark, before anything that builds on it is named.
 
+mod checks;
 mod cleanup;
 mod disks;
+mod downtime;
 mod forward;
+mod hooks;
 mod jobs;
 mod ran;
+mod recheck;
 mod requests;
+mod retire;
+mod retry;
 mod undo;
+
+#[cfg(test)]
+mod explore;
 
 #[cfg(test)]
 mod tests;
 
+pub use hooks::side_of;
 pub use ran::ran_since_our_stop;
 
 use super::{
@@ -23,7 +33,7 @@ use super::{
 };
 use crate::crd::v1alpha1::*;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Bounds on waiting and trying.
 #[derive(Clone, Debug)]
@@ -55,6 +65,8 @@ pub struct Input<'a> {
     pub deleting: bool,
     /// Somebody gave up on clean-up.
     pub abandoned: bool,
+    /// The object's annotations: clients answer hooks in them.
+    pub annotations: &'a BTreeMap<String, String>,
     /// What is recorded.
     pub status: &'a VmMigrationStatus,
     /// What was seen.
@@ -89,12 +101,16 @@ pub fn decide(input: Input<'_>) -> Decision {
     if input.deleting {
         return cleanup::delete(d);
     }
+    hooks::rows(&mut d);
     requests::answer(&mut d, first_seen);
+    downtime::limit(&mut d);
     if requests::suspended(&mut d) {
         return requests::hold(d);
     }
     match d.phase() {
-        Phase::Succeeded | Phase::Retiring | Phase::Retired => cleanup::after_success(d),
+        Phase::Succeeded if d.status.rollback.is_some() => undo::begin(d),
+        Phase::Succeeded | Phase::Retired => cleanup::after_success(d),
+        Phase::Retiring => retire::retire(d),
         Phase::Failed | Phase::Cancelled | Phase::RolledBack => cleanup::after_failure(d),
         _ if d.status.failure.is_some() => undo::roll_back(d),
         Phase::Held => undo::held(d),
@@ -107,6 +123,9 @@ pub fn decide(input: Input<'_>) -> Decision {
         Phase::RollingBack | Phase::Deleting => undo::roll_back(d),
     }
 }
+
+/// The reason of a failure that was asked for by `requests.rollback`.
+pub(super) const ROLLED_BACK: &str = crate::crd::conditions::reason::ROLLED_BACK;
 
 /// What decides whether the word goes on or waits.
 pub(super) enum Flow {
@@ -209,13 +228,23 @@ impl<'a> Draft<'a> {
         let since = t.since.get_or_insert(now).0;
         let lasted = self.input.now.duration_since(since).as_secs();
         let bound = self.input.limits.trouble_seconds;
-        let going_back = self.status.failure.is_some() || self.input.deleting;
-        if self.claimed() && !going_back && lasted > bound {
+        if self.may_give_up() && lasted > bound {
             self.fail("UnrecoverableError", format!("{message} (for {lasted} s, bound {bound} s)"));
         } else {
             self.say(format!("{message}; trying again since {}{}", clock(since), self.where_source_is()));
             self.recheck = Some(SOON);
         }
+    }
+
+    /// Can trouble end the move? Not before the claim, not on the way back, not after success, and not while
+    /// somebody has the source.
+    fn may_give_up(&self) -> bool {
+        let phase = self.phase();
+        self.claimed()
+            && self.status.failure.is_none()
+            && !self.input.deleting
+            && !phase.succeeded()
+            && phase != Phase::Held
     }
 
     /// Half a sentence about the source, for messages.
@@ -240,9 +269,9 @@ impl<'a> Draft<'a> {
     fn bound_trouble(&mut self) {
         let Some(t) = self.status.trouble.clone() else { return };
         if self.steps.iter().any(|s| s.name() == t.what) {
-            let going_back =
-                self.status.failure.is_some() || self.input.deleting || self.phase() == Phase::Succeeded;
-            if self.claimed() && !going_back && self.past(&t.since, self.input.limits.trouble_seconds) {
+            // A hook has a deadline of its own.
+            let bounded = self.steps.iter().any(|s| matches!(s, Step::RunHook(_)) && s.name() == t.what);
+            if self.may_give_up() && !bounded && self.past(&t.since, self.input.limits.trouble_seconds) {
                 self.fail("UnrecoverableError", format!("{} (tried {} times)", t.message, t.count));
             }
         } else if !self.troubled {
@@ -343,18 +372,17 @@ fn record_failure(status: &mut VmMigrationStatus, step: &Step, failure: StepFail
     if failure.conflict {
         return;
     }
+    if let Step::RunHook(request) = step
+        && !failure.transient
+    {
+        hooks::refused(status, request, &failure.message, now);
+        return;
+    }
+    let phase = status.phase.unwrap_or_default();
     let going_back = status.failure.is_some()
-        || matches!(
-            status.phase,
-            Some(
-                Phase::Succeeded
-                    | Phase::Failed
-                    | Phase::Cancelled
-                    | Phase::Deleting
-                    | Phase::RollingBack
-                    | Phase::Held
-            )
-        );
+        || phase.succeeded()
+        || phase.gave_up()
+        || matches!(phase, Phase::Deleting | Phase::RollingBack | Phase::Held);
     if failure.transient || going_back || undecided(status) {
         let t = status.trouble.get_or_insert_default();
         if t.what != step.name() {

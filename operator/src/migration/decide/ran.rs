@@ -32,6 +32,15 @@ pub fn ran_since_our_stop(
     ))
 }
 
+/// Was the source used after the try whose stop (or lock) has this request id? What is not known to leave its disks
+/// alone counts as use, and so does a history that does not reach back.
+pub(super) fn ran_since(base: &str, actions: &[InstanceAction]) -> bool {
+    let harmless = ["lock", "unlock", "createImage"];
+    let known = actions.iter().any(|a| a.request_id == base);
+    let mut after = actions.iter().take_while(|a| a.request_id != base);
+    !known || after.any(|a| !harmless.contains(&a.action.as_str()))
+}
+
 /// Request ids that were not recorded because we were killed between the POST and the write: the newest stop,
 /// and the oldest lock after it. The server ran when we claimed it and is SHUTOFF now, so the newest stop is
 /// the one that counts, whoever asked for it.
@@ -80,6 +89,20 @@ mod tests {
         ];
         for (what, server, actions, ran) in table {
             assert_eq!(ran_since_our_stop(&ours, server, &actions).is_some(), ran, "{what}");
+        }
+    }
+
+    #[test]
+    fn between_two_tries_only_locks_leave_the_disks_alone() {
+        let (stop, lock, unlock) = (act("stop", "req-stop"), act("lock", "l"), act("unlock", "u"));
+        let table = [
+            (vec![lock.clone(), unlock.clone(), lock.clone(), stop.clone()], false),
+            (vec![act("stop", "s"), act("start", "x"), lock.clone(), stop.clone()], true),
+            (vec![act("detach_volume", "x"), lock.clone(), stop], true),
+            (vec![lock, unlock], true),
+        ];
+        for (actions, ran) in table {
+            assert_eq!(ran_since("req-stop", &actions), ran, "{actions:?}");
         }
     }
 

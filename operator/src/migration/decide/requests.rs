@@ -1,60 +1,210 @@
 //! `spec.requests` and `spec.suspend`: what somebody wants in the middle. A token is answered once, in any phase.
 
-use super::{Decision, Draft, LATER};
+use super::{AT_ONCE, Decision, Draft, LATER, ROLLED_BACK, hooks, retry};
 use crate::crd::v1alpha1::*;
 
-/// Answers the token of `requests.cancel`, unless it was answered before.
+type Answer = (RequestResult, String);
+
+/// Verbs by precedence: of those that are asked for in the same look, the first that can be carried out is.
+const VERBS: [RequestName; 4] =
+    [RequestName::Cancel, RequestName::Rollback, RequestName::Retry, RequestName::Retire];
+
+/// Answers the tokens that were not answered before.
 pub(super) fn answer(d: &mut Draft<'_>, first_seen: bool) {
-    let Some(token) = d.input.spec.requests.as_ref().and_then(|r| r.cancel.clone()) else { return };
-    let name = RequestName::Cancel;
-    if d.status.requests.iter().any(|r| r.name == name && r.token == token) {
-        return;
+    let Some(wanted) = d.input.spec.requests.clone() else { return };
+    let mut carried_out = None;
+    for name in VERBS {
+        let token = match name {
+            RequestName::Cancel => &wanted.cancel,
+            RequestName::Rollback => &wanted.rollback,
+            RequestName::Retry => &wanted.retry,
+            RequestName::Retire => &wanted.retire,
+        };
+        let Some(token) = token else { continue };
+        if d.status.requests.iter().any(|r| r.name == name && r.token == *token) {
+            continue;
+        }
+        let (result, message) = match carried_out {
+            _ if first_seen => baseline(),
+            Some(other) => (
+                RequestResult::Superseded,
+                format!("{} was asked for at the same time and comes first", verb(other)),
+            ),
+            None => carry_out(d, name, token),
+        };
+        if result == RequestResult::Done {
+            carried_out = Some(name);
+        }
+        let row = RequestRow { name, token: token.clone(), result, message, at: Some(d.now()) };
+        d.status.requests.retain(|r| r.name != name);
+        d.status.requests.push(row);
     }
-    let (result, message) = if first_seen { baseline() } else { cancel(d, &token) };
-    let at = Some(d.now());
-    d.status.requests.retain(|r| r.name != name);
-    d.status.requests.push(RequestRow { name, token, result, message, at });
+}
+
+/// The verb as it stands in the spec.
+fn verb(name: RequestName) -> &'static str {
+    match name {
+        RequestName::Cancel => "cancel",
+        RequestName::Rollback => "rollback",
+        RequestName::Retry => "retry",
+        RequestName::Retire => "retire",
+    }
+}
+
+/// The command that asks for something.
+pub(super) fn command(d: &Draft<'_>, name: RequestName) -> String {
+    let (me, verb) = (d.input.me, verb(name));
+    // A token that was answered is not heard again; the generation is a new one with every change of the spec.
+    let token = d.input.generation.unwrap_or_default();
+    format!(
+        "kubectl patch vmm {} -n {} --type merge -p '{{\"spec\":{{\"requests\":{{\"{verb}\":\"{token}\"}}}}}}'",
+        me.name, me.namespace
+    )
+}
+
+/// What was promised turns out to be impossible once the clouds were looked at.
+pub(super) fn refuse_later(d: &mut Draft<'_>, name: RequestName, why: &str) {
+    let now = d.now();
+    if let Some(row) = d.status.requests.iter_mut().find(|r| r.name == name) {
+        (row.result, row.message, row.at) = (RequestResult::Refused, why.into(), Some(now));
+    }
 }
 
 /// An object that is applied again under a new UID must not repeat what was asked of its predecessor.
-fn baseline() -> (RequestResult, String) {
+fn baseline() -> Answer {
     (
         RequestResult::Superseded,
         "it was there when the object was first seen; a new value is a request".into(),
     )
 }
 
-fn cancel(d: &mut Draft<'_>, token: &str) -> (RequestResult, String) {
-    match d.phase() {
-        Phase::Succeeded => {
-            let name = &d.input.spec.source.server;
-            (RequestResult::Refused, format!("it has succeeded: {name} runs in the destination"))
+fn carry_out(d: &mut Draft<'_>, name: RequestName, token: &str) -> Answer {
+    match name {
+        RequestName::Cancel => cancel(d, token),
+        RequestName::Rollback => rollback(d, token),
+        RequestName::Retry => again(d),
+        RequestName::Retire => retire(d),
+    }
+}
+
+fn done(message: impl Into<String>) -> Answer {
+    (RequestResult::Done, message.into())
+}
+
+fn refused(message: impl Into<String>) -> Answer {
+    (RequestResult::Refused, message.into())
+}
+
+fn cancel(d: &mut Draft<'_>, token: &str) -> Answer {
+    let phase = d.phase();
+    if phase.succeeded() {
+        let name = &d.input.spec.source.server;
+        let instead = match phase {
+            Phase::Retired => "there is no way back: the source is gone".to_string(),
+            _ => format!("to go back: {}", command(d, RequestName::Rollback)),
+        };
+        return refused(format!("it has succeeded: {name} runs in the destination; {instead}"));
+    }
+    if d.status.retry_requested_at.take().is_some() {
+        if let Some(failure) = d.status.failure.as_mut().filter(|_| !phase.gave_up()) {
+            failure.cancelled = true;
         }
-        Phase::Failed | Phase::Cancelled => (RequestResult::Refused, "it has ended already".into()),
+        return done("no new try is begun");
+    }
+    if phase.gave_up() {
+        return refused("it has ended already, and the source was given back");
+    }
+    if d.status.failure.is_some() {
+        return (RequestResult::Superseded, "the source is being given back already".into());
+    }
+    d.fail("Cancelled", format!("cancelled by spec.requests.cancel {token:?}"));
+    if let Some(failure) = &mut d.status.failure {
+        failure.cancelled = true;
+    }
+    done("the source is given back, and what was made is removed")
+}
+
+fn rollback(d: &mut Draft<'_>, token: &str) -> Answer {
+    let deleted = d.status.retirement.as_ref().is_some_and(|r| r.deletion_requested_at.is_some());
+    match d.phase() {
+        Phase::Retired => refused("the source was retired: its server and volumes are gone"),
+        Phase::Retiring if deleted => refused("the source is being deleted: there is no way back"),
+        Phase::Succeeded | Phase::Retiring => {
+            d.status.retirement = None;
+            d.status.rollback = Some(RollbackStatus { requested_at: Some(d.now()), ..Default::default() });
+            look_again(d);
+            d.enter(Phase::Succeeded, "the way back was asked for");
+            done("the destination is stopped and kept, then the source is started again")
+        }
+        phase if phase.gave_up() => refused("it has ended already, and the source was given back"),
         _ if d.status.failure.is_some() => {
             (RequestResult::Superseded, "the source is being given back already".into())
         }
         _ => {
-            d.fail("Cancelled", format!("cancelled by spec.requests.cancel {token:?}"));
-            if let Some(failure) = &mut d.status.failure {
-                failure.cancelled = true;
-            }
-            (RequestResult::Done, "the source is given back, and what was made is removed".into())
+            d.fail(ROLLED_BACK, format!("rolled back by spec.requests.rollback {token:?}"));
+            done("the source is given back; what never ran in the destination is removed")
         }
     }
+}
+
+fn again(d: &mut Draft<'_>) -> Answer {
+    let phase = d.phase();
+    if phase.succeeded() {
+        return refused("it has succeeded: there is nothing to try again");
+    }
+    let cancelled = d.status.failure.as_ref().is_some_and(|f| f.cancelled);
+    if phase == Phase::Cancelled || cancelled {
+        return refused("it was cancelled; delete this VmMigration and create it again");
+    }
+    if let Some(why) = retry::kept_server(d) {
+        return refused(why);
+    }
+    if phase != Phase::Held && d.status.failure.is_none() {
+        return refused("it is under way: nothing has failed");
+    }
+    if phase == Phase::Held {
+        d.fail("Held", "ended by spec.requests.retry, for a new try");
+    }
+    d.status.retry_requested_at = Some(d.now());
+    look_again(d);
+    done("a new try begins when everything that this one made is gone; it may stop the source again")
+}
+
+fn retire(d: &mut Draft<'_>) -> Answer {
+    match d.phase() {
+        Phase::Retired => refused("it was retired already"),
+        Phase::Retiring => (RequestResult::Superseded, "it is being retired already".into()),
+        Phase::Succeeded if d.status.rollback.is_some() => refused("it is being rolled back"),
+        Phase::Succeeded => {
+            d.status.retirement =
+                Some(RetirementStatus { requested_at: Some(d.now()), ..Default::default() });
+            d.recheck = Some(AT_ONCE);
+            done("the source's server is deleted, then its volumes, if the destination still serves")
+        }
+        _ => refused("only after success: the source is all there is"),
+    }
+}
+
+/// What follows needs a fresh look at both clouds, and another clean-up.
+pub(super) fn look_again(d: &mut Draft<'_>) {
+    d.status.cleaned_up_at = None;
+    d.status.clean_looks = 0;
+    d.recheck = Some(AT_ONCE);
 }
 
 /// Is the way forward closed? The way back never is.
 pub(super) fn suspended(d: &mut Draft<'_>) -> bool {
     let wanted = d.input.spec.suspend == Some(true);
-    let ended = matches!(d.phase(), Phase::Succeeded | Phase::Failed | Phase::Cancelled);
+    let ended = d.phase().succeeded() || d.phase().gave_up();
     let holds = wanted && !ended && d.status.failure.is_none();
     match (holds, &d.status.suspended_since) {
         (true, None) => {
             d.status.suspended_since = Some(d.now());
             d.note("suspended");
         }
-        (false, Some(_)) => {
+        (false, Some(since)) => {
+            let since = since.clone();
+            hooks::wait_anew(d, &since);
             d.status.suspended_since = None;
             d.note("not suspended any more");
         }

@@ -7,7 +7,7 @@ use crate::{
     migration::{
         names::{MARK_CLAIM, Role},
         observed::*,
-        step::{ObjectKind, StepFailure},
+        step::{JobRequest, ObjectKind, StepFailure},
     },
     openstack::{Image, InstanceAction, Port, Server, Snapshot, Volume, VolumeAttachment},
 };
@@ -16,40 +16,78 @@ use serde_json::json;
 use std::collections::BTreeMap;
 
 /// A model: what exists, and how each step changes it. Objects are ready one look after they were made.
-struct World {
+pub(super) struct World {
     me: Identity,
-    spec: VmMigrationSpec,
-    now: Timestamp,
+    pub(super) spec: VmMigrationSpec,
+    pub(super) now: Timestamp,
     serial: u32,
-    source: Server,
+    pub(super) source: Server,
+    /// The source's server was deleted.
+    pub(super) source_gone: bool,
+    /// The source's own volumes.
+    pub(super) own: Vec<Volume>,
     actions: Vec<InstanceAction>,
-    volumes: Vec<Volume>,
-    snapshots: Vec<Snapshot>,
-    images: Vec<(Side, Image)>,
-    made: Vec<Volume>,
-    ports: Vec<Port>,
-    servers: Vec<Server>,
-    jobs: BTreeMap<String, (Side, JobView)>,
-    anchors: bool,
-    vault: bool,
-    report: (bool, bool),
-    repository: bool,
+    pub(super) volumes: Vec<Volume>,
+    pub(super) snapshots: Vec<Snapshot>,
+    pub(super) images: Vec<(Side, Image)>,
+    pub(super) made: Vec<Volume>,
+    pub(super) ports: Vec<Port>,
+    pub(super) servers: Vec<Server>,
+    pub(super) jobs: BTreeMap<String, (Side, JobView)>,
+    /// What each Job was asked to do.
+    asked: BTreeMap<String, Vec<String>>,
+    /// What the source's disks hold: another value after every instant that it ran.
+    pub(super) version: u32,
+    /// What snapshots, volumes and images hold, by id.
+    content: BTreeMap<String, String>,
+    /// What rests in the repository, by its snapshots' ids.
+    rests: BTreeMap<String, String>,
+    pub(super) anchors: bool,
+    pub(super) vault: bool,
+    pub(super) report: bool,
+    pub(super) told: Option<VmMigrationReportStatus>,
+    pub(super) repository: bool,
     /// The read-back of disks differs from what was read in the source.
     corrupt: bool,
+    /// What the new server's console shows.
+    console: Result<String, String>,
+    /// The termination message of Jobs of checks; null: they do not end.
+    checked: serde_json::Value,
     /// This step fails for ever.
-    broken: Option<&'static str>,
-    unreachable: bool,
-    status: VmMigrationStatus,
-    deleting: bool,
-    released: bool,
+    pub(super) broken: Option<&'static str>,
+    /// The next Job to end fails.
+    pub(super) job_fails: bool,
+    pub(super) unreachable: bool,
+    /// Humans act, too: what runs is not our doing alone.
+    pub(super) humans: bool,
+    pub(super) status: VmMigrationStatus,
+    pub(super) recheck: Option<Duration>,
+    pub(super) generation: i64,
+    pub(super) deleting: bool,
+    pub(super) released: bool,
+    annotations: BTreeMap<String, String>,
+    /// How the attempts of a hook end, by its name; those after the last one end well.
+    pub(super) scripts: BTreeMap<String, Vec<i32>>,
+    /// Hooks whose Jobs were made.
+    ran: Vec<String>,
+    hook_finding: Option<&'static str>,
 }
 
-fn me() -> Identity {
+/// Kubernetes ends the Job at its deadline.
+const TIMES_OUT: i32 = -1;
+/// Nothing ends the Job.
+const NEVER_ENDS: i32 = -2;
+
+pub(super) fn me() -> Identity {
     Identity {
         uid: "11111111-2222-4333-8444-555555555555".into(),
         namespace: "team".into(),
         name: "web-1".into(),
     }
+}
+
+fn finding(id: &str) -> Finding {
+    Finding { id: id.into(), severity: Severity::Blocker, message: id.into(), suggestion: None }
 }
 
 fn spec() -> VmMigrationSpec {
@@ -63,15 +101,31 @@ fn spec() -> VmMigrationSpec {
 }
 
 impl World {
-    fn new() -> Self {
-        let source =
-            Server { id: "src".into(), name: "web-1".into(), status: "ACTIVE".into(), ..Default::default() };
+    pub(super) fn new() -> Self {
+        let address =
+            crate::openstack::ServerAddress { address: "10.0.0.4".into(), fixed: true, ..Default::default() };
+        let source = Server {
+            id: "src".into(),
+            name: "web-1".into(),
+            status: "ACTIVE".into(),
+            addresses: vec![address],
+            ..Default::default()
+        };
+        let own = |n: i32| Volume {
+            id: format!("v{n}"),
+            status: "in-use".into(),
+            size: 1,
+            bootable: n == 0,
+            ..Default::default()
+        };
         World {
             me: me(),
             spec: spec(),
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             serial: 0,
             source,
+            source_gone: false,
+            own: (0..2).map(own).collect(),
             actions: vec![],
             volumes: vec![],
             snapshots: vec![],
@@ -80,16 +134,31 @@ impl World {
             ports: vec![],
             servers: vec![],
             jobs: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            version: 1,
+            content: BTreeMap::new(),
+            rests: BTreeMap::new(),
             anchors: false,
             vault: false,
-            report: (false, false),
+            report: false,
+            told: None,
             repository: false,
             corrupt: false,
+            console: Ok(String::new()),
+            checked: json!({"ok": true, "result": {"checks": [{"name": "page", "ok": true, "message": "200"}]}}),
             broken: None,
+            job_fails: false,
             unreachable: false,
+            humans: false,
             status: VmMigrationStatus::default(),
+            recheck: None,
+            generation: 1,
             deleting: false,
             released: false,
+            annotations: BTreeMap::new(),
+            scripts: BTreeMap::new(),
+            ran: vec![],
+            hook_finding: None,
         }
     }
 
@@ -101,6 +170,9 @@ impl World {
     /// Time passes; what was begun is done.
     fn tick(&mut self) {
         self.now = self.now.checked_add(2.seconds()).unwrap();
+        if self.source.status == "ACTIVE" {
+            self.version += 1;
+        }
         for v in self.volumes.iter_mut().chain(&mut self.made) {
             v.status = "available".into();
         }
@@ -110,7 +182,7 @@ impl World {
             i.status = "active".into();
             i.size = Some(100);
             (i.os_hash_algo, i.os_hash_value) =
-                (Some("sha512".into()), Some(if wrong { "bad" } else { "good" }.into()));
+                (Some("sha512".into()), Some(if wrong { "bad".into() } else { self.content[&i.id].clone() }));
         }
         for s in self.servers.iter_mut().filter(|s| s.status == "BUILD") {
             (s.status, s.launched_at) = ("ACTIVE".into(), Some("now".into()));
@@ -119,35 +191,97 @@ impl World {
     }
 
     fn finish_jobs(&mut self) {
-        let digest = json!({"snapshotId": "a".repeat(64), "bytes": 100, "sha256": "s", "hashAlgo": "sha512", "hashValue": "good"});
-        for (name, (_, job)) in self.jobs.iter_mut().filter(|(_, (_, j))| j.state == JobState::Active) {
-            let result = match name {
-                n if n.contains("backup") || n.contains("restore") => digest.clone(),
-                n if n.contains("check") => {
-                    json!({"checks": [{"name": "page", "ok": true, "message": "200"}]})
-                }
-                n if n.contains("purge") => {
-                    self.repository = false;
-                    json!({})
-                }
-                n if n.contains("init") => {
-                    self.repository = true;
-                    json!({})
-                }
-                _ => json!({}),
-            };
-            if name.contains("restore") {
-                let n: i32 = name.rsplit('-').nth(1).unwrap().parse().unwrap();
-                let me = me();
-                let fits =
-                    |i: &Image| me.image(i).is_some_and(|t| t.index == n && t.role == Role::ImportImage);
-                for (_, i) in self.images.iter_mut().filter(|(s, i)| *s == Side::Destination && fits(i)) {
-                    (i.status, i.size) = ("active".into(), Some(100));
-                    i.os_hash_value = Some("good".into());
-                }
+        let active = |(_, j): &(Side, JobView)| j.state == JobState::Active;
+        let names: Vec<String> =
+            self.jobs.iter().filter(|(_, j)| active(j)).map(|(n, _)| n.clone()).collect();
+        for name in names {
+            if name.contains("-hook-") {
+                self.finish_hook(&name);
+                continue;
             }
-            job.state = JobState::Succeeded;
-            job.termination = Some(json!({"ok": true, "result": result}).to_string());
+            let first = name.contains("-check-")
+                && !name.contains("-check-again-")
+                && !name.contains("-check-source-");
+            if first && self.servers.iter().any(|s| s.status == "ACTIVE") && !self.job_fails {
+                self.finish_checks(&name);
+                continue;
+            }
+            let result = match std::mem::take(&mut self.job_fails) {
+                true => Err("it was killed"),
+                false => self.finish_job(&name),
+            };
+            let Some((_, job)) = self.jobs.get_mut(&name) else { continue };
+            let (state, said) = match result {
+                Ok(result) => (JobState::Succeeded, json!({"ok": true, "result": result})),
+                Err(why) => (JobState::Failed, json!({"ok": false, "message": why, "retryable": true})),
+            };
+            (job.state, job.termination) = (state, Some(said.to_string()));
+        }
+    }
+
+    fn finish_checks(&mut self, name: &str) {
+        let Some((_, job)) = self.jobs.get_mut(name).filter(|_| !self.checked.is_null()) else { return };
+        let well = self.checked["ok"] == true;
+        job.state = if well { JobState::Succeeded } else { JobState::Failed };
+        job.termination = Some(self.checked.to_string());
+    }
+
+    fn finish_hook(&mut self, name: &str) {
+        let Some((_, job)) = self.jobs.get_mut(name) else { return };
+        (job.state, job.reason) = match job.exit_code {
+            Some(0) => (JobState::Succeeded, None),
+            Some(NEVER_ENDS) => return,
+            Some(TIMES_OUT) => (JobState::Failed, Some("DeadlineExceeded".into())),
+            _ => (JobState::Failed, None),
+        };
+    }
+
+    /// What a Job does, and what it tells.
+    fn finish_job(&mut self, name: &str) -> Result<serde_json::Value, &'static str> {
+        let args = self.asked.get(name).cloned().unwrap_or_default();
+        let arg = |key: &str| {
+            let at = args.iter().position(|a| a == key).unwrap_or(usize::MAX - 1);
+            args.get(at + 1).cloned().unwrap_or_default()
+        };
+        let digest = |snapshot: &str, hash: &str| json!({"snapshotId": snapshot, "bytes": 100, "sha256": "s", "hashAlgo": "sha512", "hashValue": hash});
+        match args.first().map(String::as_str).unwrap_or_default() {
+            "backup" => {
+                let hash = self.content[&arg("--image")].clone();
+                self.serial += 1;
+                let snapshot = format!("{:064x}", self.serial);
+                self.rests.insert(snapshot.clone(), hash.clone());
+                Ok(digest(&snapshot, &hash))
+            }
+            "restore" => {
+                let (snapshot, image) = (arg("--snapshot"), arg("--image"));
+                let hash = self.rests.get(&snapshot).ok_or("never 4: no such snapshot")?.clone();
+                let found = self.images.iter_mut().find(|(_, i)| i.id == image);
+                let (_, found) = found.ok_or("the image is gone")?;
+                (found.status, found.size) = ("active".into(), Some(100));
+                found.os_hash_value = Some(hash.clone());
+                self.content.insert(image, hash.clone());
+                Ok(digest(&snapshot, &hash))
+            }
+            "check" => {
+                let at = |s: &Server| s.status == "ACTIVE";
+                let serves = if name.contains("check-source") {
+                    at(&self.source)
+                } else {
+                    self.servers.iter().any(at)
+                };
+                let row = json!({"name": "page", "ok": true, "message": "200"});
+                if serves { Ok(json!({"checks": [row]})) } else { Err("no answer") }
+            }
+            "purge" => {
+                self.repository = false;
+                self.rests.clear();
+                Ok(json!({}))
+            }
+            "init" => {
+                self.repository = true;
+                Ok(json!({}))
+            }
+            _ => Ok(json!({})),
         }
     }
 
@@ -157,7 +291,7 @@ impl World {
         Seen::View(ClusterView { anchor: self.anchors, jobs: jobs.collect(), ..Default::default() })
     }
 
-    fn observe(&self) -> Observed {
+    pub(super) fn observe(&self) -> Observed {
         let images = |side| -> Vec<Image> {
             self.images.iter().filter(|(s, _)| *s == side).map(|(_, i)| i.clone()).collect()
         };
@@ -168,7 +302,7 @@ impl World {
             suggestion: None,
             transient: true,
         };
-        let view = destination_view(
+        let mut view = destination_view(
             &self.me,
             &self.servers,
             &self.made,
@@ -176,23 +310,26 @@ impl World {
             &self.ports,
             &recorded,
         );
+        view.console = Some(self.console.clone());
         Observed {
             store: Some(StoreView { name: "s".into(), repository: "s3:https://x/b/team/uid".into() }),
             source: Seen::View(source_view(
                 &self.me,
-                Some(self.source.clone()),
+                Some(self.source.clone()).filter(|_| !self.source_gone),
                 self.actions.clone(),
-                &self.volumes,
+                &self.volumes.iter().chain(&self.own).cloned().collect::<Vec<_>>(),
                 &self.snapshots,
                 &images(Side::Source),
+                &["v0".to_string(), "v1".to_string()],
             )),
             destination: if self.unreachable { Seen::Unseen(gone) } else { Seen::View(view) },
             inventory: Some(self.inventory()),
+            hook_findings: self.hook_finding.map(finding).into_iter().collect(),
             source_cluster: self.cluster(Side::Source),
             destination_cluster: self.cluster(Side::Destination),
             vault_exists: self.vault,
-            report_exists: self.report.0,
-            report_finished: self.report.1,
+            report_exists: self.report,
+            report_finished: self.told.as_ref().is_some_and(|t| build::report::tells(t, &self.status)),
             source_project: Some("pa".into()),
             destination_project: Some("pb".into()),
             ..Default::default()
@@ -205,21 +342,14 @@ impl World {
             device: format!("/dev/vd{}", (b'a' + u8::try_from(n).unwrap()) as char),
             ..Default::default()
         };
-        let volume = |n: i32| Volume {
-            id: format!("v{n}"),
-            status: "in-use".into(),
-            size: 1,
-            bootable: n == 0,
-            ..Default::default()
-        };
         let flavor = serde_json::from_value(json!({"id": "f", "name": ""})).unwrap();
         let network = serde_json::from_value(json!({"id": "na", "name": "net", "project_id": "pb"})).unwrap();
         let port = Port { id: "p".into(), network_id: "na".into(), ..Default::default() };
         Inventory {
-            candidates: vec![self.source.clone()],
+            candidates: Some(self.source.clone()).filter(|_| !self.source_gone).into_iter().collect(),
             source: SourceInventory {
                 attachments: (0..2).map(attachment).collect(),
-                volumes: (0..2).map(volume).collect(),
+                volumes: self.own.clone(),
                 ports: vec![port],
                 networks: vec![serde_json::from_value(json!({"id": "na", "name": "net"})).unwrap()],
                 ..Default::default()
@@ -232,7 +362,7 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: &str) -> Effect {
+    pub(super) fn act(&mut self, action: &str) -> Effect {
         let request_id = self.id("req");
         let row =
             InstanceAction { action: action.into(), request_id: request_id.clone(), ..Default::default() };
@@ -240,8 +370,9 @@ impl World {
         Effect::Accepted { request_id: Some(request_id) }
     }
 
-    fn image(&mut self, side: Side, name: String, status: &str, properties: serde_json::Value) {
-        let id = self.id("img");
+    fn image(&mut self, side: Side, name: String, status: &str, content: String) {
+        let (id, properties) = (self.id("img"), json!({}));
+        self.content.insert(id.clone(), content);
         let properties = serde_json::from_value(properties).unwrap_or_default();
         let image =
             Image { id, name, status: status.into(), size: Some(100), properties, ..Default::default() };
@@ -249,17 +380,31 @@ impl World {
     }
 
     /// Does a step as the clouds would; checks what must never happen.
-    fn apply(&mut self, step: &Step) -> Result<Effect, StepFailure> {
+    pub(super) fn apply(&mut self, step: &Step) -> Result<Effect, StepFailure> {
         if self.broken == Some(step.name()) {
             let message = "413 quota exceeded (req-1)".into();
             return Err(StepFailure { transient: false, conflict: false, message });
+        }
+        if let Some(refused) = self.refused(step) {
+            return Err(StepFailure { transient: true, conflict: false, message: refused.into() });
         }
         let me = self.me.clone();
         match step {
             Step::PrepareSecrets => (self.anchors, self.vault) = (true, true),
             Step::CreateJob(j) => {
                 let name = me.job(&j.purpose, j.attempt);
+                assert!(self.anchors && self.vault, "a Job without its Secrets");
+                self.asked.insert(name.clone(), j.args.clone());
                 self.jobs.entry(name).or_insert((j.side, JobView::default()));
+            }
+            Step::RunHook(h) => {
+                if !self.jobs.contains_key(&h.job) {
+                    let left = self.scripts.entry(h.hook.clone()).or_default();
+                    let code = if left.is_empty() { 0 } else { left.remove(0) };
+                    let job = JobView { exit_code: Some(code), ..Default::default() };
+                    self.jobs.insert(h.job.clone(), (h.side, job));
+                    self.ran.push(h.hook.clone());
+                }
             }
             Step::DeleteJob { name, .. } => drop(self.jobs.remove(name)),
             Step::DeleteAnchor(_) => self.anchors = false,
@@ -272,11 +417,27 @@ impl World {
             }
             Step::StartSource => {
                 assert!(
-                    !self.servers.iter().any(|s| s.status == "ACTIVE"),
+                    !self.servers.iter().any(|s| s.status == "ACTIVE" || s.status == "BUILD"),
                     "never 2: A is started while B runs"
                 );
                 self.source.status = "ACTIVE".into();
                 return Ok(self.act("start"));
+            }
+            Step::DeleteSource => {
+                self.assert_may_retire();
+                assert_eq!(self.source.status, "SHUTOFF", "never 1: a source that runs is deleted");
+                assert_eq!(
+                    self.source.metadata.get(MARK_CLAIM),
+                    Some(&self.me.uid),
+                    "never 7: not our claim"
+                );
+                self.source_gone = true;
+                self.own.iter_mut().for_each(|v| v.status = "available".into());
+            }
+            Step::DeleteSourceVolume { volume_id } => {
+                self.assert_may_retire();
+                assert!(self.source_gone, "never 1: a volume goes before its server");
+                self.own.retain(|v| v.id != *volume_id);
             }
             Step::LockSource | Step::RelockSource => {
                 self.source.locked = true;
@@ -288,6 +449,7 @@ impl World {
             }
             Step::CreateSnapshot { disk, volume_id } => {
                 let (id, metadata) = (self.id("snap"), me.marks(Role::Snapshot, *disk));
+                self.content.insert(id.clone(), format!("version {}", self.version));
                 self.snapshots.push(Snapshot {
                     id,
                     volume_id: volume_id.clone(),
@@ -296,19 +458,22 @@ impl World {
                     ..Default::default()
                 });
             }
-            Step::CreateExportVolume { disk, .. } => {
+            Step::CreateExportVolume { disk, snapshot_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::ExportVolume, *disk));
+                self.content.insert(id.clone(), self.content[snapshot_id].clone());
                 self.volumes.push(Volume { id, status: "creating".into(), metadata, ..Default::default() });
             }
-            Step::UploadVolume { side, role, disk, .. } => {
-                self.image(*side, me.object_name(*role, *disk, 1), "saving", json!({}))
+            Step::UploadVolume { side, role, disk, volume_id } => {
+                let content = self.content[volume_id].clone();
+                self.image(*side, me.object_name(*role, *disk, 1), "saving", content)
             }
             Step::CreateImportImage { disk, attempt, .. } => {
                 let name = me.object_name(Role::ImportImage, *disk, *attempt);
-                self.image(Side::Destination, name, "queued", json!({}));
+                self.image(Side::Destination, name, "queued", String::new());
             }
-            Step::CreateVolume { disk, .. } => {
+            Step::CreateVolume { disk, image_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::Volume, *disk));
+                self.content.insert(id.clone(), self.content[image_id].clone());
                 self.made.push(Volume { id, status: "creating".into(), metadata, ..Default::default() });
             }
             Step::CreatePort { index } => {
@@ -328,8 +493,8 @@ impl World {
                 let server = self.servers.iter_mut().find(|s| s.id == *server_id).unwrap();
                 server.status = "SHUTOFF".into();
             }
-            Step::CreateReport => self.report.0 = true,
-            Step::FinishReport => self.report.1 = true,
+            Step::CreateReport => self.report = true,
+            Step::FinishReport => self.told = Some(build::report::outcome(&self.status, self.now)),
             Step::Delete { kind, id, .. } => self.delete(*kind, id),
             Step::RaisePort { port_id } => {
                 self.ports.iter_mut().filter(|p| p.id == *port_id).for_each(|p| p.admin_state_up = true);
@@ -339,10 +504,40 @@ impl World {
         Ok(Effect::Done)
     }
 
+    /// A locked server refuses nearly everything, and a start wants a stopped one.
+    fn refused(&self, step: &Step) -> Option<&'static str> {
+        use Step::*;
+        let source = matches!(step, ClaimSource | ReleaseClaim | StopSource | StartSource | DeleteSource);
+        match step {
+            _ if source && self.source_gone => Some("404"),
+            _ if source && self.source.locked => Some("409: the server is locked"),
+            StopSource if self.source.status != "ACTIVE" => Some("409: it is stopped"),
+            StartSource if self.source.status != "SHUTOFF" => Some("409: it runs"),
+            StopDestination { server_id } if !self.servers.iter().any(|s| s.id == *server_id) => Some("404"),
+            _ => None,
+        }
+    }
+
+    /// The source is deleted only after success, because somebody wants it, while the destination serves.
+    fn assert_may_retire(&self) {
+        let status = &self.status;
+        assert_eq!(status.phase, Some(Phase::Retiring), "never 1: not after success");
+        let retire = |r: &RequestRow| r.name == RequestName::Retire && r.result != RequestResult::Refused;
+        let asked = status.requests.iter().any(retire);
+        let policy = status.retirement.as_ref().is_some_and(|r| r.by_policy);
+        assert!(asked || policy, "never 1: nobody asked for it");
+        assert!(status.retirement.as_ref().is_some_and(|r| r.checked_at.is_some()), "not looked at");
+        assert!(forward::proven(status).is_ok());
+    }
+
     fn create_server(&mut self) -> Effect {
         assert_eq!(self.source.status, "SHUTOFF", "never 2: B is asked for while A is not SHUTOFF");
         assert!(self.servers.is_empty(), "never 5: B is asked for twice");
         assert!(!self.corrupt, "never 8: B is made of a disk that differs");
+        let wanted = format!("version {}", self.version);
+        for volume in &self.made {
+            assert_eq!(self.content.get(&volume.id), Some(&wanted), "never 3: B is made of a stale copy");
+        }
         let id = self.id("srv");
         let plan = self.status.plan.clone().unwrap_or_default();
         let body = build::cloud::server(&self.me, &plan, &self.status.disks, &[], "src");
@@ -352,6 +547,7 @@ impl World {
         let server = Server {
             id: id.clone(),
             status: "BUILD".into(),
+            created: self.now.to_string(),
             metadata,
             addresses: vec![address],
             ..Default::default()
@@ -362,7 +558,10 @@ impl World {
 
     fn delete(&mut self, kind: ObjectKind, id: &str) {
         match kind {
-            ObjectKind::Server => self.servers.retain(|s| s.id != id),
+            ObjectKind::Server => {
+                assert!(self.servers.iter().all(|s| s.id != id || s.launched_at.is_none()), "it has run");
+                self.servers.retain(|s| s.id != id)
+            }
             ObjectKind::Port => self.ports.retain(|p| p.id != id),
             ObjectKind::Snapshot => self.snapshots.retain(|s| s.id != id),
             ObjectKind::Image => self.images.retain(|(_, i)| i.id != id),
@@ -374,14 +573,15 @@ impl World {
     }
 
     /// One reconcile. `crash`: killed after the steps, before the status was written.
-    fn pass(&mut self, crash: bool) {
+    pub(super) fn pass(&mut self, crash: bool) {
         let seen = self.observe();
         let decision = decide(Input {
             me: &self.me.clone(),
             spec: &self.spec.clone(),
-            generation: Some(1),
+            generation: Some(self.generation),
             deleting: self.deleting,
             abandoned: false,
+            annotations: &self.annotations.clone(),
             status: &self.status.clone(),
             seen: &seen,
             limits: &Limits::default(),
@@ -391,6 +591,7 @@ impl World {
         if decision.release {
             return;
         }
+        self.recheck = decision.recheck;
         let mut status = decision.status;
         let before = std::mem::replace(&mut self.status, status.clone());
         for step in &decision.steps {
@@ -401,13 +602,18 @@ impl World {
         let running = usize::from(self.source.status == "ACTIVE")
             + self.servers.iter().filter(|s| s.status == "ACTIVE").count();
         assert!(
-            running <= 1 || self.status.source.as_ref().is_some_and(|s| s.taken_back),
+            running <= 1 || self.humans || self.status.source.as_ref().is_some_and(|s| s.taken_back),
             "never 2: two copies run"
         );
         self.tick();
     }
 
-    fn run(&mut self, passes: usize, until: impl Fn(&World) -> bool, mut crash: impl FnMut() -> bool) {
+    pub(super) fn run(
+        &mut self,
+        passes: usize,
+        until: impl Fn(&World) -> bool,
+        mut crash: impl FnMut() -> bool,
+    ) {
         for _ in 0..passes {
             if until(self) {
                 return;
@@ -424,16 +630,16 @@ impl World {
         );
     }
 
-    fn phase(&self) -> Option<Phase> {
+    pub(super) fn phase(&self) -> Option<Phase> {
         self.status.phase
     }
 
-    fn clean(&self) -> bool {
+    pub(super) fn clean(&self) -> bool {
         self.status.cleaned_up_at.is_some()
     }
 
     /// Nothing of ours is in B, nothing but what is retained in A, no Secret, no repository.
-    fn assert_nothing_left(&self) {
+    pub(super) fn assert_nothing_left(&self) {
         assert!(
             self.made.is_empty()
                 && self.ports.is_empty()
@@ -449,7 +655,7 @@ impl World {
         );
     }
 
-    fn assert_given_back(&self) {
+    pub(super) fn assert_given_back(&self) {
         assert_eq!(self.source.status, "ACTIVE");
         assert!(!self.source.locked && self.source.metadata.is_empty(), "{:?}", self.source);
     }
@@ -665,7 +871,7 @@ fn cancel_at_any_point_is_answered_once_and_ends_as_if_it_had_not_been_tried() {
             w.pass(false);
         }
         let over = w.phase() == Some(Phase::Succeeded);
-        w.spec.requests = Some(Requests { cancel: Some("one".into()) });
+        w.spec.requests = Some(Requests { cancel: Some("one".into()), ..Default::default() });
         w.run(1000, World::clean, dice(passes, 4));
         let row = w.status.requests[0].clone();
         if over {
@@ -690,10 +896,10 @@ fn cancel_at_any_point_is_answered_once_and_ends_as_if_it_had_not_been_tried() {
 fn a_token_that_was_there_first_does_nothing_and_a_new_one_does() {
     let mut w = World::new();
     w.spec.cutover = serde_json::from_value(json!({"mode": "Manual"})).unwrap();
-    w.spec.requests = Some(Requests { cancel: Some("old".into()) });
+    w.spec.requests = Some(Requests { cancel: Some("old".into()), ..Default::default() });
     w.run(50, |w| w.phase() == Some(Phase::AwaitingCutover), || false);
     assert_eq!(w.status.requests[0].result, RequestResult::Superseded);
-    w.spec.requests = Some(Requests { cancel: Some("new".into()) });
+    w.spec.requests = Some(Requests { cancel: Some("new".into()), ..Default::default() });
     w.run(200, World::clean, || false);
     assert_eq!((w.phase(), w.status.requests.len()), (Some(Phase::Cancelled), 1));
     assert_eq!(
@@ -709,7 +915,7 @@ fn cancel_while_blocked_needs_no_cloud() {
     w.unreachable = true;
     (0..5).for_each(|_| w.pass(false));
     assert_eq!(w.phase(), Some(Phase::Blocked));
-    w.spec.requests = Some(Requests { cancel: Some("x".into()) });
+    w.spec.requests = Some(Requests { cancel: Some("x".into()), ..Default::default() });
     w.run(50, World::clean, || false);
     assert_eq!(w.phase(), Some(Phase::Cancelled));
     w.assert_nothing_left();
@@ -746,8 +952,899 @@ fn suspend_does_not_hold_up_the_way_back() {
     w.run(200, |w| w.phase() == Some(Phase::Transferring), || false);
     w.spec.suspend = Some(true);
     (0..5).for_each(|_| w.pass(false));
-    w.spec.requests = Some(Requests { cancel: Some("x".into()) });
+    w.spec.requests = Some(Requests { cancel: Some("x".into()), ..Default::default() });
     w.run(200, World::clean, || false);
     assert_eq!(w.phase(), Some(Phase::Cancelled));
     w.assert_given_back();
+}
+
+fn ask(w: &mut World, change: serde_json::Value) {
+    let mut spec = serde_json::to_value(&w.spec).unwrap();
+    for (key, value) in change.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    w.spec = serde_json::from_value(spec).unwrap();
+    w.generation += 1;
+}
+
+fn answer(w: &World, name: RequestName) -> RequestRow {
+    w.status.requests.iter().find(|r| r.name == name).cloned().unwrap_or_default()
+}
+
+/// Until it is as it will stay.
+fn settle(w: &mut World, phase: Phase) {
+    w.run(600, |w| w.phase() == Some(phase) && w.clean(), || false);
+}
+
+#[test]
+fn of_several_requests_the_first_in_order_wins() {
+    let mut w = World::new();
+    w.run(200, |w| w.phase() == Some(Phase::Transferring), || false);
+    ask(&mut w, json!({"requests": {"retire": "1", "retry": "1", "rollback": "1", "cancel": "1"}}));
+    w.pass(false);
+    let results: Vec<_> = w.status.requests.iter().map(|r| (r.name, r.result)).collect();
+    let late = RequestResult::Superseded;
+    assert_eq!(
+        results,
+        [
+            (RequestName::Cancel, RequestResult::Done),
+            (RequestName::Rollback, late),
+            (RequestName::Retry, late),
+            (RequestName::Retire, late)
+        ]
+    );
+    settle(&mut w, Phase::Cancelled);
+    w.assert_given_back();
+}
+
+#[test]
+fn what_cannot_be_carried_out_is_refused_with_the_reason() {
+    let table = [
+        (Phase::Transferring, RequestName::Retry, "nothing has failed"),
+        (Phase::Transferring, RequestName::Retire, "only after success"),
+        (Phase::Succeeded, RequestName::Cancel, "rollback"),
+        (Phase::Succeeded, RequestName::Retry, "nothing to try again"),
+    ];
+    for (phase, name, why) in table {
+        let mut w = World::new();
+        w.run(200, |w| w.phase() == Some(phase), || false);
+        let verb = serde_json::to_value(name).unwrap();
+        ask(&mut w, json!({"requests": {verb.as_str().unwrap(): "1"}}));
+        w.pass(false);
+        let row = answer(&w, name);
+        assert_eq!(row.result, RequestResult::Refused, "{phase:?} {name:?}");
+        assert!(row.message.contains(why), "{}", row.message);
+        settle(&mut w, Phase::Succeeded);
+    }
+}
+
+#[test]
+fn rollback_before_success_ends_as_if_it_had_not_been_tried() {
+    for passes in 1..60 {
+        let mut w = World::new();
+        (0..passes).for_each(|_| w.pass(false));
+        if w.phase() == Some(Phase::Succeeded) {
+            return;
+        }
+        ask(&mut w, json!({"requests": {"rollback": "1"}}));
+        w.run(1000, |w| w.phase() == Some(Phase::RolledBack) && w.clean(), dice(passes, 4));
+        w.assert_given_back();
+        assert_eq!(answer(&w, RequestName::Rollback).result, RequestResult::Done);
+    }
+    unreachable!("it never succeeded");
+}
+
+#[test]
+fn rollback_after_success_stops_and_keeps_b_and_starts_a() {
+    for seed in 0..40 {
+        let mut w = World::new();
+        w.run(2000, |w| w.phase() == Some(Phase::Succeeded), dice(seed, 5));
+        // Before, amid and after the clean-up.
+        (0..seed % 20).for_each(|_| w.pass(false));
+        ask(&mut w, json!({"requests": {"rollback": "back"}}));
+        w.run(2000, |w| w.phase() == Some(Phase::RolledBack) && w.clean(), dice(seed + 1, 4));
+        w.assert_given_back();
+        assert_eq!(w.servers[0].status, "SHUTOFF");
+        assert_eq!((w.made.len(), w.ports.len()), (2, 1), "B's disks are kept");
+        assert!(!w.vault && !w.repository && w.jobs.is_empty());
+        let message = w.status.message.clone().unwrap();
+        for part in ["stays behind in server", "runs in A as before and passed its checks", "delete it"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(w.told.as_ref().is_some_and(|t| t.rolled_back_at.is_some() && !t.source_checks.is_empty()));
+        // A copy that has run is in the way of a new try.
+        ask(&mut w, json!({"requests": {"retry": "1"}}));
+        w.pass(false);
+        assert_eq!(answer(&w, RequestName::Retry).result, RequestResult::Refused);
+    }
+}
+
+#[test]
+fn rollback_after_success_is_refused_when_a_is_not_ours_and_b_is_left_alone() {
+    for gone in [true, false] {
+        let mut w = World::new();
+        settle(&mut w, Phase::Succeeded);
+        w.source_gone = gone;
+        w.source.metadata.insert(MARK_CLAIM.into(), "another".into());
+        ask(&mut w, json!({"requests": {"rollback": "back"}}));
+        (0..5).for_each(|_| w.pass(false));
+        settle(&mut w, Phase::Succeeded);
+        let row = answer(&w, RequestName::Rollback);
+        assert_eq!(row.result, RequestResult::Refused, "{row:?}");
+        assert_eq!((w.servers[0].status.as_str(), w.source.status.as_str()), ("ACTIVE", "SHUTOFF"));
+    }
+}
+
+#[test]
+fn deletion_amid_a_rollback_finishes_it() {
+    for passes in 1..12 {
+        let mut w = World::new();
+        settle(&mut w, Phase::Succeeded);
+        ask(&mut w, json!({"requests": {"rollback": "back"}}));
+        w.run(20, |w| w.phase() == Some(Phase::RollingBack), || false);
+        (0..passes).for_each(|_| w.pass(false));
+        w.deleting = true;
+        w.run(600, |w| w.released, dice(passes, 4));
+        w.assert_given_back();
+        assert_eq!(w.servers[0].status, "SHUTOFF");
+    }
+}
+
+#[test]
+fn what_was_given_back_is_not_touched_by_the_deletion() {
+    let mut w = World::new();
+    settle(&mut w, Phase::Succeeded);
+    ask(&mut w, json!({"requests": {"rollback": "back"}}));
+    settle(&mut w, Phase::RolledBack);
+    // Somebody looks for the writes that were left behind.
+    w.humans = true;
+    w.source.status = "SHUTOFF".into();
+    w.servers[0].status = "ACTIVE".into();
+    w.deleting = true;
+    w.run(200, |w| w.released, || false);
+    assert_eq!((w.source.status.as_str(), w.servers[0].status.as_str()), ("SHUTOFF", "ACTIVE"));
+}
+
+#[test]
+fn a_retry_after_a_failure_reads_what_may_be_stale_again_and_arrives() {
+    for seed in 0..40 {
+        let mut w = World::new();
+        ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+        w.broken = Some("create-server");
+        w.run(1000, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, dice(seed, 5));
+        (0..1 + seed % 9).for_each(|_| w.pass(false));
+        w.assert_given_back();
+        assert!(w.repository && w.vault, "the data are kept");
+        assert!(w.made.is_empty() && w.servers.is_empty() && w.volumes.is_empty() && w.images.is_empty());
+        let message = w.status.message.clone().unwrap();
+        assert!(
+            message.contains("kept in the repository until") && message.contains("\"retry\""),
+            "{message}"
+        );
+        w.broken = None;
+        ask(&mut w, json!({"requests": {"retry": "1"}}));
+        w.run(1000, World::clean, dice(seed + 3, 5));
+        assert_eq!((w.phase(), w.status.attempts), (Some(Phase::Succeeded), 2), "{:?}", w.status.failure);
+        assert_eq!((w.servers.len(), w.made.len(), w.ports.len()), (1, 2, 1), "seed {seed}");
+        assert!(w.asked.keys().any(|n| n.contains("backup-0-2")), "A ran meanwhile: it is read again");
+    }
+}
+
+#[test]
+fn kept_data_of_a_source_that_did_not_run_are_used_again() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    w.broken = None;
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    w.run(600, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+    assert!(!w.asked.keys().any(|n| n.contains("backup-0-2")), "nothing is read again");
+}
+
+#[test]
+fn snapshots_that_had_to_stay_are_not_used_by_a_new_try() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    assert_eq!(w.snapshots.len(), 2, "this storage keeps them while A is stopped");
+    // It was used in between.
+    w.act("start");
+    w.version += 1;
+    w.act("stop");
+    w.broken = None;
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    w.run(600, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+    assert!(w.asked.keys().any(|n| n.contains("backup-0-2")));
+}
+
+#[test]
+fn kept_data_go_when_their_time_is_over() {
+    let mut w = World::new();
+    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    (0..20).for_each(|_| w.pass(false));
+    assert!(w.repository && !w.clean());
+    w.now = w.now.checked_add(3601.seconds()).unwrap();
+    settle(&mut w, Phase::Failed);
+    w.assert_nothing_left();
+    // Even so it can be tried again, from the beginning.
+    w.broken = None;
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    settle(&mut w, Phase::Succeeded);
+}
+
+#[test]
+fn deletion_purges_kept_data_at_once() {
+    let mut w = World::new();
+    ask(&mut w, json!({"onFailure": {"keepData": "7d"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    w.deleting = true;
+    w.run(100, |w| w.released, || false);
+    w.assert_nothing_left();
+}
+
+#[test]
+fn a_retry_from_held_stops_the_source_once_more() {
+    for starts in [true, false] {
+        let mut w = World::new();
+        w.run(200, |w| w.phase() == Some(Phase::Creating), || false);
+        w.source.locked = false;
+        w.act("unlock");
+        if starts {
+            w.source.status = "ACTIVE".into();
+            w.act("start");
+        }
+        w.run(50, |w| w.phase() == Some(Phase::Held), || false);
+        assert!(w.status.message.as_ref().is_some_and(|m| m.contains("\"retry\"")), "{:?}", w.status.message);
+        ask(&mut w, json!({"requests": {"retry": "go"}}));
+        settle(&mut w, Phase::Succeeded);
+        assert_eq!((w.source.status.as_str(), w.servers[0].status.as_str()), ("SHUTOFF", "ACTIVE"));
+        assert_eq!(w.asked.keys().any(|n| n.contains("backup-0-2")), starts, "read again only if it ran");
+    }
+}
+
+#[test]
+fn retirement_deletes_the_server_and_then_its_volumes() {
+    for seed in 0..40 {
+        let mut w = World::new();
+        w.run(2000, |w| w.phase() == Some(Phase::Succeeded), dice(seed, 5));
+        (0..seed % 20).for_each(|_| w.pass(false));
+        ask(&mut w, json!({"requests": {"retire": "now"}}));
+        w.run(2000, |w| w.phase() == Some(Phase::Retired) && w.clean(), dice(seed + 1, 4));
+        assert!(w.source_gone && w.own.is_empty() && w.snapshots.is_empty());
+        assert_eq!(w.servers[0].status, "ACTIVE");
+        assert_eq!((w.made.len(), w.ports.len()), (2, 1));
+        assert!(!w.vault && w.jobs.is_empty() && w.status.retained.is_empty(), "{:?}", w.status.retained);
+        assert!(w.told.as_ref().is_some_and(|t| t.retired_at.is_some()));
+        ask(&mut w, json!({"requests": {"retire": "again", "rollback": "back"}}));
+        (0..5).for_each(|_| w.pass(false));
+        for name in [RequestName::Retire, RequestName::Rollback] {
+            assert_eq!(answer(&w, name).result, RequestResult::Refused);
+        }
+    }
+}
+
+#[test]
+fn retirement_is_refused_while_anything_is_not_as_it_was() {
+    type Change = fn(&mut World);
+    let table: [(&str, Change); 6] = [
+        ("claimed by another", |w| drop(w.source.metadata.insert(MARK_CLAIM.into(), "x".into()))),
+        ("does not carry", |w| drop(w.source.metadata.remove(MARK_CLAIM))),
+        ("not ACTIVE", |w| w.servers[0].status = "SHUTOFF".into()),
+        ("is not in site-b any more", |w| w.servers.clear()),
+        ("somebody has started it", |w| (w.humans, w.source.status) = (true, "ACTIVE".into())),
+        ("cannot be seen", |w| w.source_gone = true),
+    ];
+    for (why, change) in table {
+        let mut w = World::new();
+        settle(&mut w, Phase::Succeeded);
+        change(&mut w);
+        ask(&mut w, json!({"requests": {"retire": "now"}}));
+        w.run(50, |w| answer(w, RequestName::Retire).result == RequestResult::Refused, || false);
+        settle(&mut w, Phase::Succeeded);
+        let row = answer(&w, RequestName::Retire);
+        assert!(row.message.contains(why), "{why}: {}", row.message);
+        assert!(
+            w.status.message.as_ref().is_some_and(|m| m.contains("not retired")),
+            "{:?}",
+            w.status.message
+        );
+        assert_eq!(w.own.len(), 2);
+    }
+}
+
+#[test]
+fn source_policy_retires_after_its_time_and_only_then() {
+    let mut w = World::new();
+    settle(&mut w, Phase::Succeeded);
+    ask(&mut w, json!({"sourcePolicy": {"action": "Delete", "after": "1h"}}));
+    w.pass(false);
+    assert!(w.recheck.is_some_and(|r| r <= Duration::from_secs(3600)), "it wakes by itself");
+    assert!(w.status.message.as_ref().is_some_and(|m| m.contains(" until ")), "{:?}", w.status.message);
+    // Another mind before the time.
+    ask(&mut w, json!({"sourcePolicy": {"action": "Keep"}}));
+    w.now = w.now.checked_add(7200.seconds()).unwrap();
+    (0..10).for_each(|_| w.pass(false));
+    assert!(!w.source_gone);
+    ask(&mut w, json!({"sourcePolicy": {"action": "Delete", "after": "2h"}}));
+    settle(&mut w, Phase::Retired);
+    assert!(w.source_gone && w.own.is_empty());
+}
+
+#[test]
+fn a_rollback_wins_until_the_source_is_being_deleted() {
+    for passes in 0..12 {
+        let mut w = World::new();
+        settle(&mut w, Phase::Succeeded);
+        ask(&mut w, json!({"requests": {"retire": "now"}}));
+        (0..passes).for_each(|_| w.pass(false));
+        ask(&mut w, json!({"requests": {"retire": "now", "rollback": "back"}}));
+        w.pass(false);
+        let late = w.status.retirement.as_ref().is_some_and(|r| r.deletion_requested_at.is_some());
+        if late {
+            assert_eq!(answer(&w, RequestName::Rollback).result, RequestResult::Refused);
+            settle(&mut w, Phase::Retired);
+        } else {
+            settle(&mut w, Phase::RolledBack);
+            w.assert_given_back();
+        }
+    }
+}
+
+#[test]
+fn deletion_amid_retirement_deletes_nothing_more_of_the_source() {
+    let mut w = World::new();
+    settle(&mut w, Phase::Succeeded);
+    ask(&mut w, json!({"requests": {"retire": "now"}}));
+    w.run(50, |w| w.phase() == Some(Phase::Retiring), || false);
+    w.deleting = true;
+    w.run(200, |w| w.released, || false);
+    assert!(!w.source_gone && w.own.len() == 2 && !w.vault);
+    assert_eq!(w.servers[0].status, "ACTIVE");
+}
+
+#[test]
+fn a_move_that_takes_too_long_is_given_up_before_b_runs() {
+    let mut w = World::new();
+    ask(&mut w, json!({"maxDowntime": "5m"}));
+    w.run(200, |w| w.phase() == Some(Phase::Transferring), || false);
+    w.now = w.now.checked_add(301.seconds()).unwrap();
+    settle(&mut w, Phase::Failed);
+    w.assert_given_back();
+    w.assert_nothing_left();
+    assert!(w.status.message.as_ref().is_some_and(|m| m.contains("spec.maxDowntime is 5m00s")));
+    // Once B was seen ACTIVE nothing is undone for being late.
+    let mut w = World::new();
+    ask(&mut w, json!({"maxDowntime": "5m"}));
+    w.run(200, |w| w.phase() == Some(Phase::Verifying), || false);
+    w.now = w.now.checked_add(301.seconds()).unwrap();
+    settle(&mut w, Phase::Succeeded);
+}
+
+#[test]
+fn a_cluster_that_is_away_after_success_is_no_failure() {
+    let mut w = World::new();
+    w.run(300, |w| w.phase() == Some(Phase::Succeeded), || false);
+    w.unreachable = true;
+    w.now = w.now.checked_add(10.seconds()).unwrap();
+    (0..5).for_each(|_| w.pass(false));
+    w.now = w.now.checked_add(7200.seconds()).unwrap();
+    (0..5).for_each(|_| w.pass(false));
+    assert!(w.status.failure.is_none() && w.phase() == Some(Phase::Succeeded), "{:?}", w.status.failure);
+    w.unreachable = false;
+    settle(&mut w, Phase::Succeeded);
+}
+
+/// A migration with hooks.
+fn hooked(hooks: serde_json::Value) -> World {
+    let mut w = World::new();
+    w.spec.hooks = serde_json::from_value(hooks).unwrap();
+    w
+}
+
+fn hook_row(w: &World, name: &str) -> HookRow {
+    w.status.hooks.iter().find(|r| r.name == name).cloned().unwrap_or_default()
+}
+
+/// One job hook at each phase.
+pub(super) fn everywhere() -> serde_json::Value {
+    let one = |phase: HookPhase| json!({"name": phase.to_string().to_lowercase(), "phase": phase, "job": {"script": "true"}});
+    <HookPhase as strum::IntoEnumIterator>::iter().map(one).collect()
+}
+
+#[test]
+fn hooks_of_each_phase_run_at_their_time_and_only_once() {
+    for seed in 0..60 {
+        let mut w = hooked(everywhere());
+        let mut crash = dice(seed, 4);
+        w.run(2000, World::clean, &mut crash);
+        assert_eq!(w.phase(), Some(Phase::Succeeded), "seed {seed}: {:?}", w.status.failure);
+        let expected: Vec<&str> = vec![
+            "beforepreflight",
+            "beforestop",
+            "afterstop",
+            "beforecreate",
+            "afterstart",
+            "afterverification",
+            "finally",
+        ];
+        assert_eq!(w.ran, expected, "seed {seed}");
+        assert_eq!(hook_row(&w, "onfailure").state, HookState::Pending);
+        assert!(w.jobs.is_empty());
+    }
+}
+
+#[test]
+fn what_a_hook_finds_when_it_begins() {
+    let mut w = hooked(everywhere());
+    let mut seen: Vec<(String, String, bool, usize, usize)> = vec![];
+    for _ in 0..400 {
+        w.pass(false);
+        if let Some(last) = w.ran.last().filter(|l| seen.last().is_none_or(|s| s.0 != **l)) {
+            let claimed = !w.source.metadata.is_empty();
+            seen.push((last.clone(), w.source.status.clone(), claimed, w.ports.len(), w.servers.len()));
+        }
+    }
+    let rows = [
+        ("beforepreflight", "ACTIVE", false, 0, 0),
+        ("beforestop", "ACTIVE", false, 0, 0),
+        ("afterstop", "SHUTOFF", true, 0, 0),
+        ("beforecreate", "SHUTOFF", true, 0, 0),
+        ("afterstart", "SHUTOFF", true, 1, 1),
+        ("afterverification", "SHUTOFF", true, 1, 1),
+        ("finally", "SHUTOFF", true, 1, 1),
+    ];
+    assert_eq!(seen, rows.map(|(a, b, c, d, e)| (a.to_string(), b.to_string(), c, d, e)));
+}
+
+#[test]
+fn a_failed_gate_gives_the_source_back_and_the_hooks_of_the_end_run() {
+    let forward =
+        ["BeforePreflight", "BeforeStop", "AfterStop", "BeforeCreate", "AfterStart", "AfterVerification"];
+    for (n, phase) in forward.into_iter().enumerate() {
+        let mut w = hooked(everywhere());
+        let name = phase.to_lowercase();
+        w.scripts.insert(name.clone(), vec![7]);
+        w.run(2000, World::clean, dice(n as u64, 5));
+        assert_eq!(w.phase(), Some(Phase::Failed), "{phase}");
+        let failure = w.status.failure.clone().unwrap();
+        assert_eq!(failure.reason, "HookFailed");
+        for part in [name.as_str(), phase, "attempt 1 of 1", "exit code 7"] {
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+        assert_eq!((hook_row(&w, &name).state, hook_row(&w, &name).exit_code), (HookState::Failed, Some(7)));
+        assert_eq!(w.ran[n..], [name.as_str(), "onfailure", "finally"], "{:?}", w.ran);
+        w.assert_given_back();
+        if n < 4 {
+            w.assert_nothing_left();
+        } else {
+            assert_eq!(w.servers[0].status, "SHUTOFF");
+        }
+    }
+}
+
+#[test]
+fn a_hook_is_tried_again_and_may_be_allowed_to_fail() {
+    let table = [
+        (vec![1, 1], json!({"retries": 2}), HookState::Succeeded, 3, Phase::Succeeded),
+        (vec![1, 1, 1], json!({"retries": 2}), HookState::Failed, 3, Phase::Failed),
+        (vec![1, 1], json!({"retries": 1, "onError": "Continue"}), HookState::Ignored, 2, Phase::Succeeded),
+        (vec![TIMES_OUT], json!({}), HookState::Failed, 1, Phase::Failed),
+        (vec![TIMES_OUT], json!({"retries": 1}), HookState::Succeeded, 2, Phase::Succeeded),
+        (vec![NEVER_ENDS], json!({"timeout": "30s"}), HookState::Failed, 1, Phase::Failed),
+        (
+            vec![NEVER_ENDS],
+            json!({"timeout": "30s", "retries": 1}),
+            HookState::Succeeded,
+            2,
+            Phase::Succeeded,
+        ),
+    ];
+    for (codes, more, state, attempts, phase) in table {
+        let mut hook = json!({"name": "h", "phase": "BeforeStop", "job": {"script": "true"}});
+        hook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut w = hooked(json!([hook]));
+        w.scripts.insert("h".into(), codes.clone());
+        w.run(2000, World::clean, || false);
+        assert_eq!(
+            (hook_row(&w, "h").state, hook_row(&w, "h").attempts),
+            (state, attempts),
+            "{codes:?} {more}"
+        );
+        assert_eq!(w.phase(), Some(phase), "{codes:?} {more}");
+        assert!(w.jobs.is_empty(), "{:?}", w.jobs);
+        if codes == [TIMES_OUT] && phase == Phase::Failed {
+            assert!(w.status.failure.unwrap().message.contains("longer than 300 s"));
+        }
+    }
+}
+
+#[test]
+fn hooks_of_one_phase_run_one_after_the_other_and_the_first_failure_ends_them() {
+    let hook = |name: &str| json!({"name": name, "phase": "BeforeStop", "job": {"script": "true"}});
+    let mut w = hooked(json!([hook("one"), hook("two"), hook("three")]));
+    w.scripts.insert("two".into(), vec![1]);
+    w.run(2000, World::clean, || false);
+    assert_eq!(w.ran, ["one", "two"]);
+    assert_eq!(hook_row(&w, "three").state, HookState::Pending);
+    assert_eq!((w.source.status.as_str(), w.actions.len()), ("ACTIVE", 0), "A was not touched");
+    assert!(w.made.is_empty() && w.snapshots.is_empty());
+}
+
+#[test]
+fn hooks_of_the_end_change_no_outcome() {
+    let mut w = hooked(everywhere());
+    w.scripts.insert("finally".into(), vec![1]);
+    w.run(2000, World::clean, || false);
+    assert_eq!((w.phase(), hook_row(&w, "finally").state), (Some(Phase::Succeeded), HookState::Failed));
+    let mut w = hooked(everywhere());
+    for (name, code) in [("afterstop", 1), ("onfailure", NEVER_ENDS), ("finally", NEVER_ENDS)] {
+        w.scripts.insert(name.into(), vec![code]);
+    }
+    w.run(2000, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Failed));
+    w.assert_given_back();
+    w.assert_nothing_left();
+}
+
+#[test]
+fn a_job_that_cannot_be_made_is_a_failed_attempt() {
+    let mut w = hooked(json!([{"name": "h", "phase": "AfterStop", "retries": 1, "job": {"script": "true"}}]));
+    w.broken = Some("run-hook");
+    w.run(2000, World::clean, || false);
+    let failure = w.status.failure.clone().unwrap();
+    assert!(failure.reason == "HookFailed" && failure.message.contains("413 quota exceeded"), "{failure:?}");
+    assert_eq!(hook_row(&w, "h").attempts, 2);
+    w.assert_given_back();
+}
+
+#[test]
+fn a_job_that_somebody_deletes_is_not_run_twice() {
+    let mut w = hooked(json!([{"name": "h", "phase": "BeforeStop", "job": {"script": "true"}}]));
+    w.scripts.insert("h".into(), vec![NEVER_ENDS]);
+    w.run(200, |w| hook_row(w, "h").message.is_some(), || false);
+    w.jobs.retain(|name, _| !name.contains("hook"));
+    w.run(2000, World::clean, || false);
+    assert_eq!(w.ran, ["h"]);
+    assert!(w.status.failure.unwrap().message.contains("deleted by somebody"));
+}
+
+#[test]
+fn cancel_and_deletion_end_a_hook() {
+    for phase in
+        ["BeforePreflight", "BeforeStop", "AfterStop", "BeforeCreate", "AfterStart", "AfterVerification"]
+    {
+        for kind in [json!({"job": {"script": "true"}}), json!({"client": {}})] {
+            for delete in [false, true] {
+                let mut hook = json!({"name": "h", "phase": phase, "timeout": "1d"});
+                hook.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+                let mut w =
+                    hooked(json!([hook, {"name": "f", "phase": "OnFailure", "job": {"script": "true"}}]));
+                w.scripts.insert("h".into(), vec![NEVER_ENDS]);
+                w.run(500, |w| w.status.hooks.iter().any(|r| r.attempts > 0), || false);
+                (0..5).for_each(|_| w.pass(false));
+                assert!(!hook_row(&w, "h").state.is_final(), "{phase}");
+                if delete {
+                    w.deleting = true;
+                    w.run(500, |w| w.released, dice(1, 4));
+                } else {
+                    w.spec.requests = Some(Requests { cancel: Some("x".into()), ..Default::default() });
+                    w.run(500, World::clean, dice(1, 4));
+                    assert_eq!(w.phase(), Some(Phase::Cancelled));
+                    assert_eq!(hook_row(&w, "f").state, HookState::Succeeded, "{phase}");
+                }
+                // Where nothing was made a deletion has nothing to write down.
+                assert!(delete || hook_row(&w, "h").state == HookState::Failed);
+                assert!(w.jobs.is_empty(), "{phase}: {:?}", w.jobs);
+                w.assert_given_back();
+            }
+        }
+    }
+}
+
+#[test]
+fn deletion_ends_a_hook_of_the_end_and_runs_none() {
+    let mut w = hooked(everywhere());
+    w.scripts.insert("afterstop".into(), vec![1]);
+    w.scripts.insert("onfailure".into(), vec![NEVER_ENDS]);
+    w.run(500, |w| w.ran.last().is_some_and(|r| r == "onfailure"), || false);
+    w.deleting = true;
+    w.run(500, |w| w.released, || false);
+    assert!(w.jobs.is_empty());
+    assert_eq!(hook_row(&w, "finally").state, HookState::Pending);
+    w.assert_given_back();
+    w.assert_nothing_left();
+}
+
+/// A migration that waits for a client's hook before the stop.
+fn with_client(more: serde_json::Value) -> World {
+    let mut hook = json!({"name": "c", "phase": "BeforeStop", "timeout": "2m", "client": {}});
+    hook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut w = hooked(json!([hook]));
+    w.run(200, |w| hook_row(w, "c").state == HookState::Waiting, || false);
+    w
+}
+
+impl World {
+    fn answer(&mut self, change: impl FnOnce(&mut ClientHookNote)) {
+        let nonce = hook_row(self, "c").nonce.clone().unwrap();
+        let mut note = ClientHookNote {
+            nonce,
+            client: "me@here-1".into(),
+            seen_at: Some(Time(self.now)),
+            ..Default::default()
+        };
+        change(&mut note);
+        let key = format!("{ANNOTATION_CLIENT_HOOK}c");
+        self.annotations.insert(key, serde_json::to_string(&note).unwrap());
+    }
+}
+
+#[test]
+fn a_client_is_waited_for_claims_and_answers() {
+    let mut w = with_client(json!({"captureOutput": true}));
+    let said = w.status.message.clone().unwrap();
+    assert!(
+        said.contains("kubectl vmmigration attach web-1 -n team --hook BeforeStop=./script.sh"),
+        "{said}"
+    );
+    w.answer(|_| {});
+    w.pass(false);
+    let row = hook_row(&w, "c");
+    assert_eq!((row.state, row.client.as_deref()), (HookState::Running, Some("me@here-1")));
+    w.answer(|n| (n.exit_code, n.output) = (Some(0), Some("\u{1b}[1mdone".into())));
+    w.run(500, World::clean, || false);
+    let row = hook_row(&w, "c");
+    assert_eq!((row.state, row.exit_code, row.attempts), (HookState::Succeeded, Some(0), 1));
+    assert_eq!(row.output.as_deref(), Some("\u{fffd}[1mdone"));
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+}
+
+#[test]
+fn an_answer_to_another_attempt_is_not_heard_and_output_is_kept_only_when_wanted() {
+    let mut w = with_client(json!({"retries": 1}));
+    w.answer(|n| (n.exit_code, n.nonce) = (Some(0), "other".into()));
+    (0..5).for_each(|_| w.pass(false));
+    assert_eq!(hook_row(&w, "c").state, HookState::Waiting);
+    w.annotations.insert(format!("{ANNOTATION_CLIENT_HOOK}c"), "{nonsense".into());
+    w.pass(false);
+    w.answer(|n| (n.exit_code, n.output) = (Some(3), Some("secret".into())));
+    w.run(50, |w| hook_row(w, "c").attempts == 2, || false);
+    (0..5).for_each(|_| w.pass(false));
+    assert_eq!(
+        hook_row(&w, "c").state,
+        HookState::Waiting,
+        "the answer to the first attempt is no answer to the second"
+    );
+    w.answer(|n| (n.exit_code, n.output) = (Some(0), Some("secret".into())));
+    w.run(500, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+    assert!(!serde_json::to_string(&w.status).unwrap().contains("secret"));
+}
+
+#[test]
+fn a_lost_client_is_told_and_the_deadline_stays() {
+    let mut w = with_client(json!({}));
+    let deadline = hook_row(&w, "c").deadline.clone();
+    w.answer(|_| {});
+    w.pass(false);
+    for _ in 0..25 {
+        w.pass(false);
+    }
+    let row = hook_row(&w, "c");
+    assert_eq!((row.state, row.client, row.deadline), (HookState::Waiting, None, deadline));
+    assert!(w.status.message.as_ref().unwrap().contains("me@here-1 is not seen any more"));
+    w.run(200, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Failed));
+    assert!(w.status.failure.as_ref().unwrap().message.contains("did not answer"), "{:?}", w.status.failure);
+    w.assert_given_back();
+}
+
+#[test]
+fn no_client_by_the_deadline_is_what_on_error_says() {
+    for (on_error, phase) in [("Fail", Phase::Failed), ("Continue", Phase::Succeeded)] {
+        let mut w = with_client(json!({"onError": on_error}));
+        w.run(500, World::clean, || false);
+        assert_eq!(w.phase(), Some(phase));
+        assert!(hook_row(&w, "c").message.as_ref().unwrap().contains("no client came within 120 s"));
+    }
+}
+
+#[test]
+fn while_suspended_a_client_has_time() {
+    let mut w = with_client(json!({}));
+    w.spec.suspend = Some(true);
+    (0..500).for_each(|_| w.pass(false));
+    w.spec.suspend = Some(false);
+    w.pass(false);
+    assert_eq!(hook_row(&w, "c").state, HookState::Waiting);
+    w.answer(|n| n.exit_code = Some(0));
+    w.run(500, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+}
+
+#[test]
+fn a_guest_that_a_hook_shut_down_ran_all_the_same() {
+    let mut w = with_client(json!({}));
+    w.source.status = "SHUTOFF".into();
+    w.answer(|n| n.exit_code = Some(0));
+    w.run(500, World::clean, || false);
+    assert_eq!((w.phase(), w.servers[0].status.as_str()), (Some(Phase::Succeeded), "ACTIVE"));
+}
+
+#[test]
+fn what_is_in_the_way_after_the_hooks_is_borne_and_then_undone() {
+    let mut w = with_client(json!({}));
+    w.source.status = "PAUSED".into();
+    w.answer(|n| n.exit_code = Some(0));
+    (0..100).for_each(|_| w.pass(false));
+    assert_eq!(w.phase(), Some(Phase::Stopping));
+    w.source.status = "ACTIVE".into();
+    w.run(500, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+    let mut w = with_client(json!({}));
+    w.source.status = "PAUSED".into();
+    w.answer(|n| n.exit_code = Some(0));
+    w.run(1000, World::clean, || false);
+    assert_eq!(w.status.failure.unwrap().reason, "InvalidConfiguration");
+}
+
+#[test]
+fn what_hooks_refer_to_blocks_before_anything_runs() {
+    let mut w = hooked(everywhere());
+    w.hook_finding = Some("hook-secret-missing");
+    (0..20).for_each(|_| w.pass(false));
+    assert_eq!((w.phase(), w.ran.len()), (Some(Phase::Blocked), 0));
+    assert_eq!(w.status.preflight[0].id, "hook-secret-missing");
+    w.hook_finding = None;
+    w.run(500, World::clean, || false);
+    assert_eq!(w.phase(), Some(Phase::Succeeded));
+}
+
+fn checked(checks: serde_json::Value) -> World {
+    let mut w = World::new();
+    w.spec.verification = serde_json::from_value(json!({"checks": checks})).unwrap();
+    w
+}
+
+fn answers(w: &World) -> Vec<(String, bool, String)> {
+    w.status.checks.iter().map(|c| (c.name.clone(), c.passed, c.message.clone())).collect()
+}
+
+const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHxVNrdUMyEeQmxaOXLMud0uwgOFNu0sqwMoly0uKS0C";
+
+fn over_ssh(host_key: Option<&str>) -> serde_json::Value {
+    let mut ssh = json!({"user": "u", "command": "true", "privateKeySecretRef": {"name": "s", "key": "k"}});
+    if let Some(key) = host_key {
+        ssh["hostKey"] = json!(key);
+    }
+    json!({"name": "db", "timeoutSeconds": 60, "ssh": ssh})
+}
+
+impl World {
+    /// The Job of checks as it was asked for, when it was.
+    fn check_job(&mut self) -> Option<JobRequest> {
+        let seen = self.observe();
+        let decision = decide(Input {
+            me: &self.me.clone(),
+            spec: &self.spec.clone(),
+            generation: Some(1),
+            deleting: false,
+            abandoned: false,
+            annotations: &self.annotations.clone(),
+            status: &self.status.clone(),
+            seen: &seen,
+            limits: &Limits::default(),
+            now: self.now,
+        });
+        decision.steps.into_iter().find_map(|s| match s {
+            Step::CreateJob(j) if j.purpose == "check" => Some(j),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn success_needs_every_check() {
+    let mut w = checked(
+        json!([{"name": "page", "http": {}}, {"name": "boot", "timeoutSeconds": 60, "console": {"pattern": "^login:"}}]),
+    );
+    w.run(400, |w| w.status.checks.iter().any(|c| c.name == "page" && c.passed), || false);
+    w.run(
+        20,
+        |w| w.status.message.as_deref().unwrap_or_default().contains("boot: the pattern is not among"),
+        || false,
+    );
+    assert_eq!(w.phase(), Some(Phase::Verifying));
+    w.console = Ok("boot\r\nlogin: ".into());
+    w.run(20, |w| w.status.checks.iter().all(|c| c.passed), || false);
+    // It scrolls away; it was seen all the same.
+    w.console = Err("no answer".into());
+    w.run(100, |w| w.phase() == Some(Phase::Succeeded), || false);
+    assert_eq!(answers(&w).iter().map(|a| a.0.as_str()).collect::<Vec<_>>(), ["active", "page", "boot"]);
+}
+
+#[test]
+fn a_console_check_has_its_time_and_the_last_answer_is_told() {
+    for (console, told) in
+        [(Ok("one\ntwo\n".into()), "last 2 lines"), (Err("409: no console".into()), "409: no console")]
+    {
+        let mut w = checked(json!([{"name": "boot", "timeoutSeconds": 60, "console": {"pattern": "up$"}}]));
+        w.console = console;
+        w.run(600, |w| w.phase() == Some(Phase::Failed), || false);
+        let failure = w.status.failure.clone().unwrap();
+        assert_eq!(failure.reason, "VerificationFailed");
+        assert!(failure.message.contains("1 of 1 checks did not pass: boot: "), "{}", failure.message);
+        assert!(failure.message.contains(told), "{}", failure.message);
+        assert!(w.jobs.keys().all(|name| !name.contains("-check-")), "no Job is needed for a console");
+        w.assert_given_back();
+    }
+}
+
+#[test]
+fn a_failed_check_tells_what_was_answered() {
+    let mut w = checked(json!([{"name": "page", "http": {}}, {"name": "port", "tcp": {"port": 1}}]));
+    w.checked = json!({"ok": false, "reason": "CheckFailed", "message": "1 of 2", "retryable": false, "result": {"checks": [
+        {"name": "page", "ok": true, "message": "answered 200"}, {"name": "port", "ok": false, "message": "refused"}]}});
+    w.run(600, |w| w.phase() == Some(Phase::Failed), || false);
+    let failure = w.status.failure.clone().unwrap();
+    assert!(failure.message.ends_with("1 of 2 checks did not pass: port: refused"), "{}", failure.message);
+    assert_eq!(
+        answers(&w)[1..],
+        [("page".into(), true, "answered 200".into()), ("port".into(), false, "refused".into())]
+    );
+}
+
+#[test]
+fn a_check_that_the_job_does_not_answer_has_not_passed() {
+    let mut w = checked(json!([{"name": "page", "http": {}}, {"name": "forgotten", "tcp": {"port": 1}}]));
+    w.run(600, |w| w.phase() == Some(Phase::Failed), || false);
+    assert!(
+        w.status.failure.clone().unwrap().message.ends_with("forgotten: no answer"),
+        "{:?}",
+        w.status.failure
+    );
+}
+
+#[test]
+fn an_ssh_check_gets_its_key_and_trusts_what_was_given_or_printed() {
+    let args = |job: &JobRequest| -> serde_json::Value { serde_json::from_str(&job.args[2]).unwrap() };
+    let to_the_job = |w: &mut World| w.run(400, |w| w.phase() == Some(Phase::Verifying), || false);
+    let mut w = checked(json!([over_ssh(Some(HOST_KEY))]));
+    to_the_job(&mut w);
+    let job = w.check_job().unwrap();
+    let key = KeyRef { name: "s".into(), key: "k".into() };
+    assert_eq!((job.credentials, job.keys.clone()), (false, BTreeMap::from([("0".to_string(), key)])));
+    let ssh = &args(&job)[0]["ssh"];
+    assert_eq!((&ssh["hostKeys"], &ssh["keyFile"]), (&json!([HOST_KEY]), &json!("/etc/vmmigration-check/0")));
+    // Not given: the console's, and until it shows one nothing is connected to.
+    let mut w = checked(json!([over_ssh(None)]));
+    to_the_job(&mut w);
+    assert_eq!(w.check_job(), None);
+    let block =
+        |key: &str| format!("-----BEGIN SSH HOST KEY KEYS-----\n{key}\n-----END SSH HOST KEY KEYS-----\n");
+    w.console = Ok(block(HOST_KEY));
+    assert_eq!(args(&w.check_job().unwrap())[0]["ssh"]["hostKeys"], json!([HOST_KEY]));
+    w.console = Ok(block("rubbish"));
+    w.run(200, |w| w.phase() == Some(Phase::Failed), || false);
+    assert!(w.status.failure.clone().unwrap().message.contains("hostKey"), "{:?}", w.status.failure);
+}
+
+#[test]
+fn what_cannot_be_asked_blocks_before_anything_is_touched() {
+    let mut w = checked(
+        json!([{"name": "boot", "console": {"pattern": "("}}, over_ssh(Some("ssh-ed25519 AAAA no key"))]),
+    );
+    w.run(20, |w| w.phase() == Some(Phase::Blocked), || false);
+    let ids: Vec<_> = w.status.preflight.iter().map(|f| f.id.as_str()).collect();
+    assert!(ids.contains(&"check-pattern-invalid") && ids.contains(&"host-key-invalid"), "{ids:?}");
+    assert_eq!((w.source.status.as_str(), w.source.metadata.len()), ("ACTIVE", 0), "nothing was touched");
 }

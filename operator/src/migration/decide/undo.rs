@@ -1,6 +1,8 @@
 //! The way back: the destination's server is settled, then the source is given back as it was.
 
-use super::{AT_ONCE, Decision, Draft, Flow, LATER, SOON, cleanup, clock};
+use super::{
+    AT_ONCE, Decision, Draft, Flow, LATER, ROLLED_BACK, SOON, cleanup, clock, hooks, recheck, requests,
+};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -11,23 +13,77 @@ use crate::{
     openstack::Server,
 };
 
-/// Gives the source back; then the migration has failed, or is cancelled.
+/// After success a rollback was asked for: is there a way back? Only then the destination is stopped.
+pub(super) fn begin(mut d: Draft<'_>) -> Decision {
+    let server = match &d.input.seen.source {
+        Seen::View(v) => v.server.clone(),
+        Seen::Unseen(p) => {
+            let p = p.clone();
+            d.trouble(&p.id, &p.message);
+            return d.decided();
+        }
+        Seen::NotLooked => return d.decided(),
+    };
+    let (from, to) = (d.input.spec.source.cloud.clone(), d.input.spec.destination.cloud.clone());
+    let why = match server.map(|s| (s.metadata.get(MARK_CLAIM).cloned(), s)) {
+        None => Some(format!("the old server is gone from {from}")),
+        Some((Some(uid), _)) if uid == d.input.me.uid => None,
+        Some((Some(uid), s)) => {
+            Some(format!("server {} in {from} is claimed by another migration, {uid}", s.name))
+        }
+        Some((None, s)) => {
+            Some(format!("server {} in {from} does not carry this migration's mark any more", s.name))
+        }
+    };
+    d.recheck = Some(AT_ONCE);
+    if let Some(why) = why {
+        let text = format!("not rolled back, {} in {to} is left as it is: {why}", d.input.spec.source.server);
+        requests::refuse_later(&mut d, RequestName::Rollback, &text);
+        d.status.rollback = None;
+        d.note(text.clone());
+        d.say(text);
+        return d.decided();
+    }
+    let x = d.destination().clone();
+    let (since, id) = (x.active_at.or(x.ready_at).map(|t| t.0.to_string()), x.server_id.unwrap_or_default());
+    d.status.finished_at = None;
+    requests::look_again(&mut d);
+    d.fail(
+        ROLLED_BACK,
+        format!(
+            "rolled back by request: what was written in {to} since {} stays behind in server {id}, which is stopped and kept",
+            since.unwrap_or_default()
+        ),
+    );
+    d.enter(Phase::RollingBack, "going back to the source");
+    d.decided()
+}
+
+/// Gives the source back; then the migration has failed, or is cancelled, or rolled back.
 pub(super) fn roll_back(mut d: Draft<'_>) -> Decision {
     let why = d.status.failure.as_ref().map(|f| f.message.clone()).unwrap_or_default();
     d.enter(Phase::RollingBack, "giving the source back");
-    cleanup::stop_jobs(&mut d);
+    hooks::abandon(&mut d, "ended: the migration is given up");
+    cleanup::stop_jobs(&mut d, &[recheck::OF_SOURCE]);
+    if let Flow::Wait = hooks::gate(&mut d, HookPhase::OnFailure) {
+        return d.decided();
+    }
     if let Flow::Wait = settle_destination(&mut d) {
         return d.decided();
     }
     if let Flow::Wait = give_back(&mut d) {
         return d.decided();
     }
-    let cancelled = d.status.failure.as_ref().is_some_and(|f| f.cancelled);
+    let end = match d.status.failure.clone().unwrap_or_default() {
+        f if f.cancelled => Phase::Cancelled,
+        f if f.reason == ROLLED_BACK => Phase::RolledBack,
+        _ => Phase::Failed,
+    };
     let now = d.now();
     d.status.finished_at = Some(now);
     d.status.clean_looks = 0;
     d.status.trouble = None;
-    d.enter(if cancelled { Phase::Cancelled } else { Phase::Failed }, why.clone());
+    d.enter(end, why.clone());
     let text = format!("{why}; {}", source_now(&d));
     d.say(text);
     d.recheck = Some(AT_ONCE);
@@ -37,12 +93,24 @@ pub(super) fn roll_back(mut d: Draft<'_>) -> Decision {
 /// Where the source is after it was given back.
 pub(super) fn source_now(d: &Draft<'_>) -> String {
     let s = d.status.source.clone().unwrap_or_default();
-    let name = &s.server_name;
-    match (s.claimed_at.is_some(), s.taken_back, s.was_running) {
-        (false, ..) => "nothing was touched in A".into(),
-        (_, true, _) => format!("{name} in A is as somebody wanted it in the middle"),
-        (_, _, true) => format!("{name} runs in A as before"),
-        (_, _, false) => format!("{name} in A is stopped as before"),
+    let (name, status) = (&s.server_name, s.server_status.as_str());
+    if s.claimed_at.is_none() {
+        return "nothing was touched in A".into();
+    }
+    let text = match (s.taken_back, s.was_running, status) {
+        (_, _, "DELETED") => format!("{name} is gone from A"),
+        (true, ..) => format!("{name} in A is as somebody wanted it in the middle"),
+        (_, true, "ACTIVE") => format!("{name} runs in A as before"),
+        (_, true, other) => {
+            format!("{name} in A is {other}; this migration's mark on it was taken away, so it is left so")
+        }
+        (_, false, _) => format!("{name} in A is stopped as before"),
+    };
+    let checks = d.status.rollback.as_ref().map(|r| r.checks.as_slice()).unwrap_or_default();
+    match checks.iter().find(|c| !c.passed) {
+        Some(c) => format!("{text}; its check {} did not pass: {}", c.name, c.message),
+        None if checks.is_empty() => text,
+        None => format!("{text} and passed its checks"),
     }
 }
 
@@ -54,14 +122,18 @@ pub(super) fn held(mut d: Draft<'_>) -> Decision {
         d.status.running_in = Some(if s.status == "ACTIVE" { RunningIn::A } else { RunningIn::None });
         d.source().server_status = s.status;
     }
-    cleanup::stop_jobs(&mut d);
+    hooks::abandon(&mut d, "ended: somebody has the source");
+    cleanup::stop_jobs(&mut d, &[]);
     d.recheck = Some(LATER);
     let _ = settle_destination(&mut d);
     if let Some(row) = d.input.status.timeline.iter().rev().find(|r| r.phase == Phase::Held) {
         let me = d.input.me;
         let text = format!(
-            "Held: {}. A stays as it is. To give up and remove what was made in B: kubectl delete vmm {} -n {}",
-            row.message, me.name, me.namespace
+            "Held: {}. A stays as it is. To give up and remove what was made in B: kubectl delete vmm {} -n {}; to stop A again and go on: {}",
+            row.message,
+            me.name,
+            me.namespace,
+            requests::command(&d, RequestName::Retry)
         );
         d.say(text);
     }
@@ -140,7 +212,10 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
         Seen::Unseen(_) => return Flow::On,
         Seen::NotLooked => return if d.claimed() { Flow::Wait } else { Flow::On },
     };
-    let Some(server) = server else { return Flow::On };
+    let Some(server) = server else {
+        d.source().server_status = "DELETED".into();
+        return Flow::On;
+    };
     d.source().server_status = server.status.clone();
     let s = d.source().clone();
     if server.metadata.get(MARK_CLAIM) != Some(&uid) {
@@ -170,6 +245,11 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
         return Flow::Wait;
     }
     d.status.running_in = Some(if server.status == "ACTIVE" { RunningIn::A } else { RunningIn::None });
+    if s.was_running
+        && let Flow::Wait = recheck::of_source(d, &server)
+    {
+        return Flow::Wait;
+    }
     d.say("Releasing the claim on the source");
     d.step(Step::ReleaseClaim);
     Flow::Wait

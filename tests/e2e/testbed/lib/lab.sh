@@ -47,14 +47,16 @@ in_lab() {
 lab_loops() { losetup -l -n -O NAME,BACK-FILE | awk -v v="$STATE/" '$2 == "/" || $2 ~ "/volumeDevices/|/csi-cinder/" || index($2, v) {print $1}'; }
 
 lab_left() { # what of the lab is still on the machine; prints nothing when clean
-  local p x
+  local p x own
+  own=$(readlink /proc/self/ns/pid)
   lab_loops | sed 's/^/loop device /'
   # shellcheck disable=SC2086
   for x in $(ls -d $OUR_CGROUPS 2>/dev/null); do echo "cgroup $x"; done
   grep -E "$STATE|$LAB_RUN" /proc/mounts | sed 's/^/mount /' || true
   ip -br link | grep -E '^(os[ab]x?(host|phy)|site-[ab]|brq|tap|cni)' | sed 's/^/link /' || true
+  # restic and helm of the test bed are also run outside of the lab, by other tests: those are not the lab's.
   for p in /proc/[0-9]*; do
-    { grep -qsaF "$STATE" "$p/cmdline" || [[ $(readlink "$p/exe") == "$BIN"/* ]]; } && [ "${p#/proc/}" != $$ ] && [ -e "$p/exe" ] && echo "process ${p#/proc/} $(tr '\0' ' ' <"$p/cmdline" | cut -c1-120)"
+    { grep -qsaF "$STATE" "$p/cmdline" || { [[ $(readlink "$p/exe") == "$BIN"/* ]] && [ "$(readlink "$p/ns/pid")" != "$own" ]; }; } && [ "${p#/proc/}" != $$ ] && [ -e "$p/exe" ] && echo "process ${p#/proc/} $(tr '\0' ' ' <"$p/cmdline" | cut -c1-120)"
   done
   if [ -e "$LAB_RUN/sysctl" ]; then
     while IFS='= ' read -r p x; do [ "$(sysctl -n "$p" 2>/dev/null)" = "$x" ] || echo "sysctl $p is $(sysctl -n "$p"), was $x"; done <"$LAB_RUN/sysctl"

@@ -1,15 +1,20 @@
 //! All end-to-end tests: one process, so that those that disturb everybody can hold one lock.
 
 mod blocked;
+mod checks;
 mod claims;
+mod client;
 mod deletion;
 mod demo_path;
 mod faults;
 mod held;
+mod hooks;
 mod interrupted;
 mod killed;
 mod moves;
 mod platform;
 mod requests;
+mod retire;
+mod rollback;
 mod rules;
 mod security;

@@ -13,7 +13,7 @@ fn suspended_in_the_middle_and_then_cancelled() -> Result<()> {
         let page = written(&made, &["/data"]).await?;
         let mut migration = lab.migration(&made.name, CutoverMode::Now);
         // It was there first: it is no request.
-        migration.spec.requests = Some(Requests { cancel: Some("old".into()) });
+        migration.spec.requests = Some(Requests { cancel: Some("old".into()), ..Default::default() });
         let migration = migration.create().await?;
         let uid = migration.uid().await?;
         migration.wait_phase(Phase::Transferring, 300).await?;

@@ -1,0 +1,73 @@
+//! The cluster: found as kubectl finds it.
+
+use super::{
+    cli::Cluster,
+    end::{Stop, explain},
+    text,
+};
+use crate::crd::v1alpha1::VmMigration;
+use kube::{
+    Api, Client, Config, Resource,
+    config::{KubeConfigOptions, Kubeconfig},
+    core::NamespaceResourceScope,
+};
+use std::{path::Path, time::Duration};
+
+/// One call's connection.
+#[derive(Clone)]
+pub struct Session {
+    /// The cluster.
+    pub client: Client,
+    /// The namespace that the call is about.
+    pub namespace: String,
+    /// It was named by `--namespace`, and is no default.
+    pub named: bool,
+}
+
+impl Session {
+    /// Finds the cluster; asks it nothing yet.
+    pub async fn open(cluster: &Cluster) -> Result<Self, Stop> {
+        let options = KubeConfigOptions { context: cluster.context.clone(), ..Default::default() };
+        let mut config = match &cluster.kubeconfig {
+            Some(path) => from_file(path, &options).await?,
+            None => match Config::from_kubeconfig(&options).await {
+                Ok(config) => config,
+                // In a pod there is none, and none is needed.
+                Err(why) if options.context.is_none() => Config::incluster().map_err(|_| no_config(why))?,
+                Err(why) => return Err(no_config(why)),
+            },
+        };
+        config.connect_timeout = Some(Duration::from_secs(10));
+        let namespace = cluster.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(explain("using the kubeconfig"))?;
+        Ok(Session { client, namespace, named: cluster.namespace.is_some() })
+    }
+
+    /// An API of the namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// A migration, safe to print.
+    pub async fn migration(&self, name: &str) -> Result<VmMigration, Stop> {
+        let what = format!("reading VmMigration {name} in namespace {}", self.namespace);
+        let object = self.api::<VmMigration>().get(name).await.map_err(explain(&what))?;
+        text::clean_object(object).map_err(|e| Stop::failed(format!("{what}: {e}")))
+    }
+}
+
+async fn from_file(path: &Path, options: &KubeConfigOptions) -> Result<Config, Stop> {
+    let file = Kubeconfig::read_from(path).map_err(no_config)?;
+    Config::from_custom_kubeconfig(file, options).await.map_err(no_config)
+}
+
+fn no_config(error: kube::config::KubeconfigError) -> Stop {
+    Stop::failed(format!(
+        "no cluster: {error}\nNeeded is a kubeconfig, as for kubectl: in ~/.kube/config, named by KUBECONFIG or by \
+         --kubeconfig; --context chooses one of its contexts. `kubectl get vmm` should work with it."
+    ))
+}

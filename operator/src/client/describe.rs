@@ -1,0 +1,279 @@
+//! `describe`: one migration for people; what matters first, digests last.
+
+use super::{
+    cli::NamedOnly,
+    connect::Session,
+    end::{Done, Ended},
+    text, watch,
+};
+use crate::{
+    crd::v1alpha1::*,
+    migration::present::{human, seconds},
+};
+use jiff::tz::TimeZone;
+use kube::ResourceExt;
+
+/// `kubectl vmmigration describe`
+pub async fn run(session: Session, args: &NamedOnly) -> Done {
+    let object = session.migration(&args.name).await?;
+    for section in sections(&object, &TimeZone::system()) {
+        if !section.title.is_empty() {
+            println!("{}", text::title(section.title));
+        }
+        section.lines.iter().for_each(|line| println!("{line}"));
+    }
+    Ok(Ended::Well)
+}
+
+/// A part of the description.
+#[derive(Debug)]
+struct Section {
+    title: &'static str,
+    lines: Vec<String>,
+}
+
+/// All parts that say something, in order.
+fn sections(object: &VmMigration, zone: &TimeZone) -> Vec<Section> {
+    let status = object.status.clone().unwrap_or_default();
+    let section = |title, lines| Section { title, lines };
+    let mut all = vec![
+        section("", head(object, &status, zone)),
+        section("In the way", findings(&status, |s| s == Severity::Blocker)),
+        section("Hooks", hooks(&status, zone)),
+        section("Requests", requests(&status)),
+        section("Warnings", findings(&status, |s| s == Severity::Warning)),
+        section("Checks in the destination", checks(&status)),
+        section("Source", source(object, &status, zone)),
+        section("Destination", destination(object, &status, zone)),
+        section("What changes", fidelity(&status)),
+        section(
+            "What stays behind",
+            status.retained.iter().map(|r| format!("  {}: {}", r.what, r.why)).collect(),
+        ),
+        section("What happened", timeline(&status, zone)),
+        section("Disks", watch::bars(&status).iter().map(|b| format!("  {}  {}", b.label, b.text)).collect()),
+        section("Digests", digests(&status)),
+    ];
+    all.retain(|s| !s.lines.is_empty());
+    all
+}
+
+fn head(object: &VmMigration, status: &VmMigrationStatus, zone: &TimeZone) -> Vec<String> {
+    let phase = status.phase.unwrap_or_default();
+    let since = status.phase_since.as_ref().map(|t| format!(" since {}", text::date(t.0, zone)));
+    let mut lines = vec![format!("{}: {phase}{}", object.name_any(), since.unwrap_or_default())];
+    lines
+        .push(format!("  {}", status.message.as_deref().unwrap_or("The operator has not looked at it yet.")));
+    if let Some(failure) = &status.failure {
+        lines.push(format!("  Failed: {} ({})", failure.message, failure.reason));
+    }
+    if let Some(trouble) = &status.trouble {
+        let since = trouble.since.as_ref().map(|t| format!(", since {}", text::clock(t.0, zone)));
+        let (what, count) = (&trouble.what, trouble.count);
+        lines.push(format!(
+            "  Trouble with {what}, tried {count} times{}: {}",
+            since.unwrap_or_default(),
+            trouble.message
+        ));
+    }
+    if let Some(since) = &status.suspended_since {
+        lines.push(format!("  Suspended since {}", text::date(since.0, zone)));
+    }
+    if let Some(next) = next_command(object, phase, status) {
+        lines.push(format!("  Next: {next}"));
+    }
+    let runs = status.running_in.map(|r| format!("runs in {}", watch::place(r)));
+    let down = status.down.as_ref().map(|d| format!("neither side served for {d}"));
+    let facts: Vec<String> = [runs, status.progress.clone(), down].into_iter().flatten().collect();
+    if !facts.is_empty() {
+        lines.push(format!("  {}", facts.join(", ")));
+    }
+    lines
+}
+
+fn next_command(object: &VmMigration, phase: Phase, status: &VmMigrationStatus) -> Option<String> {
+    let name = object.name_any();
+    let waiting = status.hooks.iter().find(|h| h.state == HookState::Waiting && h.nonce.is_some());
+    match (waiting, phase) {
+        (Some(hook), _) => Some(format!("kubectl vmmigration attach {name} --hook {}=./SCRIPT", hook.name)),
+        _ if status.suspended_since.is_some() => Some(format!("kubectl vmmigration resume {name}")),
+        (_, Phase::AwaitingCutover) if object.spec.cutover.mode == CutoverMode::Manual => {
+            Some(format!("kubectl vmmigration cutover {name}"))
+        }
+        (_, Phase::Held) => {
+            Some(format!("kubectl vmmigration retry {name}, or kubectl vmmigration cancel {name}"))
+        }
+        (_, Phase::Failed) => Some(format!("kubectl vmmigration retry {name}")),
+        _ => None,
+    }
+}
+
+fn findings(status: &VmMigrationStatus, wanted: impl Fn(Severity) -> bool) -> Vec<String> {
+    let mut lines = vec![];
+    for finding in status.preflight.iter().filter(|f| wanted(f.severity)) {
+        lines.push(format!("  {}: {}", finding.id, finding.message));
+        lines.extend(finding.suggestion.iter().map(|s| format!("      {s}")));
+    }
+    lines
+}
+
+fn hooks(status: &VmMigrationStatus, zone: &TimeZone) -> Vec<String> {
+    let mut lines = vec![];
+    for row in &status.hooks {
+        let mut line = format!("  {} ({}): {}", row.name, row.phase, row.state);
+        if row.attempts > 0 {
+            line.push_str(&format!(", attempt {}", row.attempts));
+        }
+        line.extend(row.exit_code.map(|c| format!(", exit code {c}")));
+        line.extend(row.seconds.map(|s| format!(", {}", seconds(s))));
+        line.extend(row.client.as_ref().map(|c| format!(", by {c}")));
+        line.extend(row.deadline.as_ref().map(|d| format!(", until {}", text::clock(d.0, zone))));
+        lines.push(line);
+        lines.extend(row.message.iter().map(|m| format!("      {m}")));
+        let output = row.output.iter().flat_map(|o| o.lines());
+        lines.extend(output.map(|l| format!("      | {l}")));
+    }
+    lines
+}
+
+fn requests(status: &VmMigrationStatus) -> Vec<String> {
+    let line = |r: &RequestRow| format!("  {:?} {}: {:?}: {}", r.name, r.token, r.result, r.message);
+    status.requests.iter().map(line).collect()
+}
+
+fn checks(status: &VmMigrationStatus) -> Vec<String> {
+    let line =
+        |c: &CheckRow| format!("  {} {}: {}", if c.passed { "passed" } else { "not yet" }, c.name, c.message);
+    status.checks.iter().map(line).collect()
+}
+
+fn source(object: &VmMigration, status: &VmMigrationStatus, zone: &TimeZone) -> Vec<String> {
+    let Some(s) = &status.source else { return vec![] };
+    let mut lines = vec![format!(
+        "  {} ({}) in {}: {}",
+        s.server_name, s.server_id, object.spec.source.cloud, s.server_status
+    )];
+    lines.extend((!s.addresses.is_empty()).then(|| format!("  addresses {}", s.addresses.join(", "))));
+    let moments = [("stopped", &s.stopped_at), ("locked", &s.locked_at), ("given back", &s.give_back_at)];
+    lines.extend(
+        moments
+            .iter()
+            .filter_map(|(what, at)| Some(format!("  {what} {}", text::date(at.as_ref()?.0, zone)))),
+    );
+    lines
+}
+
+fn destination(object: &VmMigration, status: &VmMigrationStatus, zone: &TimeZone) -> Vec<String> {
+    let mut lines = vec![];
+    if let Some(plan) = &status.plan {
+        lines.push(format!(
+            "  {} in {}, flavor {}",
+            plan.server_name, object.spec.destination.cloud, plan.flavor_name
+        ));
+        for port in &plan.ports {
+            let fixed: Vec<_> = port.fixed_ips.iter().filter_map(|f| f.ip_address.clone()).collect();
+            let address =
+                if fixed.is_empty() { "an address that the cloud chooses".into() } else { fixed.join(", ") };
+            lines.push(format!("  port in {}: {address}", port.network_name));
+        }
+    }
+    let Some(x) = &status.destination else { return lines };
+    if let Some(id) = &x.server_id {
+        lines.push(format!("  server {id}: {}", x.server_status.as_deref().unwrap_or("asked for")));
+    }
+    lines.extend((!x.addresses.is_empty()).then(|| format!("  addresses {}", x.addresses.join(", "))));
+    let moments = [("ran first", &x.active_at), ("proven", &x.ready_at)];
+    lines.extend(
+        moments
+            .iter()
+            .filter_map(|(what, at)| Some(format!("  {what} {}", text::date(at.as_ref()?.0, zone)))),
+    );
+    lines
+}
+
+/// What is kept is not listed: it is what one expects.
+fn fidelity(status: &VmMigrationStatus) -> Vec<String> {
+    let told = |r: &&FidelityRow| r.fate != Fate::Kept;
+    let line = |r: &FidelityRow| format!("  {} {:?}: {}", r.attribute, r.fate, r.why);
+    status.fidelity.iter().filter(told).map(line).collect()
+}
+
+fn timeline(status: &VmMigrationStatus, zone: &TimeZone) -> Vec<String> {
+    let line = |r: &TimelineRow| {
+        format!("  {}  {:<15}  {}", text::clock(r.at.0, zone), r.phase.to_string(), r.message)
+    };
+    status.timeline.iter().map(line).collect()
+}
+
+fn digests(status: &VmMigrationStatus) -> Vec<String> {
+    let mut lines = vec![];
+    for disk in &status.disks {
+        let all = [("read in the source", &disk.backup), ("read back in the destination", &disk.readback)];
+        for (what, digest) in all {
+            if let Some(d) = digest {
+                lines.push(format!("  disk {} {what}: {} {}", disk.index, human(d.bytes), digest_text(d)));
+            }
+        }
+    }
+    lines
+}
+
+/// `sha512 1f…`; the mover's own where the image service has none.
+pub fn digest_text(digest: &Digest) -> String {
+    match (&digest.hash_algo, &digest.hash_value, &digest.sha256) {
+        (Some(algo), Some(value), _) => format!("{algo} {value}"),
+        (_, _, Some(value)) => format!("sha256 {value}"),
+        _ => "no digest".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::watch::tests::object, *};
+    use serde_json::json;
+
+    fn titles(object: &VmMigration) -> Vec<&'static str> {
+        sections(object, &TimeZone::UTC).iter().map(|s| s.title).collect()
+    }
+
+    fn text(object: &VmMigration) -> String {
+        sections(object, &TimeZone::UTC).into_iter().flat_map(|s| s.lines).map(|l| l + "\n").collect()
+    }
+
+    #[test]
+    fn messages_come_first_and_digests_last() {
+        let object = object(json!({
+            "phase": "Blocked", "message": "Blocked, nothing was touched: no flavor",
+            "preflight": [{"id": "flavor-not-found", "severity": "Blocker", "message": "no m1", "suggestion": "set destination.flavor"},
+                {"id": "no-checks", "severity": "Warning", "message": "nothing proves the application"}],
+            "source": {"serverName": "web-1", "serverId": "a1", "serverStatus": "ACTIVE", "addresses": ["10.0.0.5"]},
+            "fidelity": [{"attribute": "address", "fate": "changed", "why": "no such subnet"},
+                {"attribute": "name", "fate": "kept", "why": "free"}],
+            "timeline": [{"at": "2026-08-29T20:00:00Z", "phase": "Pending", "message": "first seen"}],
+            "disks": [{"index": 0, "sizeGib": 1, "stage": "Verified",
+                "backup": {"bytes": 1024, "hashAlgo": "sha512", "hashValue": "ab"},
+                "readback": {"bytes": 1024, "hashAlgo": "sha512", "hashValue": "ab"}}],
+        }));
+        assert_eq!(
+            titles(&object),
+            ["", "In the way", "Warnings", "Source", "What changes", "What happened", "Disks", "Digests"]
+        );
+        let text = text(&object);
+        assert!(text.starts_with("web-1: Blocked\n  Blocked, nothing was touched: no flavor\n"), "{text}");
+        assert!(text.contains("  flavor-not-found: no m1\n      set destination.flavor\n"), "{text}");
+        assert!(!text.contains("name Kept") && text.contains("address Changed: no such subnet"), "{text}");
+        assert!(text.ends_with("  disk 0 read back in the destination: 1.0KiB sha512 ab\n"), "{text}");
+    }
+
+    #[test]
+    fn the_next_command_is_named() {
+        let mut waiting = object(json!({"phase": "AwaitingCutover"}));
+        waiting.spec.cutover.mode = CutoverMode::Manual;
+        assert!(text(&waiting).contains("Next: kubectl vmmigration cutover web-1"));
+        let hook = object(json!({"phase": "Stopping", "hooks": [
+            {"name": "stop", "phase": "BeforeStop", "state": "Waiting", "nonce": "n", "output": "a\nb"}]}));
+        assert!(text(&hook).contains("Next: kubectl vmmigration attach web-1 --hook stop=./SCRIPT"));
+        assert!(text(&hook).contains("      | a\n      | b\n"));
+        assert!(text(&object(json!({}))).contains("has not looked at it yet"));
+    }
+}

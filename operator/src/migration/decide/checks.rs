@@ -1,0 +1,311 @@
+//! Checks of the application: each is asked again until it passes or its time is over. A Job near the server asks
+//! those that need a network; the console is read by the operator, since the Job has no cloud's credentials.
+
+use super::{
+    Draft, Flow, clock,
+    jobs::{Progress, Wanted},
+};
+use crate::{
+    crd::v1alpha1::*,
+    migration::{checks::KEYS, checks::pattern, host_keys::host_keys_from_console, names::Side},
+    openstack::Server,
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// How long a check is asked when it does not say so, in seconds.
+const TIMEOUT_SECONDS: i32 = 300;
+
+/// Whom to ask.
+pub(super) struct Asked {
+    /// Near which cloud the Job runs.
+    pub side: Side,
+    /// What the Job is called.
+    pub purpose: &'static str,
+    /// The server's address, for checks that name none.
+    pub address: String,
+    /// The guest's console, or why it cannot be read.
+    pub console: Result<String, String>,
+    /// Since when it has been asked.
+    pub since: Time,
+}
+
+/// What a check answered.
+pub(super) struct Answer {
+    /// The last answer.
+    pub row: CheckRow,
+    /// It is not asked any more: it passed, or its time is over.
+    pub over: bool,
+}
+
+/// All checks of the new server. `On`: all have passed, and are in status.
+pub(super) fn of_destination(d: &mut Draft<'_>, server: &Server) -> Flow {
+    if server.status != "ACTIVE" {
+        d.fail("VerificationFailed", format!("server {} is {}, not ACTIVE", server.id, server.status));
+        return Flow::Wait;
+    }
+    let wanted = d.input.spec.verification.as_ref().map(|v| v.checks.as_slice()).unwrap_or_default();
+    let mut rows = vec![row("active", true, "ACTIVE")];
+    if wanted.is_empty() {
+        d.status.checks = rows;
+        return Flow::On;
+    }
+    let Some(address) = server.addresses.iter().find(|a| a.fixed).map(|a| a.address.clone()) else {
+        d.fail("VerificationFailed", format!("server {} has no fixed address to check", server.id));
+        return Flow::Wait;
+    };
+    let not_read = || Err("the console was not read".to_string());
+    let console = d.input.seen.destination.view().and_then(|v| v.console.clone()).unwrap_or_else(not_read);
+    let (side, purpose, since) = (Side::Destination, "check", asked_since(d));
+    let answers =
+        ask(d, &Asked { side, purpose, address: address.clone(), console, since: since.clone() }, wanted);
+    rows.extend(answers.iter().map(|a| a.row.clone()));
+    d.status.checks = rows;
+    judge(d, &answers, &format!("Checking the server at {address}"), &since, longest(wanted))
+}
+
+/// Remembered, so that a restart of the operator does not give a check more time.
+fn asked_since(d: &mut Draft<'_>) -> Time {
+    let now = d.now();
+    // What was asked of a former server counts nothing.
+    let active = d.destination().active_at.clone();
+    let valid = d.status.checks_since.clone().filter(|t| active.is_none_or(|a| t.0 >= a.0));
+    d.status.checks_since.insert(valid.unwrap_or(now)).clone()
+}
+
+fn judge(d: &mut Draft<'_>, answers: &[Answer], what: &str, since: &Time, seconds: i32) -> Flow {
+    let list = |rows: Vec<&CheckRow>| {
+        rows.into_iter().map(|r| format!("{}: {}", r.name, r.message)).collect::<Vec<_>>().join("; ")
+    };
+    let failed: Vec<_> = answers.iter().filter(|a| a.over && !a.row.passed).map(|a| &a.row).collect();
+    if !failed.is_empty() {
+        let text = format!("{} of {} checks did not pass: {}", failed.len(), answers.len(), list(failed));
+        d.fail("VerificationFailed", text);
+        return Flow::Wait;
+    }
+    let open: Vec<_> = answers.iter().filter(|a| !a.over).map(|a| &a.row).collect();
+    if open.is_empty() {
+        return Flow::On;
+    }
+    let until = after(since, seconds).map_or(String::new(), |t| format!(" (gives up {})", clock(t.0)));
+    d.say(format!("{what}{until}: {}", list(open)));
+    Flow::Wait
+}
+
+/// Asks, and tells what each check has answered until now.
+pub(super) fn ask(d: &mut Draft<'_>, of: &Asked, checks: &[Check]) -> Vec<Answer> {
+    let outside: Vec<Check> = checks.iter().filter(|c| c.console.is_none()).cloned().collect();
+    let from_job = if outside.is_empty() { BTreeMap::new() } else { ask_by_job(d, of, &outside) };
+    let one = |c: &Check| match &c.console {
+        Some(console) => read_console(d, of, c, console),
+        None => {
+            let (row, over) =
+                from_job.get(&c.name).cloned().unwrap_or_else(|| (row(&c.name, false, "no answer"), true));
+            Answer { row, over }
+        }
+    };
+    checks.iter().map(one).collect()
+}
+
+fn read_console(d: &Draft<'_>, of: &Asked, check: &Check, console: &ConsoleCheck) -> Answer {
+    // It may have scrolled away since.
+    let passed = d.input.status.checks.iter().find(|r| r.name == check.name && r.passed);
+    if let Some(row) = passed.filter(|_| d.input.status.checks_since.as_ref() == Some(&of.since)) {
+        return Answer { row: row.clone(), over: true };
+    }
+    let (passed, message) = match (&of.console, pattern(&console.pattern)) {
+        (_, Err(why)) => (false, format!("the pattern cannot be read: {why}")),
+        (Err(why), _) => (false, why.clone()),
+        (Ok(text), Ok(pattern)) if pattern.is_match(text) => {
+            (true, "the console shows the pattern".to_string())
+        }
+        (Ok(text), _) => (
+            false,
+            format!("the pattern is not among the last {} lines of the console", text.lines().count()),
+        ),
+    };
+    Answer {
+        over: passed || d.past(&Some(of.since.clone()), timeout(check).into()),
+        row: row(&check.name, passed, message),
+    }
+}
+
+/// Row and whether it is the last, by name.
+type ByName = BTreeMap<String, (CheckRow, bool)>;
+
+fn ask_by_job(d: &mut Draft<'_>, of: &Asked, checks: &[Check]) -> ByName {
+    let all = |message: &str, over: bool| -> ByName {
+        checks.iter().map(|c| (c.name.clone(), (row(&c.name, false, message), over))).collect()
+    };
+    let host_keys = of.console.as_deref().map(host_keys_from_console).unwrap_or_default();
+    let unknown =
+        host_keys.is_empty() && checks.iter().any(|c| c.ssh.as_ref().is_some_and(|s| s.host_key.is_none()));
+    if unknown && !job_exists(d, of) {
+        let late = d.past(&Some(of.since.clone()), longest(checks).into());
+        return all(
+            "waits for the guest's SSH host keys, which the console does not show; give ssh.hostKey, or let the guest \
+             print its keys on the console as cloud-init does",
+            late,
+        );
+    }
+    let seconds = longest(checks);
+    let json = arguments(checks, &of.address, &host_keys);
+    let wanted = Wanted {
+        side: of.side,
+        purpose: of.purpose.into(),
+        args: ["check", "--checks", &json, "--deadline-seconds", &seconds.to_string()]
+            .map(String::from)
+            .to_vec(),
+        credentials: false,
+        deadline_seconds: i64::from(seconds) + 120,
+        attempts: 2,
+    };
+    match d.job_with_keys(wanted, keys(checks)) {
+        Progress::Succeeded(result) => {
+            rows(&result).into_iter().map(|r| (r.name.clone(), (r, true))).collect()
+        }
+        Progress::Running(why) => all(&why, false),
+        Progress::Again => all("asked once more", false),
+        Progress::Failed(why) => {
+            let mut found = all(&why, true);
+            found.extend(last_answers(d, of).into_iter().map(|r| (r.name.clone(), (r, true))));
+            found
+        }
+    }
+}
+
+fn job_exists(d: &mut Draft<'_>, of: &Asked) -> bool {
+    let name = d.input.me.job(of.purpose, d.job_record(of.purpose).attempt);
+    d.input.seen.cluster(of.side).view().is_some_and(|c| c.jobs.contains_key(&name))
+}
+
+/// What a Job that failed has told of each check.
+fn last_answers(d: &mut Draft<'_>, of: &Asked) -> Vec<CheckRow> {
+    let name = d.input.me.job(of.purpose, d.job_record(of.purpose).attempt);
+    let job = d.input.seen.cluster(of.side).view().and_then(|c| c.jobs.get(&name));
+    let told = job.and_then(|j| serde_json::from_str::<Value>(j.termination.as_ref()?).ok());
+    told.map_or(vec![], |t| rows(&t["result"]))
+}
+
+/// The private keys that the Job needs, by the name of the file.
+fn keys(checks: &[Check]) -> BTreeMap<String, KeyRef> {
+    let key = |(n, c): (usize, &Check)| Some((n.to_string(), c.ssh.as_ref()?.private_key_secret_ref.clone()));
+    checks.iter().enumerate().filter_map(key).collect()
+}
+
+/// The checks as `vmmigration mover check` takes them; all but console checks. `address` is the server's, and
+/// `host_keys` are those that it printed on its console.
+pub(super) fn arguments(checks: &[Check], address: &str, host_keys: &[String]) -> String {
+    let one = |(n, c): (usize, &Check)| {
+        let mut argument = json!({"name": c.name, "timeoutSeconds": timeout(c)});
+        if let Some(tcp) = &c.tcp {
+            argument["tcp"] = json!({"address": tcp.address.as_deref().unwrap_or(address), "port": tcp.port});
+        }
+        if let Some(http) = &c.http {
+            argument["http"] = http_argument(http, address);
+        }
+        if let Some(ssh) = &c.ssh {
+            argument["ssh"] = json!({
+                "user": ssh.user,
+                "address": ssh.address.as_deref().unwrap_or(address),
+                "port": ssh.port.unwrap_or(22),
+                "keyFile": format!("{KEYS}/{n}"),
+                "hostKeys": ssh.host_key.as_ref().map_or(host_keys.to_vec(), |k| vec![k.clone()]),
+                "command": ssh.command,
+            });
+        }
+        argument
+    };
+    Value::Array(checks.iter().enumerate().filter(|(_, c)| c.console.is_none()).map(one).collect())
+        .to_string()
+}
+
+fn http_argument(h: &HttpCheck, address: &str) -> Value {
+    let (scheme, usual) = match h.scheme {
+        Some(HttpScheme::Https) => ("https", 443),
+        _ => ("http", 80),
+    };
+    let host = h.address.as_deref().unwrap_or(address);
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
+    let (port, path) = (h.port.unwrap_or(usual), h.path.as_deref().unwrap_or("/"));
+    let mut argument =
+        json!({"url": format!("{scheme}://{host}:{port}{path}"), "status": h.status.unwrap_or(200)});
+    let optional =
+        [("contains", json!(h.contains)), ("pattern", json!(h.pattern)), ("header", json!(h.header))];
+    for (name, value) in optional.into_iter().filter(|(_, v)| !v.is_null()) {
+        argument[name] = value;
+    }
+    argument
+}
+
+/// What a Job of checks has answered.
+pub(super) fn rows(result: &Value) -> Vec<CheckRow> {
+    let rows = result["checks"].as_array().cloned().unwrap_or_default();
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_string();
+    rows.iter().map(|r| row(&text(&r["name"]), r["ok"] == true, text(&r["message"]))).collect()
+}
+
+fn row(name: &str, passed: bool, message: impl Into<String>) -> CheckRow {
+    CheckRow { name: name.into(), passed, message: message.into() }
+}
+
+fn timeout(check: &Check) -> i32 {
+    check.timeout_seconds.unwrap_or(TIMEOUT_SECONDS)
+}
+
+fn longest(checks: &[Check]) -> i32 {
+    checks.iter().map(timeout).max().unwrap_or(TIMEOUT_SECONDS)
+}
+
+fn after(since: &Time, seconds: i32) -> Option<Time> {
+    since.0.checked_add(SignedDuration::from_secs(seconds.into())).ok().map(Time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(checks: Value) -> Value {
+        let checks: Vec<Check> = serde_json::from_value(checks).unwrap();
+        serde_json::from_str(&arguments(&checks, "10.0.0.5", &["ssh-ed25519 CONSOLE".into()])).unwrap()
+    }
+
+    #[test]
+    fn arguments_of_every_kind() {
+        let key = json!({"name": "s", "key": "k"});
+        let cases = [
+            (json!({"tcp": {"port": 22}}), json!({"tcp": {"address": "10.0.0.5", "port": 22}})),
+            (json!({"tcp": {"port": 22, "address": "x"}}), json!({"tcp": {"address": "x", "port": 22}})),
+            (json!({"http": {}}), json!({"http": {"url": "http://10.0.0.5:80/", "status": 200}})),
+            (
+                json!({"http": {"scheme": "https", "address": "2001:db8::1", "path": "/x?y", "status": 204}}),
+                json!({"http": {"url": "https://[2001:db8::1]:443/x?y", "status": 204}}),
+            ),
+            (
+                json!({"http": {"port": 8080, "contains": "a", "pattern": "b", "header": {"name": "c", "pattern": "d"}}}),
+                json!({"http": {"url": "http://10.0.0.5:8080/", "status": 200, "contains": "a", "pattern": "b",
+                    "header": {"name": "c", "pattern": "d"}}}),
+            ),
+            (
+                json!({"ssh": {"user": "u", "privateKeySecretRef": key, "command": "true"}}),
+                json!({"ssh": {"user": "u", "address": "10.0.0.5", "port": 22, "keyFile": "/etc/vmmigration-check/1",
+                    "hostKeys": ["ssh-ed25519 CONSOLE"], "command": "true"}}),
+            ),
+            (
+                json!({"ssh": {"user": "u", "privateKeySecretRef": key, "command": "true", "address": "x", "port": 2,
+                    "hostKey": "ssh-ed25519 GIVEN"}}),
+                json!({"ssh": {"user": "u", "address": "x", "port": 2, "keyFile": "/etc/vmmigration-check/1",
+                    "hostKeys": ["ssh-ed25519 GIVEN"], "command": "true"}}),
+            ),
+        ];
+        for (mut check, mut expected) in cases {
+            check["name"] = json!("c");
+            (expected["name"], expected["timeoutSeconds"]) = (json!("c"), json!(300));
+            let console = json!({"name": "boot", "console": {"pattern": "x"}});
+            let text = given(json!([console, check]));
+            assert_eq!(text, json!([expected]));
+            assert!(crate::mover::check::parse(&text.to_string()).is_ok(), "the mover reads it: {text}");
+        }
+    }
+}

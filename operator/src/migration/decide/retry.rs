@@ -1,0 +1,139 @@
+//! A new try of the same object: what the last one left proven, and how the next one begins.
+
+use super::{AT_ONCE, Decision, Draft, ran, requests};
+use crate::{crd::v1alpha1::*, migration::step::Step, openstack::InstanceAction};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+/// Why nothing can be tried again while the destination has a server that once ran.
+pub(super) fn kept_server(d: &Draft<'_>) -> Option<String> {
+    let x = d.status.destination.as_ref().filter(|x| x.active_at.is_some())?;
+    let (server, cloud) = (x.server_id.clone().unwrap_or_default(), &d.input.spec.destination.cloud);
+    Some(format!(
+        "server {server} in {cloud} has run and is kept, since it may hold new writes; delete it with its volumes \
+         and ports when they are not needed, then delete this VmMigration and create it again"
+    ))
+}
+
+/// Was the removal of the repository begun?
+pub(super) fn purge_begun(d: &Draft<'_>) -> bool {
+    d.status.jobs.iter().any(|j| j.name == "purge" && j.state != JobRecord::WAITING)
+}
+
+/// Until when `onFailure.keepData` keeps what is in the repository.
+pub(super) fn kept_until(d: &Draft<'_>) -> Option<Timestamp> {
+    let period = d.input.spec.on_failure.as_ref()?.keep_data.as_ref()?.seconds();
+    let proven = d.status.disks.iter().any(|k| k.backup.is_some())
+        || d.status.kept.as_ref().is_some_and(|k| !k.volumes.is_empty());
+    let of_use =
+        proven && !d.status.failure.as_ref()?.cancelled && kept_server(d).is_none() && !purge_begun(d);
+    let from = d.status.finished_at.as_ref().filter(|_| of_use)?.0;
+    let until = from.checked_add(SignedDuration::from_secs(period)).ok()?;
+    (until > d.input.now).then_some(until)
+}
+
+/// Half a sentence about what can be done after a failure.
+pub(super) fn next_command(d: &Draft<'_>) -> String {
+    if d.status.retry_requested_at.is_some() {
+        return "a new try begins when everything of this one is gone".into();
+    }
+    match kept_server(d) {
+        Some(why) => why,
+        None => format!("to try again: {}", requests::command(d, RequestName::Retry)),
+    }
+}
+
+/// Everything of the last try is gone but the repository, if that is kept: begins from the beginning.
+pub(super) fn begin(mut d: Draft<'_>) -> Decision {
+    d.status.retry_requested_at = None;
+    if let Some(why) = kept_server(&d) {
+        requests::refuse_later(&mut d, RequestName::Retry, &why);
+        d.recheck = Some(AT_ONCE);
+        return d.decided();
+    }
+    let repository =
+        d.status.store.as_ref().is_some_and(|s| s.initialized_at.is_some() && s.purged_at.is_none());
+    d.status.kept = Some(keep(&d, repository));
+    let number = d.status.attempts.max(1) + 1;
+    let (old, status) = (d.status.source.take().unwrap_or_default(), &mut d.status);
+    status.source = Some(SourceStatus {
+        project_id: old.project_id,
+        server_id: old.server_id,
+        server_name: old.server_name,
+        ..Default::default()
+    });
+    let project_id = status.destination.take().unwrap_or_default().project_id;
+    status.destination = Some(DestinationStatus { project_id, ..Default::default() });
+    if let Some(store) = status.store.as_mut().filter(|_| !repository) {
+        (store.initialized_at, store.purged_at) = (None, None);
+    }
+    for job in &mut status.jobs {
+        job.carry_over();
+    }
+    status.attempts = number;
+    (status.failure, status.finished_at, status.trouble, status.cleaned_up_at) = (None, None, None, None);
+    (status.rollback, status.cutover) = (None, None);
+    status.clean_looks = 0;
+    status.retained.clear();
+    status.checks.clear();
+    status.hooks.clear();
+    status.disks.clear();
+    if d.input.seen.vault_exists {
+        // Secrets may have been corrected since.
+        d.step(Step::PrepareSecrets);
+    }
+    d.enter(Phase::Preflight, format!("try {number}, by request"));
+    d.say(format!("Try {number}: looking at everything again"));
+    d.recheck = Some(AT_ONCE);
+    d.decided()
+}
+
+/// What is still proven, and what tells later whether the source ran meanwhile.
+fn keep(d: &Draft<'_>, repository: bool) -> KeptData {
+    let s = d.status.source.clone().unwrap_or_default();
+    let mut kept = d.status.kept.clone().unwrap_or_default();
+    kept.was_running |= s.was_running;
+    // A try that never stopped the source proves nothing new, and makes nothing stale.
+    if let Some(base) = s.stop_request_id.or(s.lock_request_id) {
+        let proven = d.status.disks.iter().filter(|k| k.kind == DiskKind::Volume);
+        let one = |k: &DiskStatus| {
+            let (volume_id, backup) = (k.source_volume_id.clone()?, k.backup.clone()?);
+            Some(KeptVolume { volume_id, size_gib: k.size_gib, backup })
+        };
+        kept.volumes = proven.filter_map(one).collect();
+        kept.was_running = s.was_running;
+        kept.stop_request_id = Some(base);
+    }
+    if !repository {
+        kept.volumes.clear();
+    }
+    let seen = d.input.seen.source.view().into_iter().flat_map(|v| &v.snapshots);
+    kept.snapshot_ids.extend(seen.map(|(_, s)| s.id.clone()));
+    kept.snapshot_ids.sort();
+    kept.snapshot_ids.dedup();
+    kept
+}
+
+/// The source is stopped and locked: what an earlier try read of it counts, if it did not run since.
+pub(super) fn reuse(d: &mut Draft<'_>, actions: &[InstanceAction]) {
+    let Some(kept) = d.status.kept.clone() else { return };
+    let Some(base) = &kept.stop_request_id else { return };
+    if ran::ran_since(base, actions) {
+        if !kept.volumes.is_empty() {
+            d.note("the source was used since the last try: all its disks are read again");
+        }
+        return;
+    }
+    // It is stopped only because we stopped it.
+    d.source().was_running |= kept.was_running;
+    let mut count = 0;
+    for disk in d.status.disks.iter_mut().filter(|k| k.kind == DiskKind::Volume && k.backup.is_none()) {
+        let same = |v: &&KeptVolume| {
+            Some(&v.volume_id) == disk.source_volume_id.as_ref() && v.size_gib == disk.size_gib
+        };
+        if let Some(volume) = kept.volumes.iter().find(same) {
+            disk.backup = Some(volume.backup.clone());
+            count += 1;
+        }
+    }
+    d.note(format!("the source was not used since the last try: {count} disks need not be read again"));
+}
