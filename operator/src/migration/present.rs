@@ -265,6 +265,54 @@ mod tests {
     }
 
     #[test]
+    fn conditions_of_each_phase() {
+        let cancelled = Failure { cancelled: true, ..Default::default() };
+        let trouble = Trouble { what: "x".into(), ..Default::default() };
+        let with = |phase| VmMigrationStatus { phase: Some(phase), ..Default::default() };
+        let table = [
+            (with(Phase::Preflight), [Some(false), Some(true), Some(false), None], reason::PROGRESSING),
+            (
+                with(Phase::Blocked),
+                [Some(false), Some(false), Some(true), None],
+                reason::INVALID_CONFIGURATION,
+            ),
+            (
+                with(Phase::AwaitingCutover),
+                [Some(false), Some(true), Some(false), None],
+                reason::WAITING_FOR_YOU,
+            ),
+            (with(Phase::Held), [Some(false), Some(true), Some(false), None], reason::WAITING_FOR_YOU),
+            (
+                VmMigrationStatus { trouble: Some(trouble), ..with(Phase::Transferring) },
+                [Some(false), Some(true), Some(false), None],
+                reason::TRANSIENT_ERROR,
+            ),
+            (with(Phase::Succeeded), [Some(true), Some(false), Some(false), Some(true)], reason::SUCCESS),
+            (
+                VmMigrationStatus { failure: Some(Failure::default()), ..with(Phase::Failed) },
+                [Some(false), Some(false), Some(true), Some(false)],
+                reason::UNRECOVERABLE_ERROR,
+            ),
+            (
+                VmMigrationStatus { failure: Some(cancelled), ..with(Phase::Cancelled) },
+                [Some(false), Some(false), Some(true), Some(false)],
+                reason::CANCELLED,
+            ),
+        ];
+        for (mut status, wanted, why) in table {
+            present(&mut status, Some(7), Timestamp::from_second(100).unwrap());
+            let find = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind).cloned().unwrap();
+            let kinds = [kind::READY, kind::RECONCILING, kind::STALLED, kind::SUCCEEDED];
+            for (kind, wanted) in kinds.into_iter().zip(wanted) {
+                let text = wanted.map_or("Unknown", |yes| if yes { "True" } else { "False" });
+                assert_eq!(find(kind).status, text, "{kind} in {:?}", status.phase);
+                assert_eq!(find(kind).observed_generation, Some(7));
+            }
+            assert_eq!(find(kind::READY).reason, why, "{:?}", status.phase);
+        }
+    }
+
+    #[test]
     fn presenting_twice_changes_nothing() {
         let mut s = VmMigrationStatus { phase: Some(Phase::Transferring), ..Default::default() };
         present(&mut s, Some(3), Timestamp::from_second(100).unwrap());

@@ -55,6 +55,12 @@ pub(super) struct World {
     checked: serde_json::Value,
     /// This step fails for ever.
     pub(super) broken: Option<&'static str>,
+    /// Jobs for this purpose fail for ever; may it pass, by what they say?
+    failing: Option<(&'static str, bool)>,
+    /// Time passes, and nothing that was begun is ever done.
+    stuck: bool,
+    /// Somebody gave up on clean-up.
+    abandoned: bool,
     /// The next Job to end fails.
     pub(super) job_fails: bool,
     pub(super) unreachable: bool,
@@ -84,6 +90,10 @@ pub(super) fn me() -> Identity {
         namespace: "team".into(),
         name: "web-1".into(),
     }
+}
+
+fn creating(id: String, metadata: BTreeMap<String, String>, now: Timestamp) -> Volume {
+    Volume { id, status: "creating".into(), created_at: now.to_string(), metadata, ..Default::default() }
 }
 
 fn finding(id: &str) -> Finding {
@@ -147,6 +157,9 @@ impl World {
             console: Ok(String::new()),
             checked: json!({"ok": true, "result": {"checks": [{"name": "page", "ok": true, "message": "200"}]}}),
             broken: None,
+            failing: None,
+            stuck: false,
+            abandoned: false,
             job_fails: false,
             unreachable: false,
             humans: false,
@@ -172,6 +185,9 @@ impl World {
         self.now = self.now.checked_add(2.seconds()).unwrap();
         if self.source.status == "ACTIVE" {
             self.version += 1;
+        }
+        if self.stuck {
+            return;
         }
         for v in self.volumes.iter_mut().chain(&mut self.made) {
             v.status = "available".into();
@@ -204,6 +220,13 @@ impl World {
                 && !name.contains("-check-source-");
             if first && self.servers.iter().any(|s| s.status == "ACTIVE") && !self.job_fails {
                 self.finish_checks(&name);
+                continue;
+            }
+            if let Some((purpose, retryable)) = self.failing.filter(|(purpose, _)| name.contains(purpose)) {
+                let said = json!({"ok": false, "reason": "X", "message": purpose, "retryable": retryable});
+                if let Some((_, job)) = self.jobs.get_mut(&name) {
+                    (job.state, job.termination) = (JobState::Failed, Some(said.to_string()));
+                }
                 continue;
             }
             let result = match std::mem::take(&mut self.job_fails) {
@@ -374,8 +397,15 @@ impl World {
         let (id, properties) = (self.id("img"), json!({}));
         self.content.insert(id.clone(), content);
         let properties = serde_json::from_value(properties).unwrap_or_default();
-        let image =
-            Image { id, name, status: status.into(), size: Some(100), properties, ..Default::default() };
+        let image = Image {
+            id,
+            name,
+            status: status.into(),
+            size: Some(100),
+            properties,
+            created_at: self.now.to_string(),
+            ..Default::default()
+        };
         self.images.push((side, image));
     }
 
@@ -454,6 +484,7 @@ impl World {
                     id,
                     volume_id: volume_id.clone(),
                     status: "creating".into(),
+                    created_at: self.now.to_string(),
                     metadata,
                     ..Default::default()
                 });
@@ -461,7 +492,7 @@ impl World {
             Step::CreateExportVolume { disk, snapshot_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::ExportVolume, *disk));
                 self.content.insert(id.clone(), self.content[snapshot_id].clone());
-                self.volumes.push(Volume { id, status: "creating".into(), metadata, ..Default::default() });
+                self.volumes.push(creating(id, metadata, self.now));
             }
             Step::UploadVolume { side, role, disk, volume_id } => {
                 let content = self.content[volume_id].clone();
@@ -474,7 +505,7 @@ impl World {
             Step::CreateVolume { disk, image_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::Volume, *disk));
                 self.content.insert(id.clone(), self.content[image_id].clone());
-                self.made.push(Volume { id, status: "creating".into(), metadata, ..Default::default() });
+                self.made.push(creating(id, metadata, self.now));
             }
             Step::CreatePort { index } => {
                 let id = self.id("port");
@@ -557,6 +588,7 @@ impl World {
     }
 
     fn delete(&mut self, kind: ObjectKind, id: &str) {
+        assert!(id != self.source.id && self.own.iter().all(|v| v.id != id), "never 7: it is not ours");
         match kind {
             ObjectKind::Server => {
                 assert!(self.servers.iter().all(|s| s.id != id || s.launched_at.is_none()), "it has run");
@@ -580,7 +612,7 @@ impl World {
             spec: &self.spec.clone(),
             generation: Some(self.generation),
             deleting: self.deleting,
-            abandoned: false,
+            abandoned: self.abandoned,
             annotations: &self.annotations.clone(),
             status: &self.status.clone(),
             seen: &seen,
@@ -1847,4 +1879,95 @@ fn what_cannot_be_asked_blocks_before_anything_is_touched() {
     let ids: Vec<_> = w.status.preflight.iter().map(|f| f.id.as_str()).collect();
     assert!(ids.contains(&"check-pattern-invalid") && ids.contains(&"host-key-invalid"), "{ids:?}");
     assert_eq!((w.source.status.as_str(), w.source.metadata.len()), ("ACTIVE", 0), "nothing was touched");
+}
+
+#[test]
+fn a_job_is_tried_within_bounds_and_once_when_another_try_is_no_use() {
+    for (purpose, retryable, attempts) in
+        [("backup-0", true, 4), ("backup-0", false, 1), ("restore-1", true, 4), ("init", false, 1)]
+    {
+        let mut w = World::new();
+        w.failing = Some((purpose, retryable));
+        let mut most = 0;
+        for _ in 0..600 {
+            w.pass(false);
+            most = most.max(w.status.jobs.iter().find(|j| j.name == purpose).map_or(0, |j| j.attempt));
+        }
+        assert_eq!((w.phase(), most), (Some(Phase::Failed), attempts), "{purpose} {retryable}");
+        assert!(w.status.failure.as_ref().unwrap().message.contains(purpose), "{:?}", w.status.failure);
+        w.assert_given_back();
+    }
+}
+
+#[test]
+fn what_a_cloud_never_finishes_is_given_up() {
+    let snapshot: fn(&World) -> bool = |w| !w.snapshots.is_empty();
+    let server: fn(&World) -> bool = |w| !w.servers.is_empty();
+    for (what, begun) in [("temporary volume vol-", snapshot), ("is still BUILD", server)] {
+        let mut w = World::new();
+        w.run(400, begun, || false);
+        w.stuck = true;
+        for server in &mut w.servers {
+            (server.status, server.launched_at) = ("BUILD".into(), None);
+        }
+        w.run(4000, |w| w.status.failure.is_some(), || false);
+        let failure = w.status.failure.clone().unwrap();
+        assert!(failure.message.contains(what), "{failure:?}");
+        w.stuck = false;
+        w.run(400, |w| w.phase() == Some(Phase::Failed) && w.clean(), || false);
+        w.assert_given_back();
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_built_goes_and_the_source_runs_again() {
+    let mut w = World::new();
+    w.run(400, |w| !w.servers.is_empty(), || false);
+    (w.servers[0].status, w.servers[0].fault) = ("ERROR".into(), Some("No valid host was found".into()));
+    w.servers[0].launched_at = None;
+    w.run(400, |w| w.phase() == Some(Phase::Failed) && w.clean(), || false);
+    assert!(w.status.failure.as_ref().unwrap().message.contains("No valid host"), "{:?}", w.status.failure);
+    w.assert_given_back();
+    w.assert_nothing_left();
+}
+
+#[test]
+fn an_owners_lock_is_remembered_and_put_back() {
+    for crashes in [0, 3] {
+        let mut w = World::new();
+        w.source.locked = true;
+        let mut dice = dice(crashes, 3);
+        let crash = move || crashes > 0 && dice();
+        w.run(600, |w| w.phase() == Some(Phase::Transferring), crash);
+        assert!(w.source.locked);
+        w.deleting = true;
+        w.run(400, |w| w.released, || false);
+        assert_eq!((w.source.status.as_str(), w.source.locked), ("ACTIVE", true), "{:?}", w.actions);
+        assert!(w.source.metadata.is_empty());
+    }
+}
+
+#[test]
+fn a_claim_that_somebody_took_ends_the_migration_before_the_stop() {
+    let mut w = World::new();
+    w.run(200, |w| w.status.source.as_ref().is_some_and(|s| s.claimed_at.is_some()), || false);
+    w.source.metadata.insert(MARK_CLAIM.into(), "another".into());
+    w.run(400, |w| w.phase() == Some(Phase::Failed), || false);
+    assert!(w.status.failure.as_ref().unwrap().message.contains("claim"), "{:?}", w.status.failure);
+    assert_eq!(w.source.status, "ACTIVE");
+    assert!(w.actions.iter().all(|a| a.action != "stop"), "it was not stopped: {:?}", w.actions);
+}
+
+#[test]
+fn whoever_gives_up_on_clean_up_is_let_go() {
+    let mut w = World::new();
+    w.run(400, |w| w.phase() == Some(Phase::Creating), || false);
+    w.unreachable = true;
+    w.deleting = true;
+    for _ in 0..50 {
+        w.pass(false);
+    }
+    assert!(!w.released);
+    w.abandoned = true;
+    w.run(5, |w| w.released, || false);
 }

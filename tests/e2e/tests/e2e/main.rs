@@ -1,12 +1,12 @@
 //! All end-to-end tests: one process, so that those that disturb everybody can hold one lock.
 
+mod alone;
 mod blocked;
 mod checks;
 mod claims;
 mod client;
 mod deletion;
 mod demo_path;
-mod faults;
 mod held;
 mod hooks;
 mod interrupted;

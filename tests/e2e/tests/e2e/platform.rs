@@ -1,23 +1,18 @@
 //! What a platform looks at: who sees which secret, what movers may do, several migrations at once, conditions of
-//! clouds and stores, helm.
+//! clouds and stores.
 
 use crate::{
-    interrupted::{counted, mover},
     moves::{in_b, serves, written},
     rules::{KINDS, api},
 };
 use anyhow::{Context, Result, anyhow, ensure};
-use e2e::{
-    Disks, Lab, MOVERS, Migration, OPERATOR, SYSTEM, command, exclusive, labelled, log, setting, shared,
-    until,
-};
+use e2e::{Disks, Lab, MOVERS, labelled, log, setting, shared, until};
 use k8s_openapi::{
     ByteString,
     api::{
         batch::v1::Job,
         core::v1::{Event, Namespace, Pod, Secret, Volume},
     },
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::Condition,
     jiff::Timestamp,
 };
@@ -29,9 +24,7 @@ use serde_json::json;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     rc::Rc,
     sync::OnceLock,
     time::Duration,
@@ -427,124 +420,5 @@ async fn bad_clouds_are_not(lab: &Lab) -> Result<()> {
         ensure!(refused.message.contains(word), "{name} does not say what is wrong: {refused:?}");
         ensure!(!refused.message.contains("this-is-not-the-secret"), "the secret is in the status");
     }
-    Ok(())
-}
-
-const RELEASE: &str = "vmmigration";
-
-/// The release as it was found, to be installed again.
-struct Release(PathBuf);
-
-impl Release {
-    async fn found(lab: &Lab) -> Result<Self> {
-        let values = helm(&["get", "values", RELEASE, "-o", "json"]).await?;
-        let path = std::env::temp_dir().join(format!("{}-values.json", lab.name));
-        // It holds a registered cluster's token.
-        let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
-        file.write_all(values.as_bytes())?;
-        Ok(Release(path))
-    }
-
-    async fn install(&self) -> Result<()> {
-        let values = self.0.to_str().context("a path")?;
-        let chart = chart();
-        let arguments =
-            ["upgrade", "--install", RELEASE, &chart, "--values", values, "--wait", "--timeout", "180s"];
-        helm(&arguments).await.map(drop)
-    }
-}
-
-impl Drop for Release {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-fn chart() -> String {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.join("../../charts/vmmigration-operator").display().to_string()
-}
-
-async fn helm(arguments: &[&str]) -> Result<String> {
-    let place = ["--kube-context", "site-a", "--namespace", SYSTEM];
-    command("helm", &[arguments, &place].concat()).await
-}
-
-/// Uninstalls; definitions, objects and the movers' namespace stay as they are.
-async fn uninstall(lab: &Rc<Lab>, migration: &Migration) -> Result<()> {
-    helm(&["uninstall", RELEASE, "--wait", "--timeout", "120s"]).await?;
-    until("the end of the operator's pod", 90, || async {
-        Ok(labelled(&lab.kube, SYSTEM, OPERATOR).await?.is_empty().then_some(()))
-    })
-    .await?;
-    let before = migration.get().await?;
-    ensure!(before.metadata.deletion_timestamp.is_none(), "uninstalling deletes migrations");
-    let definitions: Api<CustomResourceDefinition> = Api::all(lab.kube.clone());
-    for (_, plural) in KINDS {
-        let definition = definitions.get(&format!("{plural}.vmmigration.io")).await?;
-        ensure!(definition.metadata.deletion_timestamp.is_none(), "uninstalling deletes {plural}");
-    }
-    for (kind, wanted) in [("OpenStackCloud", 2), ("ObjectStore", 1), ("VmMigration", 1)] {
-        let left = api(&lab.kube, &lab.name, kind).list(&ListParams::default()).await?.items.len();
-        ensure!(left == wanted, "{left} {kind} left");
-    }
-    let movers = Api::<Namespace>::all(lab.kube.clone()).get(MOVERS).await?;
-    ensure!(movers.metadata.deletion_timestamp.is_none(), "uninstalling deletes {MOVERS}");
-    Ok(())
-}
-
-#[test]
-fn helm_upgrade_and_uninstall_disturb_no_migration() -> Result<()> {
-    exclusive("helm", |lab| async move {
-        let release = Release::found(&lab).await?;
-        let outcome = upgraded_and_uninstalled(&lab, &release).await;
-        // Whatever came of it, everybody else needs the operator as it was.
-        let restored = release.install().await;
-        outcome?;
-        restored
-    })
-}
-
-async fn upgraded_and_uninstalled(lab: &Rc<Lab>, release: &Release) -> Result<()> {
-    let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
-    let page = written(&made, &[]).await?;
-    let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
-
-    // In flight: the operator is away for a while during the backup, and upgraded during the restore.
-    mover(lab, &migration, "backup-0").await?;
-    uninstall(lab, &migration).await?;
-    release.install().await?;
-    mover(lab, &migration, "restore-0").await?;
-    let old = labelled(&lab.kube, SYSTEM, OPERATOR).await?;
-    let (chart, mark) = (chart(), format!("operator.podAnnotations.e2e={}", lab.name));
-    let more =
-        ["upgrade", RELEASE, &chart, "--reuse-values", "--set-string", &mark, "--wait", "--timeout", "180s"];
-    helm(&more).await?;
-    let new = labelled(&lab.kube, SYSTEM, OPERATOR).await?;
-    ensure!(new.iter().all(|p| old.iter().all(|o| o.uid() != p.uid())), "the operator was not replaced");
-    let object = migration.wait_succeeded().await?;
-    serves(&in_b(lab, &object).await?, &[], &page).await?;
-    let uid = migration.uid().await?;
-    let found = counted(lab, &uid).await?;
-    ensure!(found == (1, 1, 1), "servers, volumes, ports in B: {found:?}");
-    let copies = |job: &str| job.starts_with("backup") || job.starts_with("restore");
-    let tries: Vec<_> = object
-        .status
-        .iter()
-        .flat_map(|s| &s.jobs)
-        .filter(|j| copies(j.name.as_str()) && j.attempt > 1)
-        .collect();
-    ensure!(tries.is_empty(), "a copy was made again: {tries:?}");
-
-    // Finished: it stays as it is, with its report, and is taken up again.
-    uninstall(lab, &migration).await?;
-    let reports = lab.api::<VmMigrationReport>(&lab.name);
-    reports.get(&format!("web-{}", &uid[..8])).await.context("the report is gone")?;
-    let after = migration.get().await?;
-    ensure!(after.status == object.status, "the status was {:?}, is {:?}", object.status, after.status);
-    release.install().await?;
-    migration.delete().await?;
-    migration.wait_gone(60).await?;
-    ensure!(lab.b.server(&in_b(lab, &object).await?.id).await?.status == "ACTIVE", "B's server was touched");
     Ok(())
 }

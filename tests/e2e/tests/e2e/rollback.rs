@@ -36,6 +36,11 @@ fn answer(status: &VmMigrationStatus, name: RequestName) -> Result<RequestRow> {
     status.requests.iter().find(|r| r.name == name).cloned().with_context(|| format!("no answer to {name:?}"))
 }
 
+/// All disks are in the repository.
+fn backed_up(status: &VmMigrationStatus) -> Option<()> {
+    (!status.disks.is_empty() && status.disks.iter().all(|d| d.backup.is_some())).then_some(())
+}
+
 /// Waits for the end of a rollback, clean-up included.
 async fn rolled_back(migration: &Migration) -> Result<VmMigrationStatus> {
     until(&format!("{} to be rolled back", migration.name), 300, || async {
@@ -70,9 +75,7 @@ fn rollback_in_the_middle_retry_and_rollback_after_success() -> Result<()> {
         let migration = migration.create().await?;
         let whole = async {
             // In the middle: A is as before, B is empty, and what was read is kept.
-            migration
-                .wait("backed up", 400, |s| s.disks.iter().all(|d| d.backup.is_some()).then_some(()))
-                .await?;
+            migration.wait("backed up", 400, backed_up).await?;
             migration.patch(json!({"requests": {"rollback": "middle"}})).await?;
             let status = rolled_back(&migration).await?;
             let row = kept(&status).context("nothing is kept for a new try")?;
@@ -146,9 +149,7 @@ fn what_was_read_of_a_stopped_server_is_not_read_again() -> Result<()> {
         let mut migration = lab.migration(&made.name, CutoverMode::Now);
         migration.spec.on_failure = Some(serde_json::from_value(json!({"keepData": "1h"}))?);
         let migration = migration.create().await?;
-        migration
-            .wait("backed up", 400, |s| s.disks.iter().all(|d| d.backup.is_some()).then_some(()))
-            .await?;
+        migration.wait("backed up", 400, backed_up).await?;
         migration.patch(json!({"requests": {"rollback": "1"}})).await?;
         let before = rolled_back(&migration).await?;
         let backup = |s: &VmMigrationStatus| s.disks.first().and_then(|d| d.backup.clone());
