@@ -3,13 +3,13 @@
 mod clouds;
 mod clusters;
 pub mod context;
-mod execute;
+pub mod execute;
 mod hooks;
 mod object_store;
-mod observe;
+pub mod observe;
 mod open_stack_cloud;
 mod reconcile;
-mod references;
+pub mod references;
 pub mod remove;
 
 use crate::crd::v1alpha1::{ObjectStore, OpenStackCloud, Phase, VmMigration};
