@@ -6,7 +6,7 @@ mod openstack_support;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{Json, Router};
+use axum::{Router, http::header::CONTENT_TYPE};
 use http::StatusCode;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::Client;
@@ -54,7 +54,7 @@ impl Bed {
         let fake = Fake::start().await;
         let nothing = || async {
             let gone = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "gone"});
-            (StatusCode::NOT_FOUND, Json(gone))
+            (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "application/json")], gone.to_string())
         };
         let client = Client::new(Router::new().fallback(nothing), "team");
         let settings = Settings {

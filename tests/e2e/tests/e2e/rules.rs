@@ -81,6 +81,12 @@ fn checks(check: Value) -> Value {
     migration(json!({"verification": {"checks": [check]}}))
 }
 
+fn hook(kind: Value) -> Value {
+    let mut hook = json!({"name": "h", "phase": "BeforeStop"});
+    merge(&mut hook, kind);
+    migration(json!({"hooks": [hook]}))
+}
+
 fn fixed_ip(fixed_ip: Value) -> Request {
     Create(migration(json!({"destination": {"networks": [{"from": "n", "to": "n", "fixedIP": fixed_ip}]}})))
 }
@@ -106,7 +112,11 @@ fn replace(old: Value, new: Value) -> Request {
 
 const AT: &str = "cutover.at is needed with mode At, and only with it";
 const ADDRESS: &str = "fixedIP.address is needed with mode Set, and only with it";
-const CHECK: &str = "a check is exactly one of tcp, http";
+const CHECK: &str = "a check is exactly one of tcp, http, console, ssh";
+const HOOK: &str = "a hook is exactly one of job, ssh, client";
+const JOB_HOOK: &str = "a job hook is exactly one of script, configMap";
+const SSH_HOOK: &str = "an ssh hook is exactly one of script, configMap";
+const POLICY: &str = "sourcePolicy.after is needed with action Delete, and only with it";
 const SOURCE: &str = "spec.source cannot be changed any more: only while the phase is Blocked; \
                       delete this VmMigration and create another";
 const DESTINATION: &str = "spec.destination cannot be changed any more: only while the phase is Blocked; \
@@ -123,6 +133,16 @@ fn cases() -> Vec<Case> {
     let ssh = |port: i32| checks(json!({"name": "ssh", "tcp": {"port": port}}));
     let mut ssh_and_now = ssh(22);
     merge(&mut ssh_and_now["spec"], now());
+    let job = |script: &str| hook(json!({"job": {"script": script}}));
+    let mut job_and_now = job("one");
+    merge(&mut job_and_now["spec"], now());
+    let map = || json!({"name": "scripts", "key": "stop.sh"});
+    let guest = |more: Value| {
+        let mut ssh = json!({"user": "root", "privateKeySecretRef": {"name": "key", "key": "id"}});
+        merge(&mut ssh, more);
+        hook(json!({"ssh": ssh}))
+    };
+    let policy = |policy: Value| Create(migration(json!({"sourcePolicy": policy})));
     vec![
         case("location must be s3:https://host[:port]/bucket[/prefix]: only S3 over HTTPS is supported",
             good(), store("s3:http://s3.example.com/bucket")),
@@ -157,6 +177,17 @@ fn cases() -> Vec<Case> {
             replace(migration(json!({"strategy": "Cold"})), migration(json!({"strategy": "Cold"}))),
             replace(migration(json!({"strategy": "Cold"})), migration(json!({})))),
         case("spec.verification is immutable", replace(ssh(22), ssh_and_now), replace(ssh(22), ssh(23))),
+        case(HOOK, Create(hook(json!({"client": {}}))), Create(hook(json!({})))),
+        case(HOOK, Create(job("true")), Create(hook(json!({"client": {}, "job": {"script": "true"}})))),
+        case(JOB_HOOK, Create(hook(json!({"job": {"configMap": map()}}))), Create(hook(json!({"job": {}})))),
+        case(SSH_HOOK, Create(guest(json!({"script": "true"}))),
+            Create(guest(json!({"script": "true", "configMap": map()})))),
+        case("spec.hooks is immutable", replace(job("one"), job_and_now), replace(job("one"), job("other"))),
+        case("spec.maxDowntime is immutable",
+            replace(migration(json!({"maxDowntime": "30m"})), migration(json!({"maxDowntime": "30m"}))),
+            edit("Blocked", json!({"maxDowntime": "30m"}))),
+        case(POLICY, policy(json!({"action": "Delete", "after": "7d"})), policy(json!({"action": "Delete"}))),
+        case(POLICY, policy(json!({"action": "Keep"})), policy(json!({"action": "Keep", "after": "7d"}))),
         case("a report's spec is evidence and cannot be changed",
             replace(report("Succeeded"), report("Succeeded")), replace(report("Succeeded"), report("Failed"))),
     ]
