@@ -201,7 +201,7 @@ impl Migration {
                 return Err(fatal("it succeeded"));
             }
             let status = object.status.clone().unwrap_or_default();
-            let ended = matches!(status.phase, Some(Phase::Failed | Phase::Cancelled));
+            let ended = status.phase.is_some_and(Phase::gave_up);
             let over = ended && condition(&object, "CleanedUp") == Some(true);
             if over { Ok(Some(status)) } else { bail!("{:?}", status.message) }
         })

@@ -8,6 +8,7 @@ mod client;
 mod deletion;
 mod demo_path;
 mod docs;
+mod every_phase;
 mod held;
 mod hooks;
 mod interrupted;

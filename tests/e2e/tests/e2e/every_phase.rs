@@ -1,0 +1,68 @@
+//! Cancel and rollback at every phase: a client's hook holds the migration there, then somebody changes their mind.
+
+use crate::moves::written;
+use anyhow::{Context, Result, ensure};
+use e2e::{Disks, Stays, shared, until};
+use serde_json::json;
+use vmmigration::crd::v1alpha1::*;
+
+/// Where a hook holds a migration, and whether the server runs in B by then.
+const PLACES: [(HookPhase, bool); 6] = [
+    (HookPhase::BeforePreflight, false),
+    (HookPhase::BeforeStop, false),
+    (HookPhase::AfterStop, false),
+    (HookPhase::BeforeCreate, false),
+    (HookPhase::AfterStart, true),
+    (HookPhase::AfterVerification, true),
+];
+
+#[test]
+fn cancelled_at_every_phase() -> Result<()> {
+    at_every_phase("cancel", Phase::Cancelled)
+}
+
+#[test]
+fn rolled_back_at_every_phase() -> Result<()> {
+    at_every_phase("rollback", Phase::RolledBack)
+}
+
+fn at_every_phase(verb: &'static str, end: Phase) -> Result<()> {
+    shared(&format!("every_{verb}"), |lab| async move {
+        let made = lab.a.make_server(&lab.name, Disks::LOCAL).await?;
+        let page = written(&made, &[]).await?;
+        for (place, runs_in_b) in PLACES {
+            let name = place.to_string().to_lowercase();
+            let mut migration = lab.migration(&made.name, CutoverMode::Now).named(&name);
+            let hook = json!([{"name": "here", "phase": place, "timeout": "20m", "client": {}}]);
+            migration.spec.hooks = serde_json::from_value(hook)?;
+            let migration = migration.create().await?;
+            let waits =
+                |s: &VmMigrationStatus| s.hooks.iter().any(|h| h.state == HookState::Waiting).then_some(());
+            migration.wait(&format!("held at {place}"), 400, waits).await?;
+            migration.patch(json!({"requests": {verb: "now"}})).await?;
+            let status = migration.wait_failed(300).await.with_context(|| format!("{verb} at {place}"))?;
+            ensure!(status.phase == Some(end), "{verb} at {place}: it is {:?}", status.phase);
+            let said = status.message.clone().unwrap_or_default();
+            let touched = status.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
+            let wanted = if touched { "runs in A as before" } else { "nothing was touched" };
+            ensure!(said.contains(wanted), "{verb} at {place}: it says {said:?}");
+            lab.a.runs_as_before(&made).await.with_context(|| format!("{verb} at {place}"))?;
+            ensure!(made.guest()?.page(&[]).await? == page, "{verb} at {place}: A does not serve as before");
+            let stays = if runs_in_b { Stays::ServerInB } else { Stays::Nothing };
+            let left = lab.leftovers(&migration.uid().await?, stays).await?;
+            ensure!(left.is_empty(), "{verb} at {place}: left behind: {left:?}");
+            if runs_in_b {
+                // It ran, so it is kept, stopped; the next try is refused until it is gone.
+                let id =
+                    status.destination.and_then(|x| x.server_id).context("no server in B is recorded")?;
+                ensure!(lab.b.server(&id).await?.status == "SHUTOFF", "{verb} at {place}: B runs");
+                lab.b.cloud.delete_server(&id).await?;
+                until("the end of B's server", 90, || async {
+                    Ok(lab.b.cloud.get_server(&id).await?.is_none().then_some(()))
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    })
+}
