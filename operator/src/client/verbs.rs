@@ -146,16 +146,6 @@ pub async fn retire(session: Session, args: &SureArgs) -> Done {
     request(&session, &args.named, RequestName::Retire).await
 }
 
-/// The verb as the spec has it.
-fn verb(name: RequestName) -> &'static str {
-    match name {
-        RequestName::Cancel => "cancel",
-        RequestName::Rollback => "rollback",
-        RequestName::Retry => "retry",
-        RequestName::Retire => "retire",
-    }
-}
-
 /// A value that no request has had: the time, and something random.
 fn token(now: Timestamp) -> String {
     format!("{}-{:08x}", now.strftime("%Y%m%dT%H%M%SZ"), rand::random::<u32>())
@@ -163,7 +153,7 @@ fn token(now: Timestamp) -> String {
 
 async fn request(session: &Session, args: &NamedArgs, name: RequestName) -> Done {
     let token = token(Timestamp::now());
-    let verb = verb(name);
+    let verb = name.verb();
     patch(session, &args.name, json!({"requests": {verb: token}})).await?;
     let answer = |o: &VmMigration| {
         let rows = &o.status.as_ref()?.requests;

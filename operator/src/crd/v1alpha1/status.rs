@@ -235,6 +235,18 @@ pub enum RequestName {
     Retire,
 }
 
+impl RequestName {
+    /// As the spec has it.
+    pub fn verb(self) -> &'static str {
+        match self {
+            RequestName::Cancel => "cancel",
+            RequestName::Rollback => "rollback",
+            RequestName::Retry => "retry",
+            RequestName::Retire => "retire",
+        }
+    }
+}
+
 /// What became of a request.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestResult {

@@ -12,7 +12,7 @@ const VERBS: [RequestName; 4] =
 /// Answers the tokens that were not answered before.
 pub(super) fn answer(d: &mut Draft<'_>, first_seen: bool) {
     let Some(wanted) = d.input.spec.requests.clone() else { return };
-    let mut carried_out = None;
+    let mut carried_out: Option<RequestName> = None;
     for name in VERBS {
         let token = match name {
             RequestName::Cancel => &wanted.cancel,
@@ -28,7 +28,7 @@ pub(super) fn answer(d: &mut Draft<'_>, first_seen: bool) {
             _ if first_seen => baseline(),
             Some(other) => (
                 RequestResult::Superseded,
-                format!("{} was asked for at the same time and comes first", verb(other)),
+                format!("{} was asked for at the same time and comes first", other.verb()),
             ),
             None => carry_out(d, name, token),
         };
@@ -41,19 +41,9 @@ pub(super) fn answer(d: &mut Draft<'_>, first_seen: bool) {
     }
 }
 
-/// The verb as it stands in the spec.
-fn verb(name: RequestName) -> &'static str {
-    match name {
-        RequestName::Cancel => "cancel",
-        RequestName::Rollback => "rollback",
-        RequestName::Retry => "retry",
-        RequestName::Retire => "retire",
-    }
-}
-
 /// The command that asks for something.
 pub(super) fn command(d: &Draft<'_>, name: RequestName) -> String {
-    let (me, verb) = (d.input.me, verb(name));
+    let (me, verb) = (d.input.me, name.verb());
     // A token that was answered is not heard again; the generation is a new one with every change of the spec.
     let token = d.input.generation.unwrap_or_default();
     format!(
