@@ -16,4 +16,3 @@ pub mod operator;
 pub mod restic;
 pub mod server;
 pub mod store;
-pub mod transfer;
