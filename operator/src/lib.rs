@@ -16,3 +16,4 @@ pub mod operator;
 pub mod restic;
 pub mod server;
 pub mod store;
+pub mod transfer;

@@ -7,9 +7,9 @@ mod mover_support;
 use std::time::Duration;
 
 use mover_support::{
-    Bed, UID,
+    Bed, SEGMENT, UID, backup_line,
     cloud::{Image, Mischief},
-    noise,
+    noise, restore_line,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -46,20 +46,31 @@ async fn restore_into(bed: &Bed, saved: &Value, image: &str) -> mover_support::E
     bed.run(&line).await
 }
 
+/// What the mover calls the digest of a disk: SHA-256 over its segments' digests.
+fn root(content: &[u8], segment: usize) -> String {
+    let mut root = Sha256::new();
+    content.chunks(segment).for_each(|segment| root.update(Sha256::digest(segment)));
+    hex::encode(root.finalize())
+}
+
 #[tokio::test]
 async fn a_disk_travels_byte_for_byte() {
     let bed = ready().await;
     let ended = bed.backup(SOURCE).await;
     let saved = ended.ok();
     assert_eq!(saved["bytes"], SIZE);
-    assert_eq!(saved["sha256"], hex::encode(Sha256::digest(noise(SIZE))));
+    assert_eq!(saved["sha256"], root(&noise(SIZE), 1 << 20));
     assert_eq!(
         (&saved["hashAlgo"], &saved["hashValue"]),
         (&json!("sha512"), &json!(hex::encode(Sha512::digest(noise(SIZE)))))
     );
-    assert!(
-        saved["storedBytes"].as_u64().unwrap() > SIZE as u64 / 2 && bed.snapshots() == 1 && bed.locks() == 0
+    assert_eq!(
+        (&saved["segments"], &saved["skippedSegments"], &saved["reused"]),
+        (&json!(6), &json!(0), &json!(0))
     );
+    assert!(saved["storedBytes"].as_u64().unwrap() > SIZE as u64 / 2);
+    // One for each segment, and the manifest.
+    assert!(bed.snapshots() >= 7 && bed.locks() == 0);
     let last: Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
     assert_eq!((&last["progress"]["bytes"], &last["progress"]["total"]), (&json!(SIZE), &json!(SIZE)));
 
@@ -71,6 +82,10 @@ async fn a_disk_travels_byte_for_byte() {
     assert_eq!(bed.cloud.image(DESTINATION).content, noise(SIZE));
     let last: Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
     assert_eq!(last["progress"]["bytes"], SIZE);
+    // Nothing is sent twice, whoever asks once more.
+    let written = bed.s3.written();
+    let again = bed.backup(SOURCE).await;
+    assert_eq!((&again.ok()["snapshotId"], bed.s3.written()), (&saved["snapshotId"], written));
 }
 
 #[tokio::test]
@@ -83,29 +98,50 @@ async fn a_disk_without_a_hash_has_sha256_only() {
 }
 
 #[tokio::test]
-async fn short_or_wrong_downloads_make_no_snapshot() {
+async fn short_downloads_make_no_snapshot() {
     let bed = ready().await;
-    for (mischief, reason) in [
-        (Mischief::EndsEarly, "ShortRead"),
-        (Mischief::Breaks, "ShortRead"),
-        (Mischief::FlipsAByte, "DigestMismatch"),
-    ] {
+    for mischief in [Mischief::EndsEarly, Mischief::Breaks] {
         bed.cloud.misbehave(mischief);
-        let ended = bed.backup(SOURCE).await;
-        let message = ended.failed(reason, 1);
+        let ended = bed.run(&backup_line(&["--image", SOURCE])).await;
+        let message = ended.failed("ShortRead", 1);
+        assert!(message.contains(&format!("{} of {SIZE} bytes", SIZE / 2)), "{message}");
         assert!(message.contains(SOURCE), "{message}");
-        if reason == "ShortRead" {
-            assert!(message.contains(&format!("{} of {SIZE} bytes", SIZE / 2)), "{message}");
-        }
         assert_eq!((bed.snapshots(), bed.locks()), (0, 0), "{mischief:?}");
     }
+    bed.cloud.misbehave(Mischief::BreaksOften);
+    bed.run(&backup_line(&["--image", SOURCE])).await.ok();
+}
+
+#[tokio::test]
+async fn an_image_that_was_read_wrongly_is_not_made() {
+    let bed = ready().await;
+    bed.cloud.misbehave(Mischief::FlipsAByte);
+    let saved = bed.backup(SOURCE).await.ok().clone();
     bed.cloud.misbehave(Mischief::None);
-    bed.backup(SOURCE).await.ok();
+    let ended = restore(&bed, &saved).await;
+    assert!(ended.failed("DigestMismatch", 2).contains("read wrongly"));
+    assert_ne!(bed.cloud.image(DESTINATION).status, "active");
+}
+
+#[tokio::test]
+async fn an_image_service_without_ranges_gives_one_segment() {
+    for mischief in [Mischief::IgnoresRanges, Mischief::RefusesRanges] {
+        let bed = ready().await;
+        bed.cloud.misbehave(mischief);
+        let saved = bed.backup(SOURCE).await.ok().clone();
+        assert_eq!(saved["segments"], 1);
+        bed.cloud.misbehave(Mischief::None);
+        restore(&bed, &saved).await.ok();
+        assert_eq!(bed.cloud.image(DESTINATION).content, noise(SIZE));
+    }
 }
 
 #[tokio::test]
 async fn images_that_cannot_be_saved() {
     let bed = ready().await;
+    bed.run(&backup_line(&["--image", SOURCE, "--base-manifest", "latest"]))
+        .await
+        .failed("InvalidArguments", 2);
     bed.backup("cccccccc-0000-0000-0000-000000000003").await.failed("ImageNotFound", 2);
     bed.backup(DESTINATION).await.failed("ImageNotReady", 1);
     bed.cloud.add_active(SOURCE, Vec::new());
@@ -212,7 +248,7 @@ fn gone(pid: i32) -> Option<()> {
 /// A backup that waits for bytes that never come, and its restic.
 async fn stalled(bed: &Bed) -> (tokio::process::Child, i32) {
     bed.cloud.misbehave(Mischief::Stalls);
-    let child = bed.start(&["backup", "--image", SOURCE, "--disk", "0", "--migration-uid", UID]);
+    let child = bed.start(&backup_line(&["--image", SOURCE]));
     let pid = child.id().unwrap();
     until(|| (bed.locks() == 1).then_some(())).await;
     let restic = until(|| child_of(pid)).await;
@@ -230,13 +266,30 @@ async fn sigterm_releases_the_lock_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_killed_restic_is_a_failure() {
+async fn a_restic_that_is_always_killed_is_a_failure() {
     let bed = ready().await;
-    let (child, restic) = stalled(&bed).await;
+    let (child, mut restic) = stalled(&bed).await;
+    let pid = child.id().unwrap();
+    // As often as a segment is tried.
+    for _ in 0..2 {
+        signal(restic, Signal::KILL);
+        restic = until(|| child_of(pid).filter(|other| *other != restic)).await;
+    }
     signal(restic, Signal::KILL);
     let ended = bed.end(child).await;
     assert!(ended.failed("ResticFailed", 1).contains("signal 9"));
     assert_eq!(bed.snapshots(), 0);
+}
+
+#[tokio::test]
+async fn a_restic_that_is_killed_once_is_replaced() {
+    let bed = ready().await;
+    let (child, restic) = stalled(&bed).await;
+    bed.cloud.misbehave(Mischief::None);
+    signal(restic, Signal::KILL);
+    let saved = bed.end(child).await.ok().clone();
+    restore(&bed, &saved).await.ok();
+    assert_eq!(bed.cloud.image(DESTINATION).content, noise(SIZE));
 }
 
 #[tokio::test]
@@ -248,6 +301,257 @@ async fn restic_does_not_outlive_a_killed_mover() {
     until(|| gone(restic)).await;
     until(|| gone(feed)).await;
     assert_eq!(bed.snapshots(), 0);
+}
+
+/// A disk of odd length with data, zeros and half-zero segments, as a file.
+fn disk(bed: &Bed, name: &str) -> (String, Vec<u8>) {
+    let mut content = noise(SIZE);
+    content[1_500_000..4_300_000].fill(0);
+    write_disk(bed, name, &content);
+    (bed.path(name).to_str().unwrap().to_owned(), content)
+}
+
+fn write_disk(bed: &Bed, name: &str, content: &[u8]) {
+    std::fs::write(bed.path(name), content).unwrap();
+}
+
+/// An empty file that becomes a disk.
+fn target(bed: &Bed) -> String {
+    // Something else was there before: zeros must be written, too.
+    write_disk(bed, "target", &noise(SIZE + 4096)[4096..]);
+    bed.path("target").to_str().unwrap().to_owned()
+}
+
+async fn device_backup(bed: &Bed, device: &str) -> Value {
+    bed.run(&backup_line(&["--device", device, "--segment-bytes", SEGMENT])).await.ok().clone()
+}
+
+#[tokio::test]
+async fn a_device_travels_while_it_is_read() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
+    let target = target(&bed);
+    // The restore begins before there is anything.
+    let restoring = bed.start_beside(&restore_line(&[
+        "--device",
+        &target,
+        "--verify-disk",
+        "--sha256",
+        &root(&content, 1 << 20),
+    ]));
+    let saved = device_backup(&bed, &source).await;
+    assert_eq!(
+        (&saved["sha256"], &saved["segments"], &saved["skippedSegments"]),
+        (&json!(root(&content, 1 << 20)), &json!(6), &json!(2))
+    );
+    let restored = bed.end_beside(restoring).await;
+    assert_eq!(restored.ok()["sha256"], saved["sha256"]);
+    assert!(std::fs::read(&target).unwrap() == content);
+    // And into an image, from the manifest.
+    bed.cloud.add_queued(DESTINATION);
+    restore(&bed, &saved).await.ok();
+    assert!(bed.cloud.image(DESTINATION).content == content);
+}
+
+#[tokio::test]
+async fn an_empty_disk_costs_nothing() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    write_disk(&bed, "source", &vec![0; SIZE]);
+    let saved = device_backup(&bed, bed.path("source").to_str().unwrap()).await;
+    assert_eq!(
+        (&saved["skippedSegments"], &saved["changedBytes"], bed.snapshots()),
+        (&json!(6), &json!(0), 1)
+    );
+    let target = target(&bed);
+    bed.run(&restore_line(&["--device", &target, "--snapshot", saved["snapshotId"].as_str().unwrap()]))
+        .await
+        .ok();
+    assert!(std::fs::read(&target).unwrap() == vec![0; SIZE]);
+}
+
+#[tokio::test]
+async fn devices_that_cannot_be_used() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    for device in ["/dev/null", "/nowhere"] {
+        bed.run(&backup_line(&["--device", device])).await.failed("DeviceError", 2);
+    }
+    let (source, _) = disk(&bed, "source");
+    let saved = device_backup(&bed, &source).await;
+    let id = saved["snapshotId"].as_str().unwrap();
+    bed.run(&restore_line(&["--device", "/dev/null", "--snapshot", id])).await.failed("DeviceError", 2);
+    bed.run(&restore_line(&["--device", &source, "--snapshot", id, "--pass", "1"]))
+        .await
+        .failed("InvalidArguments", 2);
+    bed.run(&restore_line(&["--device", &source, "--pass", "1", "--patience-seconds", "0"]))
+        .await
+        .failed("NothingArrives", 1);
+}
+
+#[tokio::test]
+async fn a_killed_backup_sends_nothing_twice_but_what_was_under_way() {
+    let bed = ready().await;
+    bed.s3.slow(Duration::from_millis(700));
+    let line = backup_line(&["--image", SOURCE, "--segment-bytes", SEGMENT]);
+    let (mut killed, mut seen) = (0, 0);
+    let saved = loop {
+        let mut child = bed.start(&line);
+        // Killed as soon as another segment is complete, until none is left.
+        let more = until(|| {
+            let count = bed.snapshots();
+            if count > seen { Some(true) } else { child.try_wait().unwrap().map(|_| false) }
+        });
+        if !more.await || killed == 3 {
+            break bed.end(child).await.ok().clone();
+        }
+        (killed, seen) = (killed + 1, bed.snapshots());
+        child.kill().await.unwrap();
+    };
+    assert!(killed > 1 && saved["reused"].as_u64().unwrap() > 0, "{saved}");
+    // At every kill two segments were under way, and as many may have begun since the look.
+    let most = SIZE + killed * 4 * (1 << 20) + (1 << 20);
+    assert!(bed.s3.written() < most, "{} of at most {most}", bed.s3.written());
+    assert_eq!(saved["sha256"], root(&noise(SIZE), 1 << 20));
+    restore(&bed, &saved).await.ok();
+    assert_eq!(bed.cloud.image(DESTINATION).content, noise(SIZE));
+}
+
+#[tokio::test]
+async fn a_killed_restore_goes_on() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
+    let saved = device_backup(&bed, &source).await;
+    let target = target(&bed);
+    let id = saved["snapshotId"].as_str().unwrap();
+    let mut child = bed.start(&restore_line(&["--device", &target, "--snapshot", id]));
+    until(|| (std::fs::read(&target).unwrap()[..4096] == content[..4096]).then_some(())).await;
+    child.kill().await.unwrap();
+    bed.run(&restore_line(&["--device", &target, "--snapshot", id, "--resume"])).await.ok();
+    assert!(std::fs::read(&target).unwrap() == content);
+}
+
+#[tokio::test]
+async fn a_store_in_trouble_is_asked_again() {
+    let bed = ready().await;
+    bed.s3.trouble(2, 2);
+    let saved = bed.backup(SOURCE).await.ok().clone();
+    restore(&bed, &saved).await.ok();
+    assert_eq!(bed.cloud.image(DESTINATION).content, noise(SIZE));
+}
+
+/// Saves other bytes under the tags of a segment, as somebody with the keys could.
+async fn inject(bed: &Bed, tags: &str, content: &[u8]) {
+    let mut command = tokio::process::Command::new(mover_support::restic());
+    command.args([
+        "-o",
+        "s3.bucket-lookup=path",
+        "backup",
+        "--stdin",
+        "--stdin-filename",
+        "segment",
+        "--tag",
+        tags,
+    ]);
+    command
+        .env("RESTIC_REPOSITORY", bed.repository())
+        .env("RESTIC_PASSWORD", mover_support::REPOSITORY_PASSWORD)
+        .env("RESTIC_CACHE_DIR", bed.path("scratch"))
+        .env("AWS_DEFAULT_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", mover_support::s3::ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", mover_support::SECRET_KEY);
+    write_disk(bed, "injected", content);
+    command.stdin(std::fs::File::open(bed.path("injected")).unwrap());
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_segment_is_caught_and_named() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
+    let tags = format!("mig={UID},disk=0,pass=0,kind=segment,seg=1,layout={SIZE}/{SEGMENT},from={source}");
+    inject(&bed, &tags, &vec![1; 1 << 20]).await;
+    // The backup takes it for its own.
+    let saved = device_backup(&bed, &source).await;
+    assert_eq!(saved["reused"], 1);
+    let target = target(&bed);
+    let id = saved["snapshotId"].as_str().unwrap();
+    let ended = bed.run(&restore_line(&["--device", &target, "--snapshot", id])).await;
+    assert!(ended.failed("DigestMismatch", 2).contains("segment 1"));
+    bed.cloud.add_queued(DESTINATION);
+    let ended = restore(&bed, &saved).await;
+    assert!(ended.failed("DigestMismatch", 2).contains("segment 1"));
+    assert_ne!(bed.cloud.image(DESTINATION).status, "active");
+    // One that arrives too late is fetched again as the manifest says.
+    bed.s3.keys("").iter().for_each(|key| bed.s3.remove(key));
+    bed.init().await.ok();
+    device_backup(&bed, &source).await;
+    inject(&bed, &tags, &vec![1; 1 << 20]).await;
+    bed.run(&restore_line(&["--device", &target])).await.ok();
+    assert!(std::fs::read(&target).unwrap() == content);
+}
+
+/// Some writes, some zeros, nothing in most places.
+fn change(content: &mut [u8], seed: u8) {
+    for at in [10, 70_000, 1_048_575, 1_048_576, 2_500_000, SIZE - 1] {
+        content[at] = content[at].wrapping_add(seed);
+    }
+    content[4_400_000..4_700_000].fill(0);
+    content[3_000_000..3_400_000].fill(seed);
+}
+
+#[tokio::test]
+async fn later_passes_send_what_changed() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, mut content) = disk(&bed, "source");
+    let target = target(&bed);
+    let line = |more: &[&'static str]| {
+        let start =
+            ["--device", &source, "--segment-bytes", SEGMENT, "--patch-bytes", "131072"].map(str::to_owned);
+        [start.to_vec(), more.iter().map(|word| (*word).to_owned()).collect()].concat()
+    };
+    let mut saved = Value::Null;
+    for pass in 0..3_u8 {
+        let mut words = line(&["--keep-digests"]);
+        if pass > 0 {
+            change(&mut content, pass);
+            write_disk(&bed, "source", &content);
+            words.extend(["--pass".into(), pass.to_string(), "--base-manifest".into()]);
+            words.push(saved["snapshotId"].as_str().unwrap().to_owned());
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let written = bed.s3.written();
+        saved = bed.run(&backup_line(&words)).await.ok().clone();
+        assert_eq!(saved["sha256"], root(&content, 1 << 20), "{saved}");
+        if pass > 0 {
+            assert!(bed.s3.written() - written < 1_200_000, "{}", bed.s3.written() - written);
+            assert!(saved["changedBytes"].as_u64().unwrap() < 1_300_000, "{saved}");
+        }
+        let (pass, id) = (pass.to_string(), saved["snapshotId"].as_str().unwrap());
+        let restored = ["--device", &target, "--pass", &pass, "--snapshot", id, "--verify-disk"];
+        bed.run(&restore_line(&restored)).await.ok();
+        assert!(std::fs::read(&target).unwrap() == content, "pass {pass}");
+        // Once more does no harm.
+        bed.run(&restore_line(&restored)).await.ok();
+    }
+    // An image is put together from all passes.
+    bed.cloud.add_queued(DESTINATION);
+    let id = saved["snapshotId"].as_str().unwrap();
+    let sha256 = saved["sha256"].as_str().unwrap();
+    bed.run(&restore_line(&["--image", DESTINATION, "--pass", "2", "--snapshot", id, "--sha256", sha256]))
+        .await
+        .ok();
+    assert!(bed.cloud.image(DESTINATION).content == content);
+    // A pass does not follow any other.
+    let wrong = line(&["--pass", "2", "--base-manifest"]);
+    let mut words: Vec<&str> = wrong.iter().map(String::as_str).collect();
+    words.push(id);
+    bed.run(&backup_line(&words)).await.failed("InvalidArguments", 2);
 }
 
 #[tokio::test]

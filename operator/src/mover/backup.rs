@@ -1,201 +1,431 @@
-//! `mover backup`: one image of the source cloud becomes one snapshot, or none.
+//! `mover backup`: one pass over one disk. Segments (or, in later passes, patches of changed blocks) become
+//! snapshots, several at once; a manifest says which, and is the pass's result.
+//!
+//! Killed at any moment, it loses what was under way: the next attempt finds the finished snapshots by their tags and
+//! their digests in the last manifest, or reads those segments again to know them.
 
 use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-    time::Instant,
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    digest::{Digests, Extra, Hasher},
     error::MoverError,
-    feed::{Expected, FeedResult, comparable_hash, failure_file},
-    image::{ImageRecord, ImageService},
     progress::Meter,
-    result::{BackupResult, FailureReason, JobOutcome},
+    repository::{Provenance, Repository, Saved},
+    result::{BackupResult, FailureReason},
+    source::{Pieces, READ, Source},
 };
-use crate::restic::{BackupArgs, BackupSummary, Child, Line, Restic, SnapshotId};
+use crate::{
+    restic::SnapshotId,
+    transfer::{BLOCK, Content, Layout, Manifest, Segment, Table, table::is_zero, tags::Kind},
+};
 
-/// What to back up, and with which feed.
+/// How often one segment is tried; each has restic's own retries inside.
+const ATTEMPTS: u32 = 3;
+/// Between two saves of what is known so far: the target learns of digests and zero segments from them.
+const JOURNAL: Duration = Duration::from_secs(3);
+/// How many manifests are tried to resume from.
+const RESUME_TRIES: usize = 3;
+
+/// How to back up.
 #[derive(Debug, Clone)]
 pub struct BackupRequest {
-    /// The image.
-    pub image: String,
-    /// The number of the disk.
-    pub disk: u32,
-    /// The migration.
-    pub uid: String,
-    /// Skip restic's second look at what it saves.
-    pub no_extra_verify: bool,
-    /// The start of the feed's command line; image, sizes and the result's file are added.
-    pub feed_command: Vec<OsString>,
-    /// Where feed and parent meet.
-    pub scratch: PathBuf,
+    /// The length of a segment, when it is not to follow from the disk's.
+    pub segment_bytes: Option<u64>,
+    /// restic processes at once.
+    pub processes: usize,
+    /// Keep block digests, because another pass may follow.
+    pub keep_table: bool,
+    /// The manifest of the pass before; `None` in the first pass.
+    pub base: Option<SnapshotId>,
+    /// Bytes of one patch.
+    pub patch_bytes: u64,
 }
 
-/// Reads the image's record, lets restic save what feed sends, and believes it only when all counts agree.
+/// One pass under way.
+pub(super) struct Pass<'a, S> {
+    pub source: &'a S,
+    pub repository: &'a Repository,
+    pub request: &'a BackupRequest,
+    pub provenance: Provenance,
+    pub meter: Meter,
+    pub cancel: CancellationToken,
+    manifest: Mutex<Manifest>,
+    table: Mutex<Table>,
+}
+
+/// What earlier attempts of this pass left.
+#[derive(Default)]
+pub(super) struct Earlier {
+    /// Segments that are saved, by number.
+    pub segments: BTreeMap<usize, SnapshotId>,
+    /// The manifest that knows most.
+    pub manifest: Option<(SnapshotId, Manifest)>,
+}
+
+/// Makes one pass, or finishes what an earlier attempt began.
 pub async fn backup(
-    images: &impl ImageService,
-    restic: &Restic,
+    source: &impl Source,
+    repository: &Repository,
     request: &BackupRequest,
     cancel: &CancellationToken,
 ) -> Result<BackupResult, MoverError> {
     let start = Instant::now();
-    let expected = expected(images, &request.image).await?;
-    let result_file = request.scratch.join(format!("feed-{}.json", request.disk));
-    for stale in [result_file.clone(), failure_file(&result_file)] {
-        // Nothing of an earlier attempt in this pod may speak for this one.
-        let _ = std::fs::remove_file(stale);
-    }
-    let args = BackupArgs {
-        disk: request.disk,
-        uid: request.uid.clone(),
-        no_extra_verify: request.no_extra_verify,
-        feed: feed_line(request, &expected, &result_file),
+    let base = match &request.base {
+        Some(id) => Some((id.clone(), super::warm::base(repository, id, source.bytes(), cancel).await?)),
+        None => None,
     };
-    let summary = run_restic(restic, &args, expected.bytes, cancel).await;
-    let summary = summary.map_err(|error| explain(error, &result_file))?;
-    let feed = read_feed(&result_file)?;
-    let snapshot_id = agree(&expected, &summary, &feed)?;
-    tracing::info!(image = expected.image, snapshot = %snapshot_id, bytes = feed.bytes, "disk saved");
+    let layout = match &base {
+        Some((_, base)) => base.layout().map_err(|why| MoverError::terminal(FailureReason::Internal, why))?,
+        None => layout(source, request.segment_bytes).await?,
+    };
+    let provenance = Provenance { layout, origin: source.origin().to_owned() };
+    let earlier = earlier(repository, &provenance, cancel).await?;
+    if let Some((id, manifest)) = earlier.manifest.as_ref().filter(|(_, manifest)| manifest.complete) {
+        tracing::info!(manifest = %id, "an earlier attempt finished this pass");
+        return result(id, manifest, manifest.done() - 1, start);
+    }
+    let mut manifest = Manifest::new(&repository.key, &layout, source.hash());
+    manifest.base = base.as_ref().map(|(id, _)| id.clone());
+    let pass = Pass {
+        source,
+        repository,
+        request,
+        provenance,
+        meter: Meter::start(layout.bytes()),
+        // Its own token: when one part fails, the others stop, too.
+        cancel: cancel.child_token(),
+        manifest: Mutex::new(manifest),
+        table: Mutex::new(Table::for_layout(&layout)),
+    };
+    let work = async {
+        let worked = match &base {
+            Some((_, base)) => super::warm::scan(&pass, base, &earlier).await,
+            None => pass.segments(&earlier).await,
+        };
+        pass.cancel.cancel();
+        worked
+    };
+    let (worked, ()) = tokio::join!(work, pass.keep_journal(cancel));
+    let reused =
+        worked.map_err(|error| if cancel.is_cancelled() { MoverError::terminated() } else { error })?;
+    let (id, manifest) = pass.finish(cancel).await?;
+    result(&id, &manifest, reused, start)
+}
+
+/// A source that cannot be read from the middle is one segment.
+async fn layout(source: &impl Source, segment_bytes: Option<u64>) -> Result<Layout, MoverError> {
+    let bytes = source.bytes();
+    let layout = match segment_bytes {
+        Some(segment) => Layout::new(bytes, segment),
+        None => Layout::automatic(bytes),
+    };
+    let invalid = |why| MoverError::terminal(FailureReason::InvalidArguments, why);
+    let layout = layout.map_err(invalid)?;
+    if layout.segments() > 1 && !source.has_ranges().await? {
+        return Layout::new(bytes, bytes).map_err(invalid);
+    }
+    Ok(layout)
+}
+
+async fn earlier(
+    repository: &Repository,
+    provenance: &Provenance,
+    cancel: &CancellationToken,
+) -> Result<Earlier, MoverError> {
+    let mut earlier = Earlier::default();
+    let mut manifests = Vec::new();
+    for listed in repository.list(cancel).await? {
+        // Bytes of another image, or cut otherwise, are of no use.
+        if listed.layout != provenance.layout || listed.origin != provenance.origin {
+            continue;
+        }
+        match listed.kind {
+            Kind::Segment(index) => drop(earlier.segments.insert(index, listed.id)),
+            Kind::Manifest { done } => manifests.push((done, listed.id)),
+            Kind::Table | Kind::Patch(_) => {}
+        }
+    }
+    manifests.sort_by_key(|(done, _)| std::cmp::Reverse(*done));
+    for (_, id) in manifests.into_iter().take(RESUME_TRIES) {
+        match repository.manifest(&id, cancel).await {
+            Ok(manifest) => {
+                earlier.manifest = Some((id, manifest));
+                return Ok(earlier);
+            }
+            Err(error) if cancel.is_cancelled() => return Err(error),
+            Err(error) => tracing::warn!(manifest = %id, "not resumed from: {error}"),
+        }
+    }
+    Ok(earlier)
+}
+
+fn result(
+    id: &SnapshotId,
+    manifest: &Manifest,
+    reused: u64,
+    start: Instant,
+) -> Result<BackupResult, MoverError> {
+    let root = manifest.root();
+    let sha256 =
+        root.ok_or_else(|| MoverError::retryable(FailureReason::Internal, "a segment has no digest"))?;
+    let layout = manifest.layout().map_err(|why| MoverError::terminal(FailureReason::Internal, why))?;
+    let length = |index| {
+        let range = layout.range(index);
+        range.end - range.start
+    };
+    let (mut sent, mut skipped) = (0, 0);
+    for (index, segment) in manifest.segments.iter().enumerate() {
+        match segment.as_ref().map(|segment| &segment.content) {
+            Some(Content::Stored(_)) => sent += length(index),
+            Some(Content::Zero | Content::Unchanged) => skipped += 1,
+            Some(Content::Patched) | None => {}
+        }
+    }
+    let (hash_algo, hash_value) = manifest.hash.clone().map(|hash| (hash.algorithm, hash.value)).unzip();
     Ok(BackupResult {
-        snapshot_id: snapshot_id.to_string(),
-        bytes: feed.bytes,
-        sha256: feed.sha256,
-        hash_algo: feed.hash_algo,
-        hash_value: feed.hash_value,
-        stored_bytes: summary.data_added_packed,
+        snapshot_id: id.to_string(),
+        bytes: manifest.bytes,
+        sha256,
+        hash_algo,
+        hash_value,
+        segments: manifest.segments.len() as u64,
+        skipped_segments: skipped,
+        reused,
+        changed_bytes: sent + manifest.changed_bytes(),
+        stored_bytes: manifest.stored_bytes,
         seconds: start.elapsed().as_secs(),
     })
 }
 
-async fn expected(images: &impl ImageService, image: &str) -> Result<Expected, MoverError> {
-    let record = images.get_image(image).await?.ok_or_else(|| not_found(image))?;
-    let ImageRecord { status, size, hash_algo, hash_value } = record;
-    if status != "active" {
-        let message = format!("image {image} is {status}, not active; wait until the cloud has finished it");
-        return Err(MoverError::retryable(FailureReason::ImageNotReady, message));
+impl<S: Source> Pass<'_, S> {
+    /// What is known so far.
+    pub fn manifest(&self) -> MutexGuard<'_, Manifest> {
+        self.manifest.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let Some(bytes) = size.filter(|size| *size > 0) else {
-        let message = format!("image {image} has no size; there is nothing to copy");
-        return Err(MoverError::terminal(FailureReason::ImageNotReady, message));
-    };
-    let hash = comparable_hash(hash_algo.as_deref(), hash_value.as_deref());
-    if hash.is_none() {
-        tracing::warn!(
-            image,
-            ?hash_algo,
-            "the image has no hash that can be compared; only SHA-256 is recorded"
-        );
-    }
-    Ok(Expected { image: image.to_owned(), bytes, hash })
-}
 
-fn feed_line(request: &BackupRequest, expected: &Expected, result_file: &Path) -> Vec<OsString> {
-    let mut line = request.feed_command.clone();
-    line.extend(["--image".into(), OsString::from(&expected.image)]);
-    line.extend(["--bytes".into(), OsString::from(expected.bytes.to_string())]);
-    if let Some((algorithm, value)) = &expected.hash {
-        line.extend([
-            "--hash-algo".into(),
-            OsString::from(algorithm),
-            "--hash-value".into(),
-            OsString::from(value),
-        ]);
+    /// Puts block digests in their place.
+    pub fn set_table(&self, first_block: u64, part: &Table) {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).set(first_block, part);
     }
-    line.extend(["--result-file".into(), result_file.as_os_str().to_owned()]);
-    line
-}
 
-async fn run_restic(
-    restic: &Restic,
-    args: &BackupArgs,
-    total: u64,
-    cancel: &CancellationToken,
-) -> Result<BackupSummary, MoverError> {
-    let child = Child::spawn(&mut restic.backup(args))?;
-    let meter = Meter::start(total);
-    let mut summary = None;
-    let on_line = |line: &str| match Line::parse(line) {
-        Line::Status(status) => meter.set(status.bytes_done),
-        Line::Summary(found) => {
-            meter.set(found.total_bytes_processed);
-            summary = Some(found);
+    /// Settles all segments of a first pass; returns how many an earlier attempt had sent.
+    async fn segments(&self, earlier: &Earlier) -> Result<u64, MoverError> {
+        let mut known = vec![None; self.provenance.layout.segments()];
+        if let Some((_, manifest)) = &earlier.manifest {
+            known.clone_from(&manifest.segments);
+            self.manifest().stored_bytes = manifest.stored_bytes;
         }
-        Line::Other => {}
-    };
-    let finished = child.run_lines(cancel, on_line).await?;
-    meter.finish();
-    finished.into_result()?;
-    summary.ok_or_else(|| {
-        MoverError::retryable(FailureReason::ResticFailed, "restic ended without a summary of its backup")
-    })
-}
-
-/// The feed knows why it failed; restic only that it did.
-fn explain(error: MoverError, result_file: &Path) -> MoverError {
-    if error.reason == FailureReason::Terminated {
-        return error;
-    }
-    match read_outcome(&failure_file(result_file)) {
-        // Its pipe broke because restic ended: then restic's word is the cause.
-        Ok(JobOutcome::Failed(failure)) if failure.reason != FailureReason::ResticFailed => {
-            MoverError { reason: failure.reason, message: failure.message, retryable: failure.retryable }
+        let works = known.into_iter().enumerate().map(|(index, known)| {
+            let saved = earlier.segments.get(&index);
+            self.settle(index, known, saved)
+        });
+        let mut works = stream::iter(works).buffer_unordered(self.request.processes.max(1));
+        let (mut reused, mut failed) = (0, None);
+        while let Some(settled) = works.next().await {
+            match settled {
+                Ok(again) => reused += u64::from(again),
+                Err(error) => {
+                    // The others release their locks before this returns.
+                    self.cancel.cancel();
+                    failed.get_or_insert(error);
+                }
+            }
         }
-        _ => error,
+        failed.map_or(Ok(reused), Err)
     }
-}
 
-fn read_feed(result_file: &Path) -> Result<FeedResult, MoverError> {
-    match read_outcome(result_file) {
-        Ok(JobOutcome::Ok(result)) => Ok(result),
-        _ => {
-            let message = "restic saved a stream, but the feed left no proof of it; the snapshot is not used";
-            Err(MoverError::retryable(FailureReason::Internal, message))
+    /// Settles one segment, whatever it takes. True when it had been sent before.
+    async fn settle(
+        &self,
+        index: usize,
+        known: Option<Segment>,
+        saved: Option<&SnapshotId>,
+    ) -> Result<bool, MoverError> {
+        let range = self.provenance.layout.range(index);
+        // What an earlier manifest says is enough, unless block digests are wanted, which it does not hold.
+        if let Some(segment) = known
+            && !self.request.keep_table
+        {
+            self.meter.add(range.end - range.start);
+            let reused = matches!(segment.content, Content::Stored(_));
+            self.manifest().segments[index] = Some(segment);
+            return Ok(reused);
+        }
+        let mut attempt = 1;
+        loop {
+            if self.cancel.is_cancelled() {
+                return Err(MoverError::terminated());
+            }
+            let mut counted = 0;
+            match self.attempt(index, saved, &mut counted).await {
+                Ok((segment, stored_bytes)) => {
+                    let mut manifest = self.manifest();
+                    manifest.segments[index] = Some(segment);
+                    manifest.stored_bytes += stored_bytes;
+                    return Ok(saved.is_some());
+                }
+                // A source that fails was tried often enough when its bytes were read.
+                Err(error)
+                    if error.reason == FailureReason::ResticFailed
+                        && attempt < ATTEMPTS
+                        && !self.cancel.is_cancelled() =>
+                {
+                    tracing::warn!(segment = index, attempt, "trying once more: {error}");
+                    self.meter.sub(counted);
+                    attempt += 1;
+                }
+                Err(error) => return Err(error.context(&format!("segment {index}"))),
+            }
         }
     }
-}
 
-fn read_outcome(path: &Path) -> std::io::Result<JobOutcome<FeedResult>> {
-    Ok(JobOutcome::parse(&std::fs::read_to_string(path)?)?)
-}
-
-fn agree(expected: &Expected, summary: &BackupSummary, feed: &FeedResult) -> Result<SnapshotId, MoverError> {
-    if summary.total_bytes_processed != expected.bytes || feed.bytes != expected.bytes {
-        let message = format!(
-            "image {} has {} bytes, the feed sent {}, restic saved {}; the snapshot is not used",
-            expected.image, expected.bytes, feed.bytes, summary.total_bytes_processed
-        );
-        return Err(MoverError::retryable(FailureReason::ShortRead, message));
-    }
-    let refused =
-        |why| MoverError::retryable(FailureReason::ResticFailed, format!("restic's summary: {why}"));
-    summary.snapshot_id.parse().map_err(refused)
-}
-
-pub(super) fn not_found(image: &str) -> MoverError {
-    let message = format!("there is no image {image} in this cloud, or this project may not see it");
-    MoverError::terminal(FailureReason::ImageNotFound, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_counts_must_agree() {
-        let expected = Expected { image: "i".into(), bytes: 5, hash: None };
-        let feed = |bytes| FeedResult { bytes, sha256: String::new(), hash_algo: None, hash_value: None };
-        let summary = |total_bytes_processed, id: &str| BackupSummary {
-            snapshot_id: id.to_owned(),
-            total_bytes_processed,
-            data_added_packed: 0,
+    async fn attempt(
+        &self,
+        index: usize,
+        saved: Option<&SnapshotId>,
+        counted: &mut u64,
+    ) -> Result<(Segment, u64), MoverError> {
+        let range = self.provenance.layout.range(index);
+        let length = range.end - range.start;
+        let mut reading = Reading {
+            pieces: self.source.read(range.clone()),
+            hasher: Hasher::start(Extra { table: self.request.keep_table, ..Extra::default() })?,
+            meter: &self.meter,
+            counted,
         };
-        let id = "ab".repeat(32);
-        assert!(agree(&expected, &summary(5, &id), &feed(5)).is_ok());
-        for (total, read, id) in [(4, 5, id.as_str()), (5, 4, &id), (5, 5, ""), (5, 5, "abababab")] {
-            assert!(agree(&expected, &summary(total, id), &feed(read)).is_err(), "{total} {read} {id}");
+        let (content, stored_bytes, digests) = if let Some(id) = saved {
+            reading.skip_all().await?;
+            (Content::Stored(id.clone()), 0, reading.hasher.finish().await?)
+        } else if let Some((zeros, first)) = reading.skip_zeros().await? {
+            let (saved, digests) = self.send(index, length, zeros, first, reading).await?;
+            (Content::Stored(saved.id), saved.stored_bytes, digests)
+        } else {
+            (Content::Zero, 0, reading.hasher.finish().await?)
+        };
+        if digests.bytes != length {
+            let message = format!("{} of {length} bytes were read", digests.bytes);
+            return Err(MoverError::retryable(FailureReason::ShortRead, message));
         }
+        if let Some(table) = &digests.table {
+            self.set_table(range.start / BLOCK, table);
+        }
+        Ok((Segment { sha256: digests.sha256, content }, stored_bytes))
+    }
+
+    /// Sends a segment that begins with `zeros` zeros and goes on with `first`.
+    async fn send(
+        &self,
+        index: usize,
+        length: u64,
+        zeros: u64,
+        first: Bytes,
+        mut reading: Reading<'_>,
+    ) -> Result<(Saved, Digests), MoverError> {
+        let stream = self.repository.stream(Kind::Segment(index), &self.provenance, length)?;
+        stream
+            .run(&self.cancel, async move |mut out| {
+                let nothing = BytesMut::zeroed(READ).freeze();
+                let mut left = zeros;
+                while left > 0 {
+                    let piece = nothing.slice(..nothing.len().min(usize::try_from(left).unwrap_or(READ)));
+                    out.write(&piece).await?;
+                    left -= piece.len() as u64;
+                }
+                out.write(&first).await?;
+                while let Some(piece) = reading.next().await? {
+                    out.write(&piece).await?;
+                }
+                reading.hasher.finish().await
+            })
+            .await
+    }
+
+    /// Saves what is known now and then, until the work is done.
+    async fn keep_journal(&self, cancel: &CancellationToken) {
+        let mut saved = 0;
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                () = tokio::time::sleep(JOURNAL) => {}
+            }
+            let manifest = self.manifest().clone();
+            if manifest.done() == saved {
+                continue;
+            }
+            match self.save_manifest(&manifest, cancel).await {
+                Ok(_) => saved = manifest.done(),
+                Err(error) => tracing::warn!("the manifest so far was not saved: {error}"),
+            }
+        }
+    }
+
+    async fn finish(self, cancel: &CancellationToken) -> Result<(SnapshotId, Manifest), MoverError> {
+        let mut manifest = self.manifest().clone();
+        if self.request.keep_table {
+            let table = self.table.lock().unwrap_or_else(PoisonError::into_inner).to_bytes();
+            let saved = self.repository.save(Kind::Table, &self.provenance, table, cancel).await?;
+            manifest.stored_bytes += saved.stored_bytes;
+            manifest.table = Some(saved.id);
+        }
+        manifest.complete = true;
+        let saved = self.save_manifest(&manifest, cancel).await?;
+        self.meter.finish();
+        tracing::info!(manifest = %saved.id, origin = self.provenance.origin, bytes = manifest.bytes, "disk saved");
+        Ok((saved.id, manifest))
+    }
+
+    async fn save_manifest(
+        &self,
+        manifest: &Manifest,
+        cancel: &CancellationToken,
+    ) -> Result<Saved, MoverError> {
+        let json = serde_json::to_vec(manifest).map_err(|error| {
+            MoverError::retryable(FailureReason::Internal, format!("the manifest: {error}"))
+        })?;
+        let kind = Kind::Manifest { done: manifest.done() };
+        self.repository.save(kind, &self.provenance, json, cancel).await
+    }
+}
+
+/// A range that is being read: hashed and counted on its way.
+struct Reading<'a> {
+    pieces: Pieces,
+    hasher: Hasher,
+    meter: &'a Meter,
+    counted: &'a mut u64,
+}
+
+impl Reading<'_> {
+    async fn next(&mut self) -> Result<Option<Bytes>, MoverError> {
+        let Some(piece) = self.pieces.recv().await.transpose()? else { return Ok(None) };
+        self.hasher.update(piece.clone()).await?;
+        *self.counted += piece.len() as u64;
+        self.meter.add(piece.len() as u64);
+        Ok(Some(piece))
+    }
+
+    async fn skip_all(&mut self) -> Result<(), MoverError> {
+        while self.next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// How many zeros the range begins with, and what follows them; `None` when nothing does.
+    async fn skip_zeros(&mut self) -> Result<Option<(u64, Bytes)>, MoverError> {
+        let mut zeros = 0;
+        while let Some(piece) = self.next().await? {
+            if !is_zero(&piece) {
+                return Ok(Some((zeros, piece)));
+            }
+            zeros += piece.len() as u64;
+        }
+        Ok(None)
     }
 }

@@ -1,6 +1,8 @@
 //! The command line of the mover, and how a Job ends: termination message, exit code, SIGTERM.
 
-use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString, future::Future, path::PathBuf, process::ExitCode, sync::atomic::AtomicU64, time::Duration,
+};
 
 use clap::{Args, Subcommand};
 use serde::{Serialize, de::DeserializeOwned};
@@ -11,21 +13,30 @@ use super::{
     backup::{self, BackupRequest},
     check,
     config::{self, ConfigDir, mask},
+    device_target::DeviceTarget,
     error::MoverError,
-    feed::{self, Expected},
-    glance, guard, init, probe, purge,
+    feed, glance, guard,
+    image_target::ImageTarget,
+    init, probe, purge,
+    repository::Repository,
     restore::{self, RestoreRequest},
-    result::{Failure, FailureReason, JobOutcome},
+    result::{BackupResult, Failure, FailureReason, JobOutcome, RestoreResult},
+    source::{DeviceSource, ImageSource},
     ssh::{self, Output, Script, SshError, Target},
 };
 use crate::{
     openstack::{Cloud, EndpointPolicy},
-    restic::{Restic, SnapshotId, program_from_environment},
+    restic::{Restic, SnapshotId, Traffic, program_from_environment},
     store::{AddressCheck, ObjectStoreLocation, Store, StoreOptions, address_check},
+    transfer::{BLOCK, ImageHash, manifest::MAX_PATCH, tags::PassKey},
 };
 
 /// restic gets its time to release the lock, and we some to say so.
 const TERM_GRACE: Duration = Duration::from_secs(25);
+/// What restic does by itself, made explicit.
+const DEFAULT_TRAFFIC: Traffic = Traffic { connections: 5, upload_kib: 0, download_kib: 0 };
+/// A dump fetches blob by blob.
+const RESTORE_CONNECTIONS: u16 = 16;
 const EXIT_RETRYABLE: u8 = 1;
 const EXIT_TERMINAL: u8 = 2;
 const EXIT_SIGTERM: u8 = 143;
@@ -41,9 +52,9 @@ pub enum MoverCommand {
     Probe(ProbeArgs),
     /// Mark the prefix and make the repository; may be repeated
     Init(InitArgs),
-    /// Save one image as a snapshot
+    /// Save one pass over an image or a block device
     Backup(BackupCommand),
-    /// Write one snapshot into a queued image
+    /// Fill a queued image or a block device with a saved pass
     Restore(RestoreCommand),
     /// Delete one migration's repository
     Purge(PurgeArgs),
@@ -51,7 +62,7 @@ pub enum MoverCommand {
     Check(CheckArgs),
     /// Run a script in a guest over SSH; ends with the script's exit code, 255 without one, 124 when time is up
     Ssh(SshArgs),
-    /// Stream an image to restic
+    /// Pass bytes on to restic
     #[command(hide = true)]
     Feed(FeedArgs),
     /// Become a program that dies with its parent
@@ -112,47 +123,132 @@ pub struct InitArgs {
     pub object: String,
 }
 
+/// How restic processes use CPU, network and store.
+#[derive(Debug, Clone, Args)]
+pub struct TransferArgs {
+    /// restic processes at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub processes: u16,
+    /// Connections to the store of each process
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub connections: Option<u16>,
+    /// KiB a second to the store, for all processes together; 0 for no limit
+    #[arg(long, default_value_t = 0)]
+    pub limit_upload: u64,
+    /// KiB a second from the store, for all processes together; 0 for no limit
+    #[arg(long, default_value_t = 0)]
+    pub limit_download: u64,
+}
+
+impl TransferArgs {
+    fn traffic(&self, connections: u16) -> Traffic {
+        // A limit that is shared out never becomes none.
+        let share = |kib: u64| if kib == 0 { 0 } else { (kib / u64::from(self.processes)).max(1) };
+        Traffic {
+            connections: self.connections.unwrap_or(connections),
+            upload_kib: share(self.limit_upload),
+            download_kib: share(self.limit_download),
+        }
+    }
+}
+
 /// `mover backup`
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["image", "device"]))]
 pub struct BackupCommand {
     #[command(flatten)]
     #[expect(missing_docs)]
     pub repository: RepositoryArgs,
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub transfer: TransferArgs,
     /// The image to save
     #[arg(long)]
-    pub image: String,
+    pub image: Option<String>,
+    /// The block device to save
+    #[arg(long)]
+    pub device: Option<PathBuf>,
+    /// What the device is (a volume's id): an attempt resumes only what was read from the same
+    #[arg(long, requires = "device", value_parser = origin)]
+    pub device_id: Option<String>,
     /// Number of the disk
     #[arg(long)]
     pub disk: u32,
+    /// Number of the pass; all but the first send only what changed
+    #[arg(long, default_value_t = 0)]
+    pub pass: u32,
+    /// The manifest of the pass before
+    #[arg(long)]
+    pub base_manifest: Option<String>,
+    /// Save block digests, too, which the next pass needs
+    #[arg(long)]
+    pub keep_digests: bool,
     /// The migration's uid
     #[arg(long)]
     pub migration_uid: String,
     /// Skip restic's second look at what it saves; the digests cover it
     #[arg(long)]
     pub no_extra_verify: bool,
+    /// Length of a segment; by default it follows from the disk's
+    #[arg(long, value_parser = clap::value_parser!(u64).range(BLOCK..))]
+    pub segment_bytes: Option<u64>,
+    /// For tests: length of a patch
+    #[arg(long, hide = true, default_value_t = MAX_PATCH)]
+    pub patch_bytes: u64,
+}
+
+/// What may stand in a tag.
+fn origin(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+    if !text.is_empty() && text.len() <= 255 && text.chars().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err("letters, digits and . _ - / only".to_owned())
 }
 
 /// `mover restore`
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("target").required(true).args(["image", "device"]))]
 pub struct RestoreCommand {
     #[command(flatten)]
     #[expect(missing_docs)]
     pub repository: RepositoryArgs,
-    /// The snapshot's full id
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub transfer: TransferArgs,
+    /// The full id of the pass's manifest; without it, segments are taken while the pass is made
     #[arg(long)]
-    pub snapshot: String,
+    pub snapshot: Option<String>,
     /// Number of the disk
     #[arg(long)]
     pub disk: u32,
+    /// Number of the pass; on a device, those before must have been restored
+    #[arg(long, default_value_t = 0)]
+    pub pass: u32,
     /// The image to write; it must be queued
     #[arg(long)]
-    pub image: String,
+    pub image: Option<String>,
+    /// The block device to write
+    #[arg(long)]
+    pub device: Option<PathBuf>,
+    /// The device may hold segments of an earlier attempt: compare before fetching
+    #[arg(long, requires = "device")]
+    pub resume: bool,
+    /// The device reads as zeros where nothing was written: do not write zeros
+    #[arg(long, requires = "device")]
+    pub target_is_zero: bool,
+    /// Read the whole device at the end and compare
+    #[arg(long, requires = "device")]
+    pub verify_disk: bool,
+    /// How long to wait for the next segment of a pass that is being made
+    #[arg(long, default_value_t = 3600)]
+    pub patience_seconds: u64,
     /// Bytes, as read in the source cloud
     #[arg(long)]
-    pub bytes: u64,
-    /// SHA-256, as read in the source cloud
+    pub bytes: Option<u64>,
+    /// Digest over all segments' digests, as read in the source cloud
     #[arg(long)]
-    pub sha256: String,
+    pub sha256: Option<String>,
     /// Algorithm of the source image's hash
     #[arg(long, requires = "hash_value")]
     pub hash_algo: Option<String>,
@@ -221,27 +317,12 @@ pub struct SshArgs {
 /// `mover feed`
 #[derive(Debug, Args)]
 pub struct FeedArgs {
-    /// The mounted Secret
+    /// A file or a named pipe
     #[arg(long)]
-    pub config_dir: PathBuf,
-    #[command(flatten)]
-    #[expect(missing_docs)]
-    pub job: JobArgs,
-    /// The image
-    #[arg(long)]
-    pub image: String,
-    /// Its size
+    pub from: PathBuf,
+    /// How many bytes must come
     #[arg(long)]
     pub bytes: u64,
-    /// Algorithm of its hash
-    #[arg(long, requires = "hash_value")]
-    pub hash_algo: Option<String>,
-    /// Its hash
-    #[arg(long, requires = "hash_algo")]
-    pub hash_value: Option<String>,
-    /// Where the parent looks for the proof
-    #[arg(long)]
-    pub result_file: PathBuf,
 }
 
 /// `mover guard`
@@ -284,7 +365,7 @@ impl RepositoryArgs {
         Ok(Store::new(&self.location()?, &config.store_keys()?, &options)?)
     }
 
-    fn restic(&self) -> Result<Restic, MoverError> {
+    fn restic(&self, traffic: Traffic) -> Result<Restic, MoverError> {
         let config = self.config();
         config.required(config::RESTIC_PASSWORD)?;
         Ok(Restic {
@@ -295,6 +376,7 @@ impl RepositoryArgs {
             keys: Some(config.store_keys()?),
             cacert: config.existing_path(config::STORE_CACERT),
             scratch: self.scratch_dir.clone(),
+            traffic,
         })
     }
 
@@ -302,19 +384,21 @@ impl RepositoryArgs {
         glance::connect(&self.config(), &self.job).await
     }
 
-    /// Our own command line up to the options that differ from disk to disk.
-    fn feed_command(&self) -> Result<Vec<OsString>, MoverError> {
-        let mut line =
-            vec![self_exe()?.into_os_string(), "mover".into(), "feed".into(), "--config-dir".into()];
-        line.push(self.config_dir.clone().into_os_string());
-        for cidr in &self.job.denied_cidr {
-            line.extend(["--denied-cidr".into(), OsString::from(cidr.to_string())]);
-        }
-        if self.job.allow_loopback {
-            line.push("--allow-loopback".into());
-        }
-        Ok(line)
+    fn repository(
+        &self,
+        key: PassKey,
+        traffic: Traffic,
+        no_extra_verify: bool,
+    ) -> Result<Repository, MoverError> {
+        let (restic, own_program) = (self.restic(traffic)?, self_exe()?);
+        Ok(Repository { restic, key, own_program, no_extra_verify, counter: AtomicU64::new(0) })
     }
+}
+
+/// A snapshot's full id in an option.
+fn snapshot(option: &str, text: Option<&String>) -> Result<Option<SnapshotId>, MoverError> {
+    let refused = |why| MoverError::terminal(FailureReason::InvalidArguments, format!("{option}: {why}"));
+    text.map(|text| text.parse()).transpose().map_err(refused)
 }
 
 fn self_exe() -> Result<PathBuf, MoverError> {
@@ -330,6 +414,15 @@ pub async fn run(command: MoverCommand) -> ExitCode {
         eprintln!("{}: {error}", args.command.first().map(|name| name.to_string_lossy()).unwrap_or_default());
         return ExitCode::from(EXIT_TERMINAL);
     }
+    if let MoverCommand::Feed(args) = &command {
+        return match feed::feed(&args.from, args.bytes) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("feed: {error}");
+                ExitCode::from(EXIT_RETRYABLE)
+            }
+        };
+    }
     init_logging();
     match command {
         MoverCommand::Probe(args) => run_probe(args).await,
@@ -339,8 +432,7 @@ pub async fn run(command: MoverCommand) -> ExitCode {
         MoverCommand::Purge(args) => run_purge(args).await,
         MoverCommand::Check(args) => run_check(args).await,
         MoverCommand::Ssh(args) => run_ssh(args).await,
-        MoverCommand::Feed(args) => run_feed(args).await,
-        MoverCommand::Guard(_) => ExitCode::from(EXIT_TERMINAL),
+        MoverCommand::Feed(_) | MoverCommand::Guard(_) => ExitCode::from(EXIT_TERMINAL),
     }
 }
 
@@ -360,47 +452,80 @@ async fn run_probe(args: ProbeArgs) -> ExitCode {
 async fn run_init(args: InitArgs) -> ExitCode {
     let repository = &args.repository;
     let work = async |cancel: CancellationToken| {
-        let (store, restic) = (repository.store()?, repository.restic()?);
+        let (store, restic) = (repository.store()?, repository.restic(DEFAULT_TRAFFIC)?);
         Ok(init::init(&store, &restic, &args.migration_uid, &args.object, &cancel).await?)
     };
     job(&repository.job, repository.config().secrets(), TERM_GRACE, work).await
 }
 
 async fn run_backup(args: BackupCommand) -> ExitCode {
-    let repository = &args.repository;
-    let work = async |cancel: CancellationToken| {
-        let request = BackupRequest {
-            image: args.image.clone(),
-            disk: args.disk,
-            uid: args.migration_uid.clone(),
-            no_extra_verify: args.no_extra_verify,
-            feed_command: repository.feed_command()?,
-            scratch: repository.scratch_dir.clone(),
-        };
-        let restic = repository.restic()?;
-        Ok(backup::backup(&repository.images().await?, &restic, &request, &cancel).await?)
+    let (job_args, secrets) = (args.repository.job.clone(), args.repository.config().secrets());
+    let work = async |cancel: CancellationToken| Ok(backup_with(&args, &cancel).await?);
+    job(&job_args, secrets, TERM_GRACE, work).await
+}
+
+async fn backup_with(args: &BackupCommand, cancel: &CancellationToken) -> Result<BackupResult, MoverError> {
+    let base = snapshot("--base-manifest", args.base_manifest.as_ref())?;
+    if (args.pass == 0) != base.is_none() {
+        let message = "--base-manifest is needed in all passes but the first, and only there";
+        return Err(MoverError::terminal(FailureReason::InvalidArguments, message));
+    }
+    let request = BackupRequest {
+        segment_bytes: args.segment_bytes,
+        processes: args.transfer.processes.into(),
+        keep_table: args.keep_digests || args.pass > 0,
+        base,
+        patch_bytes: args.patch_bytes,
     };
-    job(&repository.job, repository.config().secrets(), TERM_GRACE, work).await
+    let key = PassKey { migration: args.migration_uid.clone(), disk: args.disk, pass: args.pass };
+    let traffic = args.transfer.traffic(DEFAULT_TRAFFIC.connections);
+    let repository = args.repository.repository(key, traffic, args.no_extra_verify)?;
+    if let Some(device) = &args.device {
+        let named = args.device_id.clone().unwrap_or_else(|| device.display().to_string());
+        let origin = origin(&named).map_err(|why| {
+            MoverError::terminal(FailureReason::InvalidArguments, format!("--device-id is needed: {why}"))
+        })?;
+        let source = DeviceSource::open(device, &origin)?;
+        return backup::backup(&source, &repository, &request, cancel).await;
+    }
+    let images = args.repository.images().await?;
+    let source = ImageSource::open(images, args.image.as_deref().unwrap_or_default()).await?;
+    backup::backup(&source, &repository, &request, cancel).await
 }
 
 async fn run_restore(args: RestoreCommand) -> ExitCode {
-    let repository = &args.repository;
-    let work = async |cancel: CancellationToken| {
-        let refused =
-            |why| MoverError::terminal(FailureReason::InvalidArguments, format!("--snapshot: {why}"));
-        let snapshot: SnapshotId = args.snapshot.parse().map_err(refused)?;
-        let request = RestoreRequest {
-            snapshot,
-            disk: args.disk,
-            image: args.image.clone(),
-            bytes: args.bytes,
-            sha256: args.sha256.clone(),
-            hash: args.hash_algo.clone().zip(args.hash_value.clone()),
-        };
-        let restic = repository.restic()?;
-        Ok(restore::restore(&repository.images().await?, &restic, &request, &cancel).await?)
+    let (job_args, secrets) = (args.repository.job.clone(), args.repository.config().secrets());
+    let work = async |cancel: CancellationToken| Ok(restore_with(&args, &cancel).await?);
+    job(&job_args, secrets, TERM_GRACE, work).await
+}
+
+async fn restore_with(
+    args: &RestoreCommand,
+    cancel: &CancellationToken,
+) -> Result<RestoreResult, MoverError> {
+    let hash = args.hash_algo.clone().zip(args.hash_value.clone());
+    let request = RestoreRequest {
+        snapshot: snapshot("--snapshot", args.snapshot.as_ref())?,
+        bytes: args.bytes,
+        sha256: args.sha256.clone(),
+        hash: hash.map(|(algorithm, value)| ImageHash { algorithm, value }),
+        processes: args.transfer.processes.into(),
+        patience: Duration::from_secs(args.patience_seconds),
+        resume: args.resume,
+        target_is_zero: args.target_is_zero,
+        verify_disk: args.verify_disk,
     };
-    job(&repository.job, repository.config().secrets(), TERM_GRACE, work).await
+    // A repository is one migration's, and is called after it.
+    let migration = args.repository.location()?.last_part().to_owned();
+    let key = PassKey { migration, disk: args.disk, pass: args.pass };
+    let repository = args.repository.repository(key, args.transfer.traffic(RESTORE_CONNECTIONS), true)?;
+    if let Some(path) = &args.device {
+        let mut target = DeviceTarget { path: path.clone() };
+        return restore::restore(&mut target, &repository, &request, cancel).await;
+    }
+    let images = args.repository.images().await?;
+    let mut target = ImageTarget::open(images, args.image.as_deref().unwrap_or_default()).await?;
+    restore::restore(&mut target, &repository, &request, cancel).await
 }
 
 async fn run_purge(args: PurgeArgs) -> ExitCode {
@@ -463,30 +588,6 @@ async fn script(args: &SshArgs) -> Result<i32, SshError> {
     let script = Script { text, variables: ssh::variables(), document };
     let limit = Duration::from_secs(args.timeout_seconds);
     ssh::run(&target, &script, Output::Inherited, limit, &args.job.address_check()).await
-}
-
-/// The feed has no termination message: its parent reads the files beside the result.
-async fn run_feed(args: FeedArgs) -> ExitCode {
-    let config = ConfigDir::new(&args.config_dir);
-    let work = async {
-        let images = glance::connect(&config, &args.job).await?;
-        let hash = args.hash_algo.clone().zip(args.hash_value.clone());
-        let expected = Expected { image: args.image.clone(), bytes: args.bytes, hash };
-        let stdout = feed::raw_stdout()
-            .map_err(|error| MoverError::terminal(FailureReason::Internal, format!("stdout: {error}")))?;
-        feed::feed(&images, &expected, stdout).await
-    };
-    let outcome = tokio::select! {
-        ended = work => masked(ended.map_err(Failure::from), &config.secrets()),
-        () = guard::orphaned() => return ExitCode::from(EXIT_RETRYABLE),
-    };
-    match feed::write_outcome(&args.result_file, &outcome) {
-        Ok(()) => exit_code(&outcome),
-        Err(error) => {
-            tracing::error!(%error, "the feed's result cannot be written");
-            ExitCode::from(EXIT_RETRYABLE)
-        }
-    }
 }
 
 /// Runs the work of a Job and tells how it ended. After SIGTERM the work has `grace` to end by itself.

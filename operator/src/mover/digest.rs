@@ -5,9 +5,19 @@ use sha2::{Digest, Sha256, Sha512};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{error::MoverError, result::FailureReason};
+use crate::transfer::Table;
 
 /// How many blocks may wait for the hasher.
-const QUEUE: usize = 8;
+const QUEUE: usize = 4;
+
+/// What to compute besides SHA-256 of all bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extra {
+    /// SHA-512 of all bytes.
+    pub sha512: bool,
+    /// A digest of every block.
+    pub table: bool,
+}
 
 /// Length and digests of a stream that was read to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +28,8 @@ pub struct Digests {
     pub sha256: String,
     /// SHA-512 in hex, if it was asked for.
     pub sha512: Option<String>,
+    /// A digest of every block, if they were asked for.
+    pub table: Option<Table>,
 }
 
 impl Digests {
@@ -43,15 +55,15 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// Starts the thread. SHA-512 costs as much as all the rest, so it is computed only where it is compared.
-    pub fn start(with_sha512: bool) -> Result<Self, MoverError> {
+    /// Starts the thread.
+    pub fn start(extra: Extra) -> Result<Self, MoverError> {
         let (blocks, queue) = mpsc::channel(QUEUE);
         let (finished, done) = oneshot::channel();
         std::thread::Builder::new()
             .name("hash".into())
             .spawn(move || {
                 // Nobody waiting any more is no problem.
-                let _ = finished.send(hash_all(queue, with_sha512));
+                let _ = finished.send(hash_all(queue, extra));
             })
             .map_err(|error| {
                 MoverError::retryable(FailureReason::Internal, format!("no thread for hashing: {error}"))
@@ -59,7 +71,7 @@ impl Hasher {
         Ok(Self { blocks, done })
     }
 
-    /// Takes the next bytes.
+    /// Takes the next bytes; whole blocks, but for the last, where block digests are wanted.
     pub async fn update(&self, block: Bytes) -> Result<(), MoverError> {
         self.blocks.send(block).await.map_err(|_| gone())
     }
@@ -75,21 +87,26 @@ fn gone() -> MoverError {
     MoverError::retryable(FailureReason::Internal, "the hashing thread ended early")
 }
 
-fn hash_all(mut queue: mpsc::Receiver<Bytes>, with_sha512: bool) -> Digests {
+fn hash_all(mut queue: mpsc::Receiver<Bytes>, extra: Extra) -> Digests {
     let mut bytes = 0;
     let mut sha256 = Sha256::new();
-    let mut sha512 = with_sha512.then(Sha512::new);
+    let mut sha512 = extra.sha512.then(Sha512::new);
+    let mut table = extra.table.then(Table::default);
     while let Some(block) = queue.blocking_recv() {
         bytes += block.len() as u64;
         sha256.update(&block);
         if let Some(sha512) = &mut sha512 {
             sha512.update(&block);
         }
+        if let Some(table) = &mut table {
+            table.add(&block);
+        }
     }
     Digests {
         bytes,
         sha256: hex::encode(sha256.finalize()),
         sha512: sha512.map(|sha512| hex::encode(sha512.finalize())),
+        table,
     }
 }
 
@@ -99,13 +116,13 @@ mod tests {
 
     #[tokio::test]
     async fn known_digests() {
-        let hasher = Hasher::start(true).unwrap();
-        hasher.update(Bytes::from_static(b"a")).await.unwrap();
-        hasher.update(Bytes::from_static(b"bc")).await.unwrap();
+        let hasher = Hasher::start(Extra { sha512: true, table: true }).unwrap();
+        hasher.update(Bytes::from_static(b"abc")).await.unwrap();
         let digests = hasher.finish().await.unwrap();
         assert_eq!(digests.bytes, 3);
         assert_eq!(digests.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert!(digests.get("sha512").unwrap().starts_with("ddaf35a193617abacc417349ae204131"));
         assert_eq!(digests.get("md5"), None);
+        assert_eq!(digests.table.unwrap().len(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! The image service of a real cloud.
 
-use std::io;
+use std::{io, ops::Range};
 
 use futures::StreamExt;
 
@@ -47,10 +47,13 @@ impl ImageService for Cloud {
         }))
     }
 
-    async fn download_image(&self, id: &str) -> Result<ImageBody, ImageError> {
-        let download = Cloud::download_image(self, id).await?;
+    async fn download_image(&self, id: &str, range: Option<Range<u64>>) -> Result<ImageBody, ImageError> {
+        let download = match range {
+            Some(range) => Cloud::download_image_range(self, id, range).await?,
+            None => Cloud::download_image(self, id).await?,
+        };
         let stream = download.stream.map(|item| item.map_err(io::Error::other)).boxed();
-        Ok(ImageBody { content_length: download.content_length, stream })
+        Ok(ImageBody { partial: download.partial, content_length: download.content_length, stream })
     }
 
     async fn upload_image(&self, id: &str, body: ByteStream) -> Result<(), ImageError> {

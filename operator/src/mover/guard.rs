@@ -23,12 +23,3 @@ pub fn exec(parent: u32, command: &[OsString]) -> io::Error {
         None => io::Error::other("no program given"),
     }
 }
-
-/// Ends when the process that started us is gone. The kernel's own signal would come when the starting *thread*
-/// ends, which a Go program does not promise to keep.
-pub async fn orphaned() {
-    let parent = getppid();
-    while getppid() == parent {
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    }
-}

@@ -1,6 +1,6 @@
 //! The three calls to an image service that a mover needs, and nothing more.
 
-use std::{future::Future, io, pin::Pin};
+use std::{future::Future, io, ops::Range, pin::Pin};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -23,6 +23,8 @@ pub struct ImageRecord {
 
 /// An image being downloaded.
 pub struct ImageBody {
+    /// Whether these are only the bytes of the range that was asked for.
+    pub partial: bool,
     /// What the answer's header announced.
     pub content_length: Option<u64>,
     /// The bytes.
@@ -48,8 +50,12 @@ pub trait ImageService: Send + Sync {
     /// The image's record; `None` when there is no such image.
     fn get_image(&self, id: &str) -> impl Future<Output = Result<Option<ImageRecord>, ImageError>> + Send;
 
-    /// Starts to download the image's bytes.
-    fn download_image(&self, id: &str) -> impl Future<Output = Result<ImageBody, ImageError>> + Send;
+    /// Starts to download the image's bytes, or some of them. A service that knows no ranges sends all.
+    fn download_image(
+        &self,
+        id: &str,
+        range: Option<Range<u64>>,
+    ) -> impl Future<Output = Result<ImageBody, ImageError>> + Send;
 
     /// Uploads an image's bytes. An error in `body` must break the upload off, never end it.
     fn upload_image(&self, id: &str, body: ByteStream)

@@ -4,19 +4,26 @@
 //! to it, and nothing half-done that looks whole: no snapshot of a short read, no image of a short dump.
 
 pub mod backup;
+pub mod block_file;
+pub mod catalog;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod device_target;
 pub mod digest;
 pub mod error;
 pub mod feed;
 pub mod glance;
 pub mod guard;
 pub mod image;
+pub mod image_target;
 pub mod init;
 pub mod probe;
 pub mod progress;
 pub mod purge;
+pub mod repository;
 pub mod restore;
 pub mod result;
+pub mod source;
 pub mod ssh;
+mod warm;

@@ -34,14 +34,14 @@ impl Meter {
         Self { bytes, total, started: Instant::now(), ticker }
     }
 
-    /// Sets the count.
-    pub fn set(&self, bytes: u64) {
-        self.bytes.store(bytes, Ordering::Relaxed);
-    }
-
     /// Adds to the count.
     pub fn add(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back what will be counted once more.
+    pub fn sub(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Prints the last line; its rate is that of the whole time.

@@ -1,299 +1,289 @@
-//! `mover restore`: one snapshot becomes one image of the destination cloud, or a broken-off upload.
+//! `mover restore`: the segments of a pass become a disk again, from the first one that is there on.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use futures::stream;
-use tokio::{io::AsyncReadExt, process::ChildStdout, sync::mpsc};
+use tokio::{io::AsyncReadExt, process::ChildStdout, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    backup::not_found,
-    digest::{Digests, Hasher},
+    block_file::aligned,
+    catalog::{Catalog, Watcher},
     error::MoverError,
-    feed::BLOCK,
-    image::{ByteStream, ImageRecord, ImageService},
     progress::Meter,
+    repository::Repository,
     result::{FailureReason, RestoreResult},
+    source::READ,
 };
-use crate::restic::{Child, Restic, SnapshotId};
+use crate::{
+    restic::SnapshotId,
+    transfer::{ImageHash, Manifest},
+};
 
-/// How long the image service may take to call a finished upload active.
-const SETTLE: Duration = Duration::from_secs(60);
+/// How often one segment is tried; each has restic's own retries inside.
+pub(super) const ATTEMPTS: u32 = 3;
 
 /// What to restore, and what it must turn out to be.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
-    /// The snapshot.
-    pub snapshot: SnapshotId,
-    /// The number of the disk.
-    pub disk: u32,
-    /// The destination image; it must be `queued`.
-    pub image: String,
-    /// Bytes as read in the source cloud.
-    pub bytes: u64,
-    /// SHA-256 as read in the source cloud.
-    pub sha256: String,
-    /// Glance's hash in the source cloud.
-    pub hash: Option<(String, String)>,
+    /// The manifest of a pass that has ended; `None` to take segments while they arrive.
+    pub snapshot: Option<SnapshotId>,
+    /// Bytes as read in the source cloud, if already known.
+    pub bytes: Option<u64>,
+    /// Digest over all segments' digests as read in the source cloud, if already known.
+    pub sha256: Option<String>,
+    /// The source image's hash.
+    pub hash: Option<ImageHash>,
+    /// restic processes at once.
+    pub processes: usize,
+    /// For how long nothing new may arrive.
+    pub patience: Duration,
+    /// The device may hold segments of an earlier attempt: compare before fetching.
+    pub resume: bool,
+    /// The device is known to read as zeros where nothing was written.
+    pub target_is_zero: bool,
+    /// Read the whole device at the end and compare.
+    pub verify_disk: bool,
 }
 
-/// Streams the snapshot into the image. The upload's body ends only after restic's exit code, length and digest
-/// were good; until then an error in it breaks the upload off.
-pub async fn restore(
-    images: &impl ImageService,
-    restic: &Restic,
+/// A disk to be filled.
+pub(super) trait Target {
+    /// Takes everything that the catalog names, until the pass is complete and proven; returns the whole's hash
+    /// where the target has one.
+    async fn fill(
+        &mut self,
+        restoring: &Restoring<'_>,
+        catalog: watch::Receiver<Catalog>,
+    ) -> Result<Option<ImageHash>, MoverError>;
+}
+
+/// What all parts of one restore share.
+pub(super) struct Restoring<'a> {
+    pub repository: &'a Repository,
+    pub request: &'a RestoreRequest,
+    pub meter: Meter,
+    pub cancel: CancellationToken,
+}
+
+/// Fills a target. It is whole and right when this succeeds.
+pub(super) async fn restore(
+    target: &mut impl Target,
+    repository: &Repository,
     request: &RestoreRequest,
     cancel: &CancellationToken,
 ) -> Result<RestoreResult, MoverError> {
     let start = Instant::now();
-    require_queued(images, &request.image).await?;
-    let (sender, body) = gated_body();
-    // Its own token: an upload that fails stops restic, too.
-    let stop = cancel.child_token();
-    let (uploaded, dumped) = tokio::join!(
-        async {
-            let uploaded = images.upload_image(&request.image, body).await;
-            if uploaded.is_err() {
-                stop.cancel();
+    let (watcher, first) = match &request.snapshot {
+        Some(id) => {
+            let manifest = repository.manifest(id, cancel).await?;
+            check_manifest(repository, request, id, &manifest)?;
+            (None, Catalog::complete(manifest)?)
+        }
+        None => {
+            let (watcher, first) = Watcher::begin(repository, request.patience, cancel).await?;
+            (Some(watcher), first)
+        }
+    };
+    check_bytes(request, first.layout.bytes())?;
+    let meter = Meter::start(first.layout.bytes());
+    // Its own token: when one side fails, the other stops, too.
+    let restoring = Restoring { repository, request, meter, cancel: cancel.child_token() };
+    let (sender, receiver) = watch::channel(first);
+    let mut last = receiver.clone();
+    let watching = async {
+        let watched = match watcher {
+            Some(watcher) => watcher.run(sender, &restoring.cancel).await,
+            None => {
+                drop(sender);
+                Ok(())
             }
-            uploaded
-        },
-        dump(restic, request, sender, &stop),
-    );
-    if cancel.is_cancelled() && dumped.is_err() {
+        };
+        if watched.is_err() {
+            restoring.cancel.cancel();
+        }
+        watched
+    };
+    let filling = async {
+        let filled = target.fill(&restoring, receiver).await;
+        if filled.is_err() {
+            restoring.cancel.cancel();
+        }
+        filled
+    };
+    let (watched, filled) = tokio::join!(watching, filling);
+    let hash = judge(watched, filled, cancel)?;
+    let catalog = last.borrow_and_update().clone();
+    let result = result(&restoring, &catalog, hash, start)?;
+    restoring.meter.finish();
+    Ok(result)
+}
+
+/// The side that failed first is the cause; the other was only stopped.
+fn judge(
+    watched: Result<(), MoverError>,
+    filled: Result<Option<ImageHash>, MoverError>,
+    cancel: &CancellationToken,
+) -> Result<Option<ImageHash>, MoverError> {
+    if cancel.is_cancelled() && (watched.is_err() || filled.is_err()) {
         return Err(MoverError::terminated());
     }
-    let digests = judge(uploaded.map_err(MoverError::from), dumped, &request.image)?;
-    let (hash_algo, hash_value) = verify_image(images, request, &digests).await?;
-    tracing::info!(image = request.image, snapshot = %request.snapshot, bytes = digests.bytes, "disk restored");
+    match (watched, filled) {
+        (Ok(()), filled) => filled,
+        (Err(error), Err(other)) if error.reason == FailureReason::Terminated => Err(other),
+        (Err(error), _) => Err(error),
+    }
+}
+
+fn result(
+    restoring: &Restoring<'_>,
+    catalog: &Catalog,
+    hash: Option<ImageHash>,
+    start: Instant,
+) -> Result<RestoreResult, MoverError> {
+    let root = catalog.manifest.as_ref().and_then(Manifest::root);
+    let sha256 =
+        root.ok_or_else(|| MoverError::retryable(FailureReason::Internal, "a segment has no digest"))?;
+    tracing::info!(disk = restoring.repository.key.disk, bytes = catalog.layout.bytes(), "disk restored");
+    let (hash_algo, hash_value) = hash.map(|hash| (hash.algorithm, hash.value)).unzip();
     let seconds = start.elapsed().as_secs();
-    Ok(RestoreResult { bytes: digests.bytes, sha256: digests.sha256, hash_algo, hash_value, seconds })
+    Ok(RestoreResult { bytes: catalog.layout.bytes(), sha256, hash_algo, hash_value, seconds })
 }
 
-async fn require_queued(images: &impl ImageService, image: &str) -> Result<(), MoverError> {
-    let record = images.get_image(image).await?.ok_or_else(|| not_found(image))?;
-    if record.status == "queued" {
-        return Ok(());
-    }
-    let message = format!("image {image} is {}, not queued; every attempt needs a new image", record.status);
-    Err(MoverError::terminal(FailureReason::ImageNotReady, message))
-}
-
-/// Which of the two sides is the cause, when both ended.
-fn judge(
-    uploaded: Result<(), MoverError>,
-    dumped: Result<Digests, DumpError>,
-    image: &str,
-) -> Result<Digests, MoverError> {
-    match (uploaded, dumped) {
-        (Ok(()), Ok(digests)) => Ok(digests),
-        // restic that was stopped because the upload failed is no cause.
-        (Ok(()), Err(DumpError::Source(error))) => Err(error),
-        (Err(_), Err(DumpError::Source(error))) if error.reason != FailureReason::Terminated => Err(error),
-        (Err(error), _) => Err(error.context(&format!("upload of image {image}"))),
-        (Ok(()), Err(DumpError::UploadEnded)) => {
-            let message = format!("the cloud ended the upload of image {image} before all bytes were sent");
-            Err(MoverError::retryable(FailureReason::UploadMismatch, message))
-        }
-    }
-}
-
-/// Why a dump ended early.
-enum DumpError {
-    /// restic, or what it gave.
-    Source(MoverError),
-    /// Nobody takes the bytes any more; the upload knows why.
-    UploadEnded,
-}
-
-impl<E: Into<MoverError>> From<E> for DumpError {
-    fn from(error: E) -> Self {
-        Self::Source(error.into())
-    }
-}
-
-async fn dump(
-    restic: &Restic,
+fn check_manifest(
+    repository: &Repository,
     request: &RestoreRequest,
-    sender: mpsc::Sender<Piece>,
-    stop: &CancellationToken,
-) -> Result<Digests, DumpError> {
-    let mut child = Child::spawn(&mut restic.dump(&request.snapshot, request.disk))?;
-    let stdout = child.take_stdout()?;
-    let hasher = Hasher::start(true)?;
-    let pump = async {
-        let pumped = pump(stdout, request, &hasher, &sender).await;
-        if pumped.is_err() {
-            stop.cancel();
-        }
-        pumped
-    };
-    let (finished, pumped) = tokio::join!(child.wait(stop), pump);
-    // The pump's own complaint comes first: restic was stopped because of it.
-    pumped?;
-    finished?.into_result().map_err(|error| {
-        MoverError::from(error)
-            .context(&format!("dump of disk {} from snapshot {}", request.disk, request.snapshot))
-    })?;
-    let digests = hasher.finish().await?;
-    compare(request, &digests)?;
-    sender.send(Piece::End).await.map_err(|_| DumpError::UploadEnded)?;
-    Ok(digests)
+    id: &SnapshotId,
+    manifest: &Manifest,
+) -> Result<(), MoverError> {
+    if !manifest.complete || manifest.pass != repository.key.pass {
+        let message = format!(
+            "--snapshot {id}: this is the manifest of pass {} ({}), not of pass {} that was asked for",
+            manifest.pass,
+            if manifest.complete { "complete" } else { "not complete" },
+            repository.key.pass
+        );
+        return Err(MoverError::terminal(FailureReason::InvalidArguments, message));
+    }
+    check_end(request, manifest)
 }
 
-async fn pump(
-    mut stdout: ChildStdout,
-    request: &RestoreRequest,
-    hasher: &Hasher,
-    sender: &mpsc::Sender<Piece>,
-) -> Result<(), DumpError> {
-    let meter = Meter::start(request.bytes);
-    let mut bytes = 0_u64;
-    loop {
-        let mut block = BytesMut::with_capacity(BLOCK);
-        while block.len() < BLOCK {
-            let read = stdout.read_buf(&mut block).await.map_err(|error| {
-                let message = format!("reading restic's output failed after {bytes} bytes: {error}");
-                MoverError::retryable(FailureReason::ResticFailed, message)
-            })?;
-            if read == 0 {
-                break;
-            }
+fn check_bytes(request: &RestoreRequest, bytes: u64) -> Result<(), MoverError> {
+    match request.bytes {
+        Some(recorded) if recorded != bytes => {
+            Err(mismatch("length", &bytes.to_string(), &recorded.to_string()))
         }
-        if block.is_empty() {
-            meter.finish();
-            return Ok(());
-        }
-        bytes += block.len() as u64;
-        if bytes > request.bytes {
-            return Err(
-                mismatch(request, "more bytes", &bytes.to_string(), &request.bytes.to_string()).into()
-            );
-        }
-        let block = block.freeze();
-        hasher.update(block.clone()).await?;
-        let length = block.len() as u64;
-        sender.send(Piece::Data(block)).await.map_err(|_| DumpError::UploadEnded)?;
-        meter.add(length);
-    }
-}
-
-fn compare(request: &RestoreRequest, digests: &Digests) -> Result<(), MoverError> {
-    if digests.bytes != request.bytes {
-        return Err(mismatch(request, "length", &digests.bytes.to_string(), &request.bytes.to_string()));
-    }
-    if !digests.sha256.eq_ignore_ascii_case(&request.sha256) {
-        return Err(mismatch(request, "SHA-256", &digests.sha256, &request.sha256));
-    }
-    let Some((algorithm, value)) = &request.hash else { return Ok(()) };
-    match digests.get(algorithm) {
-        Some(got) if !got.eq_ignore_ascii_case(value) => Err(mismatch(request, algorithm, got, value)),
         _ => Ok(()),
     }
 }
 
-/// restic authenticates every byte, so another dump gives the same: not worth a retry.
-fn mismatch(request: &RestoreRequest, what: &str, got: &str, recorded: &str) -> MoverError {
+/// What can be compared as soon as a pass is complete.
+pub(super) fn check_end(request: &RestoreRequest, manifest: &Manifest) -> Result<(), MoverError> {
+    check_bytes(request, manifest.bytes)?;
+    let root = manifest.root().unwrap_or_default();
+    if let Some(recorded) = &request.sha256
+        && !root.eq_ignore_ascii_case(recorded)
+    {
+        return Err(mismatch("SHA-256", &root, recorded));
+    }
+    match (&request.hash, &manifest.hash) {
+        (Some(recorded), Some(hash))
+            if hash.algorithm == recorded.algorithm && !hash.value.eq_ignore_ascii_case(&recorded.value) =>
+        {
+            Err(mismatch(&hash.algorithm, &hash.value, &recorded.value))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn mismatch(what: &str, got: &str, recorded: &str) -> MoverError {
     let message = format!(
-        "disk {} of snapshot {}: {what} is {got}, recorded in the source cloud was {recorded}; the upload was broken off",
-        request.disk, request.snapshot
+        "the disk's {what} is {got} in the repository, recorded in the source cloud was {recorded}; nothing of it is used"
     );
     MoverError::terminal(FailureReason::DigestMismatch, message)
 }
 
-/// Looks at the finished image until the cloud calls it active, then compares.
-async fn verify_image(
-    images: &impl ImageService,
-    request: &RestoreRequest,
-    digests: &Digests,
-) -> Result<(Option<String>, Option<String>), MoverError> {
-    let start = Instant::now();
-    let record = loop {
-        let record = images.get_image(&request.image).await?.ok_or_else(|| not_found(&request.image))?;
-        match record.status.as_str() {
-            "active" => break record,
-            "saving" | "importing" | "uploading" if start.elapsed() < SETTLE => {
-                tokio::time::sleep(Duration::from_secs(2)).await;
-            }
-            status => return Err(differs(request, "status", status, "active")),
-        }
-    };
-    compare_image(request, digests, record)
-}
-
-fn compare_image(
-    request: &RestoreRequest,
-    digests: &Digests,
-    record: ImageRecord,
-) -> Result<(Option<String>, Option<String>), MoverError> {
-    if record.size != Some(digests.bytes) {
-        let got = record.size.map_or_else(|| "unknown".to_owned(), |size| size.to_string());
-        return Err(differs(request, "size", &got, &digests.bytes.to_string()));
-    }
-    let (Some(algorithm), Some(value)) = (record.hash_algo, record.hash_value) else {
-        return Ok((None, None));
-    };
-    match digests.get(&algorithm) {
-        // Its size is right, and the read-back before the server is created looks at the bytes again.
-        None => Ok((None, None)),
-        Some(sent) if sent.eq_ignore_ascii_case(&value) => Ok((Some(algorithm), Some(value))),
-        Some(sent) => Err(differs(request, &algorithm, &value, sent)),
-    }
-}
-
-fn differs(request: &RestoreRequest, what: &str, got: &str, sent: &str) -> MoverError {
+/// A segment that is not what was read in the source cloud, even when fetched again.
+pub(super) fn wrong_segment(index: usize, got: &str, recorded: &str) -> MoverError {
     let message = format!(
-        "image {}: after the upload its {what} is {got}, not {sent}; delete it and use a new one",
-        request.image
+        "segment {index}: its SHA-256 is {got} as restored, {recorded} was read in the source cloud; back it up again"
     );
-    MoverError::retryable(FailureReason::UploadMismatch, message)
+    MoverError::terminal(FailureReason::DigestMismatch, message)
 }
 
-/// What the upload's body is made of.
-enum Piece {
-    Data(Bytes),
-    End,
-}
-
-/// A body that ends well only after [`Piece::End`]: a sender that is dropped before makes it fail.
-fn gated_body() -> (mpsc::Sender<Piece>, ByteStream) {
-    let (sender, receiver) = mpsc::channel(8);
-    let body = stream::unfold(Some(receiver), |receiver| async {
-        let mut receiver: mpsc::Receiver<Piece> = receiver?;
-        match receiver.recv().await {
-            Some(Piece::Data(block)) => Some((Ok(block), Some(receiver))),
-            Some(Piece::End) => None,
-            None => {
-                Some((Err(io::Error::other("the disk's stream broke off before it was proven whole")), None))
+impl Restoring<'_> {
+    /// Waits until the catalog knows what `find` looks for; `None` when it is complete and does not.
+    pub async fn wait_for<T>(
+        &self,
+        catalog: &mut watch::Receiver<Catalog>,
+        find: impl Fn(&Catalog) -> Option<T>,
+    ) -> Result<Option<T>, MoverError> {
+        loop {
+            {
+                let known = catalog.borrow_and_update();
+                let found = find(&known);
+                if found.is_some() || known.is_complete() {
+                    return Ok(found);
+                }
             }
+            self.changed(catalog).await?;
         }
-    });
-    (sender, Box::pin(body))
+    }
+
+    /// Waits for news.
+    pub async fn changed(&self, catalog: &mut watch::Receiver<Catalog>) -> Result<(), MoverError> {
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(MoverError::terminated()),
+            // The watcher ended without a complete pass: its own error is the cause.
+            changed = catalog.changed() => changed.map_err(|_| MoverError::terminated()),
+        }
+    }
+
+    /// The complete manifest, once it is there and agrees with what was asked for.
+    pub async fn complete(&self, catalog: &mut watch::Receiver<Catalog>) -> Result<Manifest, MoverError> {
+        let whole = |known: &Catalog| known.manifest.clone().filter(|manifest| manifest.complete);
+        let manifest = self.wait_for(catalog, whole).await?.ok_or_else(MoverError::terminated)?;
+        check_end(self.request, &manifest)?;
+        Ok(manifest)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use futures::StreamExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_body_ends_well_only_when_told() {
-        let (sender, body) = gated_body();
-        sender.send(Piece::Data(Bytes::from_static(b"x"))).await.unwrap();
-        drop(sender);
-        let items: Vec<_> = body.collect().await;
-        assert!(items.len() == 2 && items[0].is_ok() && items[1].is_err());
-
-        let (sender, body) = gated_body();
-        sender.send(Piece::Data(Bytes::from_static(b"x"))).await.unwrap();
-        sender.send(Piece::End).await.unwrap();
-        drop(sender);
-        let items: Vec<_> = body.collect().await;
-        assert!(items.len() == 1 && items[0].is_ok());
+/// Reads the next piece of a dump into an aligned buffer; an empty one is the end.
+pub(super) async fn next_piece(stdout: &mut ChildStdout, limit: u64) -> Result<BytesMut, MoverError> {
+    let size = usize::try_from(limit).unwrap_or(READ).min(READ);
+    let mut buffer = aligned(size);
+    let mut length = 0;
+    while length < size {
+        let read = stdout.read(&mut buffer[length..size]).await.map_err(|error| {
+            MoverError::retryable(
+                FailureReason::ResticFailed,
+                format!("reading restic's output failed: {error}"),
+            )
+        })?;
+        if read == 0 {
+            break;
+        }
+        length += read;
     }
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+/// Whether a dump has really ended.
+pub(super) async fn expect_end(stdout: &mut ChildStdout) -> Result<(), MoverError> {
+    if next_piece(stdout, 1).await?.is_empty() {
+        return Ok(());
+    }
+    let message = "the snapshot holds more bytes than it should";
+    Err(MoverError::terminal(FailureReason::DigestMismatch, message))
+}
+
+/// A dump ended early.
+pub(super) fn short_dump(got: u64, wanted: u64) -> MoverError {
+    let message = format!("{got} of {wanted} bytes came out of the repository");
+    MoverError::retryable(FailureReason::ShortRead, message)
+}
+
+/// Zeros to send.
+pub(super) fn zeros(limit: u64) -> Bytes {
+    BytesMut::zeroed(usize::try_from(limit).unwrap_or(READ).min(READ)).freeze()
 }

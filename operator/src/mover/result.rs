@@ -11,18 +11,30 @@ const MAX_MESSAGE: usize = 1500;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupResult {
-    /// The snapshot's full id.
+    /// The full id of the manifest's snapshot: all that a restore needs to know.
     pub snapshot_id: String,
     /// The disk's length in bytes, as read.
     pub bytes: u64,
-    /// SHA-256 of all bytes, in hex.
+    /// SHA-256 over the SHA-256 digests of all segments, in hex.
     pub sha256: String,
-    /// The algorithm of Glance's own hash, when it is one that we computed and compared.
+    /// The algorithm of the source image's hash, when it is one that the target computes and compares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash_algo: Option<String>,
-    /// The hash in that algorithm, in hex.
+    /// The source image's hash in that algorithm, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash_value: Option<String>,
+    /// How many segments the disk has.
+    #[serde(default)]
+    pub segments: u64,
+    /// How many of them are nothing but zeros, or as in the pass before: they were not sent.
+    #[serde(default)]
+    pub skipped_segments: u64,
+    /// How many segments and patches an earlier attempt had sent already.
+    #[serde(default)]
+    pub reused: u64,
+    /// Bytes that differ from the pass before; in the first pass those of all segments that are not zero.
+    #[serde(default)]
+    pub changed_bytes: u64,
     /// Bytes added to the repository, compressed and encrypted.
     pub stored_bytes: u64,
     /// How long the whole step took.
@@ -35,7 +47,7 @@ pub struct BackupResult {
 pub struct RestoreResult {
     /// Bytes written to the image; equal to what was read in the source cloud.
     pub bytes: u64,
-    /// SHA-256 of what came out of the repository, in hex.
+    /// SHA-256 over the SHA-256 digests of all segments, in hex; equal to the source's.
     pub sha256: String,
     /// The algorithm of the new image's hash, when it is one that we computed and compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +128,8 @@ pub enum FailureReason {
     ImageNotFound,
     /// The image is not in the state that the step needs, or lacks a size.
     ImageNotReady,
+    /// The block device cannot be opened, read or written, or is too small.
+    DeviceError,
     /// The download ended early, or went on too long.
     ShortRead,
     /// Bytes or digests differ from what was recorded.
@@ -138,6 +152,8 @@ pub enum FailureReason {
     ForeignRepository,
     /// The snapshot, or the disk in it, is not there.
     SnapshotNotFound,
+    /// For too long the source's side saved nothing more.
+    NothingArrives,
     /// restic failed, or was killed.
     ResticFailed,
     /// At least one check did not pass before the deadline.
@@ -314,6 +330,10 @@ mod tests {
             sha256: "cd".repeat(32),
             hash_algo: Some("sha512".into()),
             hash_value: Some("ef".repeat(64)),
+            segments: 4,
+            skipped_segments: 1,
+            reused: 2,
+            changed_bytes: 3,
             stored_bytes: 2,
             seconds: 3,
         }
@@ -332,7 +352,9 @@ mod tests {
     fn the_wire_form() {
         let text = JobOutcome::Ok(backup()).to_termination_message();
         assert!(text.starts_with(r#"{"ok":true,"result":{"#), "{text}");
-        for field in ["snapshotId", "bytes", "sha256", "hashAlgo", "hashValue", "storedBytes", "seconds"] {
+        for field in
+            ["snapshotId", "bytes", "sha256", "hashAlgo", "hashValue", "segments", "storedBytes", "seconds"]
+        {
             assert!(text.contains(&format!("\"{field}\":")), "{field}: {text}");
         }
         assert_eq!(JobOutcome::parse(&text).unwrap(), JobOutcome::Ok(backup()));

@@ -1,5 +1,6 @@
 //! Images (Glance), with their bytes as streams.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ fn call(method: Method, segments: &[&str]) -> Call {
 /// The bytes of an image on their way. Compare length and hash with the image's record: the stream ends in an
 /// error when the connection breaks or fewer bytes than announced come, and only then.
 pub struct ImageDownload {
+    /// Whether these are the bytes of the range that was asked for, not the whole image.
+    pub partial: bool,
     /// Number of bytes announced.
     pub content_length: Option<u64>,
     /// The bytes. An item that is an error is the last one.
@@ -84,34 +87,65 @@ impl Cloud {
 
     /// Begins a download. Status and token are settled before this returns; what fails later is in the stream.
     pub async fn download_image(&self, id: &str) -> Result<ImageDownload, CloudError> {
+        self.begin_download(id, None).await
+    }
+
+    /// Begins the download of some bytes. A service that takes no ranges sends the whole image (`partial` is false
+    /// then) or refuses.
+    pub async fn download_image_range(
+        &self,
+        id: &str,
+        range: Range<u64>,
+    ) -> Result<ImageDownload, CloudError> {
+        self.begin_download(id, Some(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))).await
+    }
+
+    async fn begin_download(&self, id: &str, range: Option<String>) -> Result<ImageDownload, CloudError> {
         let action = "download image";
-        let answer = self.request_image_file(id, action).await?;
+        let answer = self.request_image_file(id, action, range.as_deref()).await?;
         let status = answer.status();
         if status == StatusCode::NO_CONTENT {
             let message = "the image has no bytes yet";
             return Err(CloudError::local(self.name(), action, ErrorKind::Conflict, message));
         }
-        if status != StatusCode::OK {
+        let partial = status == StatusCode::PARTIAL_CONTENT && range.is_some();
+        if status != StatusCode::OK && !partial {
             let headers = answer.headers().clone();
             let body = answer.bytes().await.unwrap_or_default();
             return Err(CloudError::from_answer(self.name(), action, status, &headers, &body));
         }
         let content_length = answer.content_length();
-        Ok(ImageDownload { content_length, stream: self.image_bytes(action, answer, content_length) })
+        Ok(ImageDownload {
+            partial,
+            content_length,
+            stream: self.image_bytes(action, answer, content_length),
+        })
     }
 
     /// The answer to a GET of the file, asked again once with a new token after a 401.
-    async fn request_image_file(&self, id: &str, action: &str) -> Result<reqwest::Response, CloudError> {
+    async fn request_image_file(
+        &self,
+        id: &str,
+        action: &str,
+        range: Option<&str>,
+    ) -> Result<reqwest::Response, CloudError> {
         let file = path(&["images", id, "file"]);
-        let broken = |e: reqwest::Error| CloudError::from_reqwest(self.name(), action, &e);
-        let (request, generation) = self.data_request(action, Method::GET, &ServiceType::Image, &file)?;
-        let answer = request.send().await.map_err(broken)?;
+        let ask = async || {
+            let (request, generation) = self.data_request(action, Method::GET, &ServiceType::Image, &file)?;
+            let request = match range {
+                Some(range) => request.header(http::header::RANGE, range),
+                None => request,
+            };
+            let answer =
+                request.send().await.map_err(|e| CloudError::from_reqwest(self.name(), action, &e))?;
+            Ok::<_, CloudError>((answer, generation))
+        };
+        let (answer, generation) = ask().await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         self.renew(action, generation).await?;
-        let (request, _) = self.data_request(action, Method::GET, &ServiceType::Image, &file)?;
-        request.send().await.map_err(broken)
+        Ok(ask().await?.0)
     }
 
     fn image_bytes(

@@ -8,12 +8,14 @@ use std::{
     str::FromStr,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use crate::store::StoreKeys;
 
 /// A snapshot's full id: 64 hex digits. "latest" and short ids cannot be named.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct SnapshotId(String);
 
 impl SnapshotId {
@@ -33,6 +35,20 @@ impl FromStr for SnapshotId {
         }
         let shown: String = text.chars().take(80).collect();
         Err(format!("{shown:?} is no full snapshot id: 64 lower-case hex digits are needed"))
+    }
+}
+
+impl TryFrom<String> for SnapshotId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<SnapshotId> for String {
+    fn from(id: SnapshotId) -> Self {
+        id.0
     }
 }
 
@@ -59,15 +75,30 @@ pub struct Restic {
     pub cacert: Option<PathBuf>,
     /// Temporary files and the cache go below.
     pub scratch: PathBuf,
+    /// For each process.
+    pub traffic: Traffic,
 }
 
-/// What a backup of one disk needs besides the repository.
+/// How one restic process may use network and store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// Connections to the store at once.
+    pub connections: u16,
+    /// KiB a second to the store; 0 for no limit.
+    pub upload_kib: u64,
+    /// KiB a second from the store; 0 for no limit.
+    pub download_kib: u64,
+}
+
+/// A stream that becomes the only file of a snapshot.
 #[derive(Debug, Clone)]
 pub struct BackupArgs {
-    /// Number of the disk.
-    pub disk: u32,
-    /// The migration; becomes the snapshot's host and tag.
-    pub uid: String,
+    /// The file's name.
+    pub file: &'static str,
+    /// Becomes the snapshot's host.
+    pub host: String,
+    /// Joined by commas.
+    pub tags: String,
     /// Saves a second look at every saved blob; the digests cover it.
     pub no_extra_verify: bool,
     /// The command whose stdout is saved.
@@ -88,9 +119,9 @@ impl Restic {
     /// `restic backup` of the feed command's output. Without a parent snapshot, so that all of it is read.
     pub fn backup(&self, args: &BackupArgs) -> Command {
         let mut line = vec!["backup".into(), "--force".into(), "--stdin-from-command".into()];
-        line.extend(["--stdin-filename".into(), OsString::from(file_name(args.disk))]);
-        line.extend(["--host".into(), OsString::from(&args.uid)]);
-        line.extend(["--tag".into(), OsString::from(format!("migration={},disk={}", args.uid, args.disk))]);
+        line.extend(["--stdin-filename".into(), OsString::from(args.file)]);
+        line.extend(["--host".into(), OsString::from(&args.host)]);
+        line.extend(["--tag".into(), OsString::from(&args.tags)]);
         line.push("--no-scan".into());
         if args.no_extra_verify {
             line.push("--no-extra-verify".into());
@@ -100,12 +131,14 @@ impl Restic {
         self.command(line)
     }
 
-    /// `restic dump` of one disk to stdout. Takes no lock; many connections, as it fetches blob by blob.
-    pub fn dump(&self, snapshot: &SnapshotId, disk: u32) -> Command {
-        let path = format!("/{}", file_name(disk));
-        self.command(
-            ["--no-lock", "-o", "s3.connections=16", "dump", snapshot.as_str(), &path].map(OsString::from),
-        )
+    /// `restic dump` of a snapshot's file to stdout. Takes no lock.
+    pub fn dump(&self, snapshot: &SnapshotId, file: &str) -> Command {
+        self.command(["--no-lock", "dump", snapshot.as_str(), &format!("/{file}")].map(OsString::from))
+    }
+
+    /// `restic snapshots` of those that have all of the tags. Takes no lock.
+    pub fn snapshots(&self, tags: &str) -> Command {
+        self.command(["--no-lock", "snapshots", "--tag", tags].map(OsString::from))
     }
 
     fn command(&self, arguments: impl IntoIterator<Item = OsString>) -> Command {
@@ -120,9 +153,20 @@ impl Restic {
             None => Command::new(&self.program),
         };
         command.arg("--json");
-        if self.repository.starts_with("s3:") {
+        let backend = self.repository.split(':').next().unwrap_or_default();
+        if backend == "s3" {
             // As our own client speaks: with stores that know no bucket names in their host name, too.
             command.args(["-o", "s3.bucket-lookup=path"]);
+        }
+        if matches!(backend, "s3" | "rest" | "swift") {
+            command.arg("-o").arg(format!("{backend}.connections={}", self.traffic.connections));
+        }
+        for (option, kib) in
+            [("--limit-upload", self.traffic.upload_kib), ("--limit-download", self.traffic.download_kib)]
+        {
+            if kib > 0 {
+                command.arg(option).arg(kib.to_string());
+            }
         }
         if let Some(cacert) = &self.cacert {
             command.arg("--cacert").arg(cacert);
@@ -148,7 +192,9 @@ impl Restic {
             .env("RESTIC_REPOSITORY", &self.repository)
             .env("RESTIC_PASSWORD_FILE", &self.password_file)
             .env("RESTIC_PROGRESS_FPS", "1")
-            .env("GOMAXPROCS", "2");
+            .env("GOMAXPROCS", "2")
+            // A soft limit: the collector works harder before the Job's own limit is reached.
+            .env("GOMEMLIMIT", "200MiB");
         if let Some(keys) = &self.keys {
             command
                 .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
@@ -165,11 +211,6 @@ impl fmt::Debug for Restic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Restic").field("repository", &self.repository).finish_non_exhaustive()
     }
-}
-
-/// The name of a disk inside of its snapshot.
-fn file_name(disk: u32) -> String {
-    format!("disk-{disk}.img")
 }
 
 /// The binary to run: `$RESTIC`, else `restic` from the path.
@@ -196,6 +237,7 @@ mod tests {
             keys: Some(keys),
             cacert: Some("/config/store-cacert".into()),
             scratch: "/scratch".into(),
+            traffic: Traffic { connections: 16, upload_kib: 0, download_kib: 100 },
         }
     }
 
@@ -207,34 +249,45 @@ mod tests {
         "ab".repeat(32).parse().unwrap()
     }
 
-    #[test]
-    fn the_backup_line() {
-        let args = BackupArgs {
-            disk: 2,
-            uid: "u-1".into(),
+    fn backup_args() -> BackupArgs {
+        BackupArgs {
+            file: "segment",
+            host: "u-1".into(),
+            tags: "mig=u-1,disk=2".into(),
             no_extra_verify: true,
             feed: vec!["/x".into(), "mover".into()],
-        };
-        let expected = "--json -o s3.bucket-lookup=path --cacert /config/store-cacert backup --force --stdin-from-command \
-            --stdin-filename disk-2.img --host u-1 --tag migration=u-1,disk=2 --no-scan --no-extra-verify -- /x mover";
-        assert_eq!(words(&restic().backup(&args)).join(" "), expected);
+        }
+    }
+
+    const GLOBAL: &str = "--json -o s3.bucket-lookup=path -o s3.connections=16 --limit-download 100 --cacert /config/store-cacert";
+
+    #[test]
+    fn the_backup_line() {
+        let expected = "backup --force --stdin-from-command --stdin-filename segment --host u-1 \
+            --tag mig=u-1,disk=2 --no-scan --no-extra-verify -- /x mover";
+        assert_eq!(words(&restic().backup(&backup_args())).join(" "), format!("{GLOBAL} {expected}"));
     }
 
     #[test]
-    fn the_dump_line() {
-        let expected = format!(
-            "--json -o s3.bucket-lookup=path --cacert /config/store-cacert --no-lock -o s3.connections=16 dump {} /disk-7.img",
-            "ab".repeat(32)
-        );
-        assert_eq!(words(&restic().dump(&snapshot(), 7)).join(" "), expected);
+    fn the_lines_that_read() {
+        let expected = format!("{GLOBAL} --no-lock dump {} /segment", "ab".repeat(32));
+        assert_eq!(words(&restic().dump(&snapshot(), "segment")).join(" "), expected);
+        let expected = format!("{GLOBAL} --no-lock snapshots --tag a=1,b=2");
+        assert_eq!(words(&restic().snapshots("a=1,b=2")).join(" "), expected);
+        let rest = Restic { repository: "rest:https://h/p".into(), ..restic() };
+        assert!(words(&rest.snapshots("a")).join(" ").starts_with("--json -o rest.connections=16 "));
     }
 
     #[test]
     fn no_secret_in_any_line_and_a_clean_environment() {
-        let args = BackupArgs { disk: 0, uid: "u".into(), no_extra_verify: false, feed: vec!["/x".into()] };
         let restic = restic();
-        for command in [restic.cat_config(), restic.init(), restic.backup(&args), restic.dump(&snapshot(), 0)]
-        {
+        for command in [
+            restic.cat_config(),
+            restic.init(),
+            restic.backup(&backup_args()),
+            restic.dump(&snapshot(), "segment"),
+            restic.snapshots("a"),
+        ] {
             let line = words(&command).join(" ");
             for secret in ["key-id", "secret-key", "session-token"] {
                 assert!(!line.contains(secret), "{line}");

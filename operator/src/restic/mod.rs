@@ -5,6 +5,6 @@ mod output;
 mod process;
 
 pub(crate) use command::program_from_environment;
-pub use command::{BackupArgs, Restic, SnapshotId};
-pub use output::{BackupStatus, BackupSummary, Line, StderrTail};
+pub use command::{BackupArgs, Restic, SnapshotId, Traffic};
+pub use output::{BackupSummary, Line, StderrTail};
 pub use process::{Child, Finished, ResticError};

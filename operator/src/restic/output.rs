@@ -22,20 +22,10 @@ pub struct BackupSummary {
     pub data_added_packed: u64,
 }
 
-/// How far a backup is.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct BackupStatus {
-    /// Bytes read from the stream so far.
-    #[serde(default)]
-    pub bytes_done: u64,
-}
-
 /// One line of JSON output; lines of no interest are `Other`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "message_type", rename_all = "snake_case")]
 pub enum Line {
-    /// Once a second.
-    Status(BackupStatus),
     /// Once, at the end of a backup.
     Summary(BackupSummary),
     /// Anything else.
@@ -130,8 +120,6 @@ mod tests {
             data_added_packed: 100_340,
         };
         assert_eq!(Line::parse(summary), Line::Summary(expected));
-        let status = r#"{"message_type":"status","seconds_elapsed":1,"percent_done":0,"bytes_done":77,"current_files":["/x"]}"#;
-        assert_eq!(Line::parse(status), Line::Status(BackupStatus { bytes_done: 77 }));
         for other in [r#"{"message_type":"initialized","id":"x"}"#, "", "plain words", "{", "null"] {
             assert_eq!(Line::parse(other), Line::Other, "{other}");
         }

@@ -4,7 +4,7 @@ use std::{io, os::unix::process::ExitStatusExt, process::ExitStatus, time::Durat
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
     process::{ChildStdout, Command},
     task::JoinHandle,
     time::timeout,
@@ -149,6 +149,30 @@ impl Child {
         };
         let (finished, ()) = tokio::join!(self.wait(cancel), read);
         finished
+    }
+
+    /// Reads stdout to its end, then waits as [`Child::wait`] does. More than `limit` bytes are an error.
+    pub async fn run_output(
+        mut self,
+        cancel: &CancellationToken,
+        limit: u64,
+    ) -> Result<(Finished, Vec<u8>), ResticError> {
+        let stdout = self.take_stdout()?;
+        let mut output = Vec::new();
+        let read = async {
+            let mut bounded = stdout.take(limit + 1);
+            let read = bounded.read_to_end(&mut output).await;
+            // restic must not wait for ever for somebody who takes the rest.
+            drop(bounded);
+            read
+        };
+        let (finished, read) = tokio::join!(self.wait(cancel), read);
+        let lost = |why: String| ResticError::Spawn(format!("its output: {why}"));
+        read.map_err(|error| lost(error.to_string()))?;
+        if output.len() as u64 > limit {
+            return Err(lost(format!("more than {limit} bytes")));
+        }
+        Ok((finished?, output))
     }
 
     async fn terminate(&mut self) -> io::Result<ExitStatus> {

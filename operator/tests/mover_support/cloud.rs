@@ -26,10 +26,16 @@ pub const TOKEN: &str = "gAAAA-token-of-the-test";
 pub enum Mischief {
     #[default]
     None,
-    /// The download ends early, and no length was announced.
+    /// Nothing behind the middle arrives, and no length was announced.
     EndsEarly,
-    /// Announces the length, then breaks the connection.
+    /// Announces the length, then breaks the connection in the middle.
     Breaks,
+    /// Breaks the connection after each half MiB.
+    BreaksOften,
+    /// Sends the whole image whatever range was asked for.
+    IgnoresRanges,
+    /// The store behind the image service cannot do ranges.
+    RefusesRanges,
     /// One byte is another.
     FlipsAByte,
     /// Sends half, then nothing.
@@ -103,7 +109,11 @@ async fn answer(State(cloud): State<FakeCloud>, request: Request) -> Response {
             versions(&cloud.url, service)
         }
         (Method::GET, ["image", "v2", "images", id]) => record(&cloud, id),
-        (Method::GET, ["image", "v2", "images", id, "file"]) => download(&cloud, id),
+        (Method::GET, ["image", "v2", "images", id, "file"]) => {
+            let range =
+                request.headers().get("range").and_then(|range| range.to_str().ok()).map(str::to_owned);
+            download(&cloud, id, range.as_deref())
+        }
         (Method::PUT, ["image", "v2", "images", id, "file"]) => upload(&cloud, id, request.into_body()).await,
         _ => reply(StatusCode::NOT_FOUND, &json!({})),
     }
@@ -159,36 +169,50 @@ fn record(cloud: &FakeCloud, id: &str) -> Response {
     reply(StatusCode::OK, &record)
 }
 
-fn download(cloud: &FakeCloud, id: &str) -> Response {
+fn download(cloud: &FakeCloud, id: &str, range: Option<&str>) -> Response {
     let inner = cloud.inner.lock().unwrap();
     let Some(image) = inner.images.get(id) else { return reply(StatusCode::NOT_FOUND, &json!({})) };
-    let mut content = image.content.to_vec();
-    let length = content.len();
-    let response = Response::builder().header("content-type", "application/octet-stream");
-    let half: Bytes = content[..length / 2].to_vec().into();
-    match inner.mischief {
+    let (mut content, mischief) = (image.content.clone(), inner.mischief);
+    if mischief == Mischief::FlipsAByte {
+        let mut bytes = content.to_vec();
+        bytes[content.len() / 3] ^= 1;
+        content = bytes.into();
+    }
+    let (mut from, mut to) = (0, content.len());
+    let mut response = Response::builder().header("content-type", "application/octet-stream");
+    if let Some(range) = range.filter(|_| mischief != Mischief::IgnoresRanges) {
+        if mischief == Mischief::RefusesRanges {
+            return reply(StatusCode::BAD_REQUEST, &json!({"message": "random access is not supported"}));
+        }
+        let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        (from, to) = (first.parse().unwrap(), last.parse::<usize>().unwrap() + 1);
+        let content_range = format!("bytes {from}-{}/{}", to - 1, content.len());
+        response = response.status(StatusCode::PARTIAL_CONTENT).header("content-range", content_range);
+    }
+    let first_half = content.slice(from..to.min(content.len() / 2).max(from));
+    match mischief {
         Mischief::EndsEarly => {
-            let body = stream::iter([Ok::<_, Infallible>(half)]);
+            let body = stream::iter([Ok::<_, Infallible>(first_half)]);
             response.body(Body::from_stream(body)).unwrap()
         }
-        Mischief::Breaks => {
-            let body = stream::iter([Ok(half), Err(std::io::Error::other("cut"))]);
-            response.header("content-length", length).body(Body::from_stream(body)).unwrap()
+        Mischief::Breaks | Mischief::BreaksOften => {
+            let sent = match mischief {
+                Mischief::BreaksOften => content.slice(from..to.min(from + (512 << 10))),
+                _ => first_half,
+            };
+            let cut = (sent.len() < to - from).then(|| Err(std::io::Error::other("cut")));
+            let body = stream::iter([Ok(sent)].into_iter().chain(cut));
+            response.header("content-length", to - from).body(Body::from_stream(body)).unwrap()
         }
-        Mischief::Stalls => {
+        Mischief::Stalls if first_half.len() < to - from => {
             let wait = stream::once(async {
                 tokio::time::sleep(Duration::from_secs(600)).await;
                 Ok::<_, Infallible>(Bytes::new())
             });
-            let body = stream::iter([Ok(half)]).chain(wait);
-            response.header("content-length", length).body(Body::from_stream(body)).unwrap()
+            let body = stream::iter([Ok(first_half)]).chain(wait);
+            response.header("content-length", to - from).body(Body::from_stream(body)).unwrap()
         }
-        mischief => {
-            if mischief == Mischief::FlipsAByte {
-                content[length / 3] ^= 1;
-            }
-            response.header("content-length", length).body(Body::from(content)).unwrap()
-        }
+        _ => response.header("content-length", to - from).body(Body::from(content.slice(from..to))).unwrap(),
     }
 }
 

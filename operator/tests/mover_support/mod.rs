@@ -20,6 +20,18 @@ pub const SECRET_KEY: &str = "store-secret-key";
 pub const CLOUD_PASSWORD: &str = "cloud-pass-word";
 pub const REPOSITORY_PASSWORD: &str = "repository-pass-word";
 
+pub const SEGMENT: &str = "1048576";
+
+/// The start of a backup's command line.
+pub fn backup_line<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["backup", "--disk", "0", "--migration-uid", UID], more].concat()
+}
+
+/// The start of a restore's command line.
+pub fn restore_line<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["restore", "--disk", "0"], more].concat()
+}
+
 /// Everything one test needs.
 pub struct Bed {
     pub s3: FakeS3,
@@ -99,15 +111,19 @@ impl Bed {
 
     /// The mover's command line; every option that names a place is filled in.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_in("", arguments)
+    }
+
+    fn command_in(&self, beside: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmmigration"));
         command.arg("mover").arg(arguments[0]).arg("--allow-loopback");
-        command.arg("--termination-log").arg(self.path("termination"));
+        command.arg("--termination-log").arg(self.path(&format!("termination{beside}")));
         if arguments[0] != "check" {
             command
                 .arg("--config-dir")
                 .arg(self.path("config"))
                 .arg("--scratch-dir")
-                .arg(self.path("scratch"));
+                .arg(self.path(&format!("scratch{beside}")));
             command.arg("--repository").arg(self.repository());
         }
         command.args(&arguments[1..]).env("RESTIC", restic());
@@ -119,6 +135,17 @@ impl Bed {
         self.command(arguments).spawn().unwrap()
     }
 
+    /// Starts another Job at the same time: with its own scratch directory and termination message.
+    pub fn start_beside(&self, arguments: &[&str]) -> Child {
+        std::fs::create_dir(self.path("scratch-beside")).unwrap();
+        self.command_in("-beside", arguments).spawn().unwrap()
+    }
+
+    pub async fn end_beside(&self, child: Child) -> Ended {
+        let output = child.wait_with_output().await.unwrap();
+        self.ended(output, "termination-beside")
+    }
+
     pub async fn run(&self, arguments: &[&str]) -> Ended {
         let child = self.start(arguments);
         self.end(child).await
@@ -126,9 +153,14 @@ impl Bed {
 
     /// Waits, and sees that no secret came out anywhere.
     pub async fn end(&self, child: Child) -> Ended {
-        let Output { status, stdout, stderr } = child.wait_with_output().await.unwrap();
-        let message = std::fs::read_to_string(self.path("termination")).unwrap_or_default();
-        let _ = std::fs::remove_file(self.path("termination"));
+        let output = child.wait_with_output().await.unwrap();
+        self.ended(output, "termination")
+    }
+
+    fn ended(&self, output: Output, termination: &str) -> Ended {
+        let Output { status, stdout, stderr } = output;
+        let message = std::fs::read_to_string(self.path(termination)).unwrap_or_default();
+        let _ = std::fs::remove_file(self.path(termination));
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let (stdout, stderr) = (text(stdout), text(stderr));
         for secret in [SECRET_KEY, CLOUD_PASSWORD, REPOSITORY_PASSWORD, "X-Amz-Signature", cloud::TOKEN] {
@@ -149,8 +181,9 @@ impl Bed {
         self.run(&["init", "--migration-uid", UID, "--object", "team-a/web-1"]).await
     }
 
+    /// Saves an image in segments of one MiB.
     pub async fn backup(&self, image: &str) -> Ended {
-        self.run(&["backup", "--image", image, "--disk", "0", "--migration-uid", UID]).await
+        self.run(&backup_line(&["--image", image, "--segment-bytes", SEGMENT])).await
     }
 
     /// Snapshots in the repository, seen in the store itself.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -24,13 +25,70 @@ type Objects = BTreeMap<String, Bytes>;
 pub struct FakeS3 {
     pub url: String,
     objects: Arc<Mutex<Objects>>,
+    trouble: Arc<Mutex<Trouble>>,
+}
+
+/// How the store treats packs, which hold a disk's bytes.
+#[derive(Default)]
+struct Trouble {
+    /// How many more uploads are refused with 503.
+    refused: usize,
+    /// How many more uploads break in the middle of the request.
+    broken: usize,
+    /// How long each upload takes.
+    delay: Duration,
+    /// Bytes that were taken.
+    written: usize,
 }
 
 impl FakeS3 {
+    /// Refuses the next uploads of packs, and breaks the connection of others.
+    pub fn trouble(&self, refused: usize, broken: usize) {
+        let mut trouble = self.trouble.lock().unwrap();
+        (trouble.refused, trouble.broken) = (refused, broken);
+    }
+
+    /// Makes uploads of packs slow.
+    pub fn slow(&self, delay: Duration) {
+        self.trouble.lock().unwrap().delay = delay;
+    }
+
+    /// Bytes of packs that were taken so far.
+    pub fn written(&self) -> usize {
+        self.trouble.lock().unwrap().written
+    }
+
+    /// What happens to the upload of a pack.
+    async fn treat(&self, bytes: usize) -> Option<Response> {
+        let delay = {
+            let mut trouble = self.trouble.lock().unwrap();
+            if trouble.refused > 0 {
+                trouble.refused -= 1;
+                return Some(error(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "SlowDown",
+                    "Please reduce your request rate.",
+                ));
+            }
+            if trouble.broken > 0 {
+                trouble.broken -= 1;
+                // An answer that ends before its length was reached.
+                let cut = futures::stream::iter([Ok(Bytes::new()), Err(std::io::Error::other("cut"))]);
+                return Some(
+                    Response::builder().header("content-length", 10).body(Body::from_stream(cut)).unwrap(),
+                );
+            }
+            trouble.written += bytes;
+            trouble.delay
+        };
+        tokio::time::sleep(delay).await;
+        None
+    }
+
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let s3 = Self { url, objects: Arc::default() };
+        let s3 = Self { url, objects: Arc::default(), trouble: Arc::default() };
         let app = Router::new().fallback(answer).with_state(s3.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         s3
@@ -77,6 +135,12 @@ async fn answer(State(s3): State<FakeS3>, request: Request) -> Response {
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
     if bucket != "bucket" {
         return error(StatusCode::NOT_FOUND, "NoSuchBucket", "The specified bucket does not exist");
+    }
+    if parts.method == Method::PUT
+        && key.contains("/data/")
+        && let Some(answer) = s3.treat(content.len()).await
+    {
+        return answer;
     }
     let mut objects = s3.objects.lock().unwrap();
     if key.is_empty() {

@@ -827,7 +827,7 @@ pub struct DiskProgress {
 pub struct Digest {
     /// How many bytes.
     pub bytes: i64,
-    /// SHA-256 of them, where the mover read them.
+    /// SHA-256 over the SHA-256 digests of the disk's segments, where the mover read them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     /// The image service's algorithm.

@@ -1,0 +1,224 @@
+//! A block device, or a regular file in its place: large aligned reads and writes past the page cache, real zeros.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, ErrorKind, Seek, SeekFrom},
+    ops::Range,
+    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use bytes::{Bytes, BytesMut};
+use rustix::{
+    fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate},
+    io::Errno,
+};
+
+use super::{error::MoverError, result::FailureReason};
+
+/// What `O_DIRECT` wants of addresses, offsets and lengths, on every disk we know.
+const ALIGN: usize = 4096;
+
+/// An open device. Reads and writes bypass the page cache where the kernel lets them.
+pub struct BlockFile {
+    path: PathBuf,
+    plain: File,
+    direct: Option<File>,
+    bytes: u64,
+}
+
+impl BlockFile {
+    /// Opens a device for reading.
+    pub fn open(path: &Path) -> Result<Self, MoverError> {
+        Self::open_with(path, OpenOptions::new().read(true))
+    }
+
+    /// Opens a device for writing; a regular file that is too short becomes as long as is needed.
+    pub fn open_for_writing(path: &Path, bytes: u64) -> Result<Self, MoverError> {
+        let mut device = Self::open_with(path, OpenOptions::new().read(true).write(true))?;
+        if device.bytes < bytes && device.plain.metadata().is_ok_and(|data| data.is_file()) {
+            device.plain.set_len(bytes).map_err(|error| device.failed("making it longer", &error))?;
+            device.bytes = bytes;
+        }
+        if device.bytes < bytes {
+            let message = format!("{} has {} bytes, the disk needs {bytes}", path.display(), device.bytes);
+            return Err(MoverError::terminal(FailureReason::DeviceError, message));
+        }
+        Ok(device)
+    }
+
+    fn open_with(path: &Path, options: &mut OpenOptions) -> Result<Self, MoverError> {
+        let refused = |error: io::Error| {
+            let message = format!("{} cannot be opened: {error}", path.display());
+            MoverError::terminal(FailureReason::DeviceError, message)
+        };
+        let mut plain = options.open(path).map_err(refused)?;
+        let kind = plain.metadata().map_err(refused)?.file_type();
+        if !kind.is_block_device() && !kind.is_file() {
+            return Err(refused(io::Error::other("it is neither a block device nor a regular file")));
+        }
+        let bytes = plain.seek(SeekFrom::End(0)).map_err(refused)?;
+        let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
+        // Not every file system can.
+        let direct = options.custom_flags(flags).open(path).ok();
+        Ok(Self { path: path.to_owned(), plain, direct, bytes })
+    }
+
+    /// Its length.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// For messages.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Reads all of a range.
+    pub fn read(&self, range: &Range<u64>) -> Result<Bytes, MoverError> {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        let mut buffer = aligned(length);
+        let mut done = 0;
+        while done < length {
+            let read = self.read_some(&mut buffer, done, range.start + done as u64);
+            match read.map_err(|error| self.failed(&format!("reading at {}", range.start), &error))? {
+                0 => return Err(self.failed("reading", &ErrorKind::UnexpectedEof.into())),
+                // A direct read of the last, padded piece may bring more than was asked for.
+                read => done = (done + read).min(length),
+            }
+        }
+        buffer.truncate(length);
+        Ok(buffer.freeze())
+    }
+
+    fn read_some(&self, buffer: &mut BytesMut, done: usize, at: u64) -> io::Result<usize> {
+        if let Some(direct) = &self.direct
+            && done.is_multiple_of(ALIGN)
+            && at.is_multiple_of(ALIGN as u64)
+        {
+            match direct.read_at(&mut buffer[done..], at) {
+                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
+                other => return other,
+            }
+        }
+        let read = self.plain.read_at(&mut buffer[done..], at)?;
+        self.forget(at, read);
+        Ok(read)
+    }
+
+    /// Writes bytes; zeros among them, in whole blocks, are punched. Take care to pass an aligned buffer.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MoverError> {
+        let failed = |error: io::Error| self.failed(&format!("writing at {at}"), &error);
+        if let Some(direct) = &self.direct
+            && at.is_multiple_of(ALIGN as u64)
+            && bytes.len().is_multiple_of(ALIGN)
+            && bytes.as_ptr().addr().is_multiple_of(ALIGN)
+        {
+            match direct.write_all_at(bytes, at) {
+                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
+                other => return other.map_err(failed),
+            }
+        }
+        self.plain.write_all_at(bytes, at).map_err(failed)
+    }
+
+    /// Makes a range read as zeros: discarded where zeros are sure to come back, else zeroed by the device, else
+    /// written. On block devices this is `BLKZEROOUT`, which the kernel offers as `fallocate`, too.
+    pub fn zero(&self, range: Range<u64>) -> Result<(), MoverError> {
+        let length = range.end.saturating_sub(range.start);
+        let ways = [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE];
+        if length == 0 || ways.iter().any(|way| self.fallocate(*way, range.start, length)) {
+            return Ok(());
+        }
+        let zeros = aligned(1 << 20);
+        let mut at = range.start;
+        while at < range.end {
+            let next = (at + zeros.len() as u64).min(range.end);
+            self.write(at, &zeros[..usize::try_from(next - at).unwrap_or(zeros.len())])?;
+            at = next;
+        }
+        Ok(())
+    }
+
+    fn fallocate(&self, way: FallocateFlags, at: u64, length: u64) -> bool {
+        fallocate(&self.plain, way | FallocateFlags::KEEP_SIZE, at, length).is_ok()
+    }
+
+    /// Everything that was written is on the device, and no later read comes from our cache. (`BLKFLSBUF` would need
+    /// a capability that movers do not have; `fsync` flushes as much.)
+    pub fn settle(&self, range: &Range<u64>) -> Result<(), MoverError> {
+        self.plain.sync_data().map_err(|error| self.failed("fsync", &error))?;
+        self.forget(range.start, usize::try_from(range.end - range.start).unwrap_or(0));
+        Ok(())
+    }
+
+    /// Advice only: nothing depends on it.
+    fn forget(&self, at: u64, length: usize) {
+        let _ = fadvise(&self.plain, at, std::num::NonZeroU64::new(length as u64), Advice::DontNeed);
+    }
+
+    fn failed(&self, what: &str, error: &io::Error) -> MoverError {
+        let message = format!("{}: {what} failed: {error}", self.path.display());
+        MoverError::retryable(FailureReason::DeviceError, message)
+    }
+}
+
+/// A zeroed buffer whose start suits `O_DIRECT`, its length rounded up.
+pub fn aligned(length: usize) -> BytesMut {
+    let padded = length.next_multiple_of(ALIGN);
+    let mut buffer = BytesMut::zeroed(padded + ALIGN);
+    let skip = buffer.as_ptr().align_offset(ALIGN).min(ALIGN);
+    let mut buffer = buffer.split_off(skip);
+    buffer.truncate(padded);
+    buffer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_takes_reads_writes_and_zeros_of_any_size() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        std::fs::write(&path, vec![7_u8; 1000]).unwrap();
+        let device = BlockFile::open_for_writing(&path, 300_001).unwrap();
+        let mut expected = vec![0_u8; 300_001];
+        expected[..1000].fill(7);
+        assert_eq!(device.read(&(0..300_001)).unwrap(), expected);
+        for (at, length, value) in [(0, 4096, 1), (4096, 65_536, 2), (100_000, 17, 3), (299_990, 11, 4)] {
+            let mut bytes = aligned(length);
+            bytes.truncate(length);
+            bytes.fill(value);
+            device.write(at as u64, &bytes).unwrap();
+            expected[at..at + length].fill(value);
+        }
+        device.zero(8192..20_000).unwrap();
+        expected[8192..20_000].fill(0);
+        device.settle(&(0..300_001)).unwrap();
+        for range in [0..300_001, 0..1, 4095..4097, 99_999..100_018, 299_989..300_001, 5..5] {
+            let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
+            assert_eq!(device.read(&range).unwrap(), expected[start..end], "{range:?}");
+        }
+        assert!(device.read(&(300_000..300_002)).is_err());
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(BlockFile::open(directory.path()).is_err());
+        assert!(BlockFile::open(&directory.path().join("nothing")).is_err());
+        assert!(BlockFile::open(Path::new("/dev/null")).is_err());
+    }
+
+    #[test]
+    fn buffers_are_aligned() {
+        for length in [0, 1, 4096, 5000, 1 << 20] {
+            let buffer = aligned(length);
+            assert!(
+                buffer.as_ptr().addr().is_multiple_of(ALIGN)
+                    && buffer.len() == length.next_multiple_of(ALIGN)
+            );
+        }
+    }
+}

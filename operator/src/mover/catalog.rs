@@ -1,0 +1,181 @@
+//! What the restoring side knows of a pass: read from one manifest, or gathered by polling while the pass is made.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{error::MoverError, repository::Repository, result::FailureReason};
+use crate::{
+    restic::SnapshotId,
+    transfer::{
+        Content, Layout, Manifest,
+        tags::{Kind, Listed},
+    },
+};
+
+/// Between two looks at the repository.
+const POLL: Duration = Duration::from_secs(3);
+/// How often a look may fail in a row.
+const TRIES: u32 = 5;
+
+/// What is known so far.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    /// How the disk is cut.
+    pub layout: Layout,
+    /// Snapshots of segments of which no manifest speaks yet.
+    listed: BTreeMap<usize, SnapshotId>,
+    /// The manifest that knows most.
+    pub manifest: Option<Manifest>,
+}
+
+impl Catalog {
+    /// Everything about a pass that has ended.
+    pub fn complete(manifest: Manifest) -> Result<Self, MoverError> {
+        let layout =
+            manifest.layout().map_err(|why| MoverError::terminal(FailureReason::DigestMismatch, why))?;
+        Ok(Self { layout, listed: BTreeMap::new(), manifest: Some(manifest) })
+    }
+
+    /// Where a segment's bytes are, if that is known.
+    pub fn content(&self, index: usize) -> Option<Content> {
+        let named = self.manifest.as_ref().and_then(|manifest| manifest.segments.get(index)?.as_ref());
+        match named {
+            Some(segment) => Some(segment.content.clone()),
+            None => self.listed.get(&index).cloned().map(Content::Stored),
+        }
+    }
+
+    /// What a segment must hash to, if that is known.
+    pub fn sha256(&self, index: usize) -> Option<&str> {
+        let segment = self.manifest.as_ref()?.segments.get(index)?.as_ref()?;
+        Some(&segment.sha256)
+    }
+
+    /// Whether the pass has ended.
+    pub fn is_complete(&self) -> bool {
+        self.manifest.as_ref().is_some_and(|manifest| manifest.complete)
+    }
+}
+
+/// Looks at the repository again and again until the pass is complete.
+pub struct Watcher<'a> {
+    repository: &'a Repository,
+    /// For how long nothing new may appear.
+    patience: Duration,
+    origin: String,
+    read: Option<SnapshotId>,
+    seen: usize,
+}
+
+impl<'a> Watcher<'a> {
+    /// Waits for the first snapshot of the pass.
+    pub async fn begin(
+        repository: &'a Repository,
+        patience: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<(Self, Catalog), MoverError> {
+        let until = Instant::now() + patience;
+        loop {
+            let list = repository.list(cancel).await?;
+            if let Some(last) = list.last() {
+                let mut watcher =
+                    Self { repository, patience, origin: last.origin.clone(), read: None, seen: 0 };
+                let mut catalog = Catalog { layout: last.layout, listed: BTreeMap::new(), manifest: None };
+                watcher.take(list, &mut catalog, cancel).await?;
+                return Ok((watcher, catalog));
+            }
+            if Instant::now() > until {
+                return Err(impatient(repository, patience));
+            }
+            pause(cancel).await?;
+        }
+    }
+
+    /// Tells everything new to whoever listens. Returns when the pass is complete.
+    pub async fn run(
+        mut self,
+        catalog: watch::Sender<Catalog>,
+        cancel: &CancellationToken,
+    ) -> Result<(), MoverError> {
+        let (mut last_news, mut failures) = (Instant::now(), 0);
+        let mut known = catalog.borrow().clone();
+        while !known.is_complete() {
+            pause(cancel).await?;
+            match self.look(&mut known, cancel).await {
+                Ok(true) => {
+                    (last_news, failures) = (Instant::now(), 0);
+                    catalog.send_replace(known.clone());
+                }
+                Ok(false) => failures = 0,
+                Err(error) if error.retryable && failures < TRIES && !cancel.is_cancelled() => {
+                    failures += 1;
+                    tracing::warn!(failures, "looking for segments failed: {error}");
+                }
+                Err(error) => return Err(error),
+            }
+            if last_news.elapsed() > self.patience {
+                return Err(impatient(self.repository, self.patience));
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self, catalog: &mut Catalog, cancel: &CancellationToken) -> Result<bool, MoverError> {
+        let list = self.repository.list(cancel).await?;
+        self.take(list, catalog, cancel).await
+    }
+
+    /// Whether there is anything new.
+    async fn take(
+        &mut self,
+        list: Vec<Listed>,
+        catalog: &mut Catalog,
+        cancel: &CancellationToken,
+    ) -> Result<bool, MoverError> {
+        let news = list.len() != self.seen;
+        self.seen = list.len();
+        let mut best = None;
+        for listed in list {
+            if listed.layout != catalog.layout || listed.origin != self.origin {
+                if news {
+                    tracing::warn!(snapshot = %listed.id, "left aside: it is of another source");
+                }
+                continue;
+            }
+            match listed.kind {
+                Kind::Segment(index) => drop(catalog.listed.insert(index, listed.id)),
+                Kind::Manifest { done } if best.as_ref().is_none_or(|(most, _)| done >= *most) => {
+                    best = Some((done, listed.id));
+                }
+                _ => {}
+            }
+        }
+        if let Some((_, id)) = best.filter(|(_, id)| self.read.as_ref() != Some(id)) {
+            catalog.manifest = Some(self.repository.manifest(&id, cancel).await?);
+            self.read = Some(id);
+        }
+        Ok(news)
+    }
+}
+
+async fn pause(cancel: &CancellationToken) -> Result<(), MoverError> {
+    tokio::select! {
+        () = cancel.cancelled() => Err(MoverError::terminated()),
+        () = tokio::time::sleep(POLL) => Ok(()),
+    }
+}
+
+fn impatient(repository: &Repository, patience: Duration) -> MoverError {
+    let message = format!(
+        "nothing new of disk {}, pass {} came into the repository for {} s; look at the backup's Job",
+        repository.key.disk,
+        repository.key.pass,
+        patience.as_secs()
+    );
+    MoverError::retryable(FailureReason::NothingArrives, message)
+}

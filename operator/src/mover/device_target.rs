@@ -1,0 +1,378 @@
+//! A block device that is filled: segments in any order, several at once, each read back; later passes as patches.
+
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
+
+use bytes::BytesMut;
+use futures::{StreamExt, TryStreamExt, stream, stream::FuturesUnordered};
+use sha2::{Digest, Sha256};
+use tokio::{
+    process::ChildStdout,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use super::{
+    block_file::BlockFile,
+    catalog::Catalog,
+    error::MoverError,
+    restore::{ATTEMPTS, Restoring, Target, expect_end, next_piece, short_dump, wrong_segment},
+    result::FailureReason,
+    source::READ,
+};
+use crate::{
+    restic::SnapshotId,
+    transfer::{BLOCK, Content, ImageHash, Layout, Manifest, Patch, table::is_zero, tags::Kind},
+};
+
+/// How many pieces may wait for the device.
+const QUEUE: usize = 4;
+
+/// A device to be filled.
+pub struct DeviceTarget {
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl Target for DeviceTarget {
+    async fn fill(
+        &mut self,
+        restoring: &Restoring<'_>,
+        mut catalog: watch::Receiver<Catalog>,
+    ) -> Result<Option<ImageHash>, MoverError> {
+        let layout = catalog.borrow().layout;
+        let device = Arc::new(BlockFile::open_for_writing(&self.path, layout.bytes())?);
+        let filling = Filling { device: &device, restoring, layout };
+        let manifest = if restoring.repository.key.pass == 0 {
+            filling.segments(&mut catalog).await?
+        } else {
+            filling.patches(&mut catalog).await?
+        };
+        if restoring.request.verify_disk {
+            filling.verify(&manifest).await?;
+        }
+        Ok(None)
+    }
+}
+
+struct Filling<'a> {
+    device: &'a Arc<BlockFile>,
+    restoring: &'a Restoring<'a>,
+    layout: Layout,
+}
+
+impl Filling<'_> {
+    /// Fills all segments of a first pass, as they become known.
+    async fn segments(&self, catalog: &mut watch::Receiver<Catalog>) -> Result<Manifest, MoverError> {
+        let mut settled = BTreeMap::new();
+        let mut waiting: Vec<usize> = (0..self.layout.segments()).collect();
+        let mut running = FuturesUnordered::new();
+        while !waiting.is_empty() || !running.is_empty() {
+            let known = |index: &usize| catalog.borrow().content(*index).is_some();
+            let next = waiting.iter().position(known);
+            if let Some(next) = next.filter(|_| running.len() < self.restoring.request.processes.max(1)) {
+                running.push(self.segment(waiting.remove(next), catalog.clone()));
+                continue;
+            }
+            tokio::select! {
+                Some(ended) = running.next(), if !running.is_empty() => {
+                    let (index, sha256) = ended?;
+                    settled.insert(index, sha256);
+                }
+                changed = self.restoring.changed(catalog), if next.is_none() && !waiting.is_empty() => changed?,
+            }
+        }
+        drop(running);
+        let manifest = self.restoring.complete(catalog).await?;
+        self.prove(&manifest, settled, catalog).await?;
+        Ok(manifest)
+    }
+
+    /// Compares what was written before its digest was known; what differs is fetched once more.
+    async fn prove(
+        &self,
+        manifest: &Manifest,
+        settled: BTreeMap<usize, String>,
+        catalog: &watch::Receiver<Catalog>,
+    ) -> Result<(), MoverError> {
+        for (index, segment) in manifest.segments.iter().enumerate() {
+            let recorded = segment.as_ref().map(|segment| segment.sha256.as_str()).unwrap_or_default();
+            if settled.get(&index).map(String::as_str) != Some(recorded) {
+                tracing::warn!(
+                    segment = index,
+                    "it differs from what was read in the source, fetching it again"
+                );
+                let range = self.layout.range(index);
+                self.restoring.meter.sub(range.end - range.start);
+                self.segment(index, catalog.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills one segment; returns what the device then holds.
+    async fn segment(
+        &self,
+        index: usize,
+        catalog: watch::Receiver<Catalog>,
+    ) -> Result<(usize, String), MoverError> {
+        let range = self.layout.range(index);
+        let recorded = || catalog.borrow().sha256(index).map(str::to_owned);
+        if self.restoring.request.resume
+            && recorded().is_some()
+            && self.read_back(&range).await.ok() == recorded()
+        {
+            self.restoring.meter.add(range.end - range.start);
+            return Ok((index, recorded().unwrap_or_default()));
+        }
+        let mut attempt = 1;
+        loop {
+            let content = catalog.borrow().content(index);
+            let error = match self.receive(content, &range).await {
+                Ok(sha256) => match recorded() {
+                    Some(recorded) if recorded != sha256 => {
+                        // Another manifest may name another snapshot by now.
+                        MoverError { retryable: attempt == 1, ..wrong_segment(index, &sha256, &recorded) }
+                    }
+                    _ => {
+                        self.restoring.meter.add(range.end - range.start);
+                        return Ok((index, sha256));
+                    }
+                },
+                Err(error) => error.context(&format!("segment {index}")),
+            };
+            if !error.retryable || attempt >= ATTEMPTS || self.restoring.cancel.is_cancelled() {
+                return Err(MoverError { retryable: error.retryable, ..error });
+            }
+            tracing::warn!(attempt, "trying once more: {error}");
+            attempt += 1;
+        }
+    }
+
+    async fn receive(&self, content: Option<Content>, range: &Range<u64>) -> Result<String, MoverError> {
+        match content {
+            Some(Content::Stored(id)) => self.dump(&id, Kind::Segment(0), vec![range.clone()]).await,
+            Some(Content::Zero) => {
+                let (device, range) = (Arc::clone(self.device), range.clone());
+                let zeroed = range.clone();
+                let skip = self.restoring.request.target_is_zero;
+                blocking(move || if skip { Ok(()) } else { device.zero(zeroed) }).await?;
+                self.read_back(&range).await
+            }
+            _ => Err(MoverError::retryable(FailureReason::Internal, "nothing is known of it")),
+        }
+    }
+
+    /// Writes a snapshot's bytes to some ranges; returns the digest of what the device then gives back, which is
+    /// that of what came out of the repository.
+    async fn dump(&self, id: &SnapshotId, kind: Kind, ranges: Vec<Range<u64>>) -> Result<String, MoverError> {
+        let (child, mut stdout) = self.restoring.repository.dump(id, kind)?;
+        let stop = self.restoring.cancel.child_token();
+        let (pieces, queue) = mpsc::channel(QUEUE);
+        let skip_zeros = self.restoring.request.target_is_zero && self.restoring.repository.key.pass == 0;
+        let device = Arc::clone(self.device);
+        let writer: JoinHandle<Result<String, MoverError>> =
+            tokio::task::spawn_blocking(move || write_all(&device, queue, skip_zeros));
+        let pump = async {
+            let pumped = pump(&mut stdout, ranges.clone(), pieces).await;
+            // A restic whose output has ended is about to say why.
+            if pumped.as_ref().is_err_and(|error| error.reason != FailureReason::ShortRead) {
+                stop.cancel();
+            }
+            pumped
+        };
+        let (finished, pumped, written) = tokio::join!(child.wait(&stop), pump, writer);
+        let sent = written.map_err(|error| internal(&error))??;
+        match (pumped, finished?.into_result()) {
+            (Err(error), _) if error.reason != FailureReason::ShortRead => return Err(error),
+            (_, Err(error)) => {
+                return Err(MoverError::from(error).context(&format!("dump of snapshot {id}")));
+            }
+            (pumped, Ok(())) => pumped?,
+        }
+        let back = self.read_back_all(ranges).await?;
+        if back == sent {
+            return Ok(back);
+        }
+        let message = format!("{}: other bytes came back than were written", self.device.name());
+        Err(MoverError::retryable(FailureReason::DeviceError, message))
+    }
+
+    async fn read_back(&self, range: &Range<u64>) -> Result<String, MoverError> {
+        self.read_back_all(vec![range.clone()]).await
+    }
+
+    async fn read_back_all(&self, ranges: Vec<Range<u64>>) -> Result<String, MoverError> {
+        let device = Arc::clone(self.device);
+        blocking(move || {
+            let mut sha256 = Sha256::new();
+            for range in ranges {
+                device.settle(&range)?;
+                let mut at = range.start;
+                while at < range.end {
+                    let end = range.end.min(at + READ as u64);
+                    sha256.update(device.read(&(at..end))?);
+                    at = end;
+                }
+            }
+            Ok(hex::encode(sha256.finalize()))
+        })
+        .await
+    }
+
+    /// Applies the patches of a later pass, as they become known.
+    async fn patches(&self, catalog: &mut watch::Receiver<Catalog>) -> Result<Manifest, MoverError> {
+        let mut applied = Vec::new();
+        loop {
+            let (patches, complete) = {
+                let known = catalog.borrow_and_update();
+                let patches = known.manifest.as_ref().map(|manifest| manifest.patches.clone());
+                (patches.unwrap_or_default(), known.is_complete())
+            };
+            let new: Vec<Patch> =
+                patches.into_iter().filter(|patch| !applied.contains(&patch.snapshot)).collect();
+            for patch in &new {
+                applied.push(patch.snapshot.clone());
+            }
+            let works = new.into_iter().map(|patch| self.patch(patch));
+            stream::iter(works)
+                .buffer_unordered(self.restoring.request.processes.max(1))
+                .try_collect::<Vec<()>>()
+                .await?;
+            if complete {
+                break;
+            }
+            self.restoring.changed(catalog).await?;
+        }
+        let manifest = self.restoring.complete(catalog).await?;
+        let zeroed: Vec<_> = manifest.zeroed.iter().map(|run| self.layout.block_range(run)).collect();
+        let device = Arc::clone(self.device);
+        blocking(move || {
+            zeroed.into_iter().try_for_each(|range| {
+                device.zero(range.clone())?;
+                device.settle(&range)
+            })
+        })
+        .await?;
+        // What did not change is settled since the pass before.
+        self.restoring.meter.add(manifest.bytes.saturating_sub(patched_bytes(&manifest)));
+        Ok(manifest)
+    }
+
+    async fn patch(&self, patch: Patch) -> Result<(), MoverError> {
+        let ranges: Vec<_> = patch.blocks.iter().map(|run| self.layout.block_range(run)).collect();
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let mut attempt = 1;
+        loop {
+            let error = match self.dump(&patch.snapshot, Kind::Patch(0), ranges.clone()).await {
+                Ok(sha256) if sha256 == patch.sha256 => {
+                    self.restoring.meter.add(bytes);
+                    return Ok(());
+                }
+                Ok(sha256) => {
+                    let message = format!(
+                        "patch {}: its SHA-256 is {sha256} as restored, {} was read in the source cloud",
+                        patch.snapshot, patch.sha256
+                    );
+                    let error = MoverError::terminal(FailureReason::DigestMismatch, message);
+                    MoverError { retryable: attempt == 1, ..error }
+                }
+                Err(error) => error.context(&format!("patch {}", patch.snapshot)),
+            };
+            if !error.retryable || attempt >= ATTEMPTS || self.restoring.cancel.is_cancelled() {
+                return Err(error);
+            }
+            tracing::warn!(attempt, "trying once more: {error}");
+            attempt += 1;
+        }
+    }
+
+    /// Reads the whole device and compares it with what was read in the source cloud.
+    async fn verify(&self, manifest: &Manifest) -> Result<(), MoverError> {
+        let works = manifest.segments.iter().enumerate().map(async |(index, segment)| {
+            let recorded = segment.as_ref().map(|segment| segment.sha256.as_str()).unwrap_or_default();
+            let got = self.read_back(&self.layout.range(index)).await?;
+            if got == recorded { Ok(()) } else { Err(wrong_segment(index, &got, recorded)) }
+        });
+        stream::iter(works)
+            .buffer_unordered(self.restoring.request.processes.max(1))
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(())
+    }
+}
+
+fn patched_bytes(manifest: &Manifest) -> u64 {
+    manifest.patches.iter().map(|patch| patch.blocks.count() * BLOCK).sum()
+}
+
+/// Cuts a dump into pieces with their places.
+async fn pump(
+    stdout: &mut ChildStdout,
+    ranges: Vec<Range<u64>>,
+    pieces: mpsc::Sender<(u64, BytesMut)>,
+) -> Result<(), MoverError> {
+    let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    let mut got = 0;
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let piece = next_piece(stdout, range.end - at).await?;
+            if piece.is_empty() {
+                return Err(short_dump(got, wanted));
+            }
+            let length = piece.len() as u64;
+            // A writer that has ended knows why.
+            if pieces.send((at, piece)).await.is_err() {
+                return Err(MoverError::terminated());
+            }
+            at += length;
+            got += length;
+        }
+    }
+    expect_end(stdout).await
+}
+
+/// Writes pieces until there are no more; returns their digest.
+fn write_all(
+    device: &BlockFile,
+    mut queue: mpsc::Receiver<(u64, BytesMut)>,
+    skip_zeros: bool,
+) -> Result<String, MoverError> {
+    let mut sha256 = Sha256::new();
+    while let Some((at, piece)) = queue.blocking_recv() {
+        sha256.update(&piece);
+        write_piece(device, at, &piece, skip_zeros)?;
+    }
+    Ok(hex::encode(sha256.finalize()))
+}
+
+/// Writes what is not zero, in runs as long as they come, and zeros the rest.
+fn write_piece(device: &BlockFile, start: u64, piece: &[u8], skip_zeros: bool) -> Result<(), MoverError> {
+    let block = usize::try_from(BLOCK).unwrap_or(usize::MAX);
+    let mut from = 0;
+    while from < piece.len() {
+        let kind = is_zero(&piece[from..piece.len().min(from + block)]);
+        let mut to = from;
+        while to < piece.len() && is_zero(&piece[to..piece.len().min(to + block)]) == kind {
+            to = piece.len().min(to + block);
+        }
+        let at = start + from as u64;
+        match kind {
+            true if skip_zeros => {}
+            true => device.zero(at..start + to as u64)?,
+            false => device.write(at, &piece[from..to])?,
+        }
+        from = to;
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MoverError> + Send + 'static,
+) -> Result<T, MoverError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| internal(&error))?
+}
+
+fn internal(error: &tokio::task::JoinError) -> MoverError {
+    MoverError::retryable(FailureReason::Internal, format!("a thread of ours broke off: {error}"))
+}

@@ -1,0 +1,509 @@
+//! An image that is uploaded: one stream in order, put together from segments and the patches of later passes.
+
+use std::{
+    collections::VecDeque,
+    iter::Peekable,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use tokio::{
+    io::AsyncReadExt,
+    process::ChildStdout,
+    sync::{mpsc, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    catalog::Catalog,
+    digest::{Digests, Extra, Hasher},
+    error::MoverError,
+    image::{ByteStream, ImageRecord, ImageService},
+    restore::{ATTEMPTS, Restoring, Target, expect_end, next_piece, short_dump, wrong_segment, zeros},
+    result::FailureReason,
+    source::{comparable_hash, not_found},
+};
+use crate::{
+    restic::Child,
+    transfer::{BLOCK, Content, ImageHash, Layout, Manifest, Patch, tags::Kind},
+};
+
+/// How long the image service may take to call a finished upload active.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// A queued image.
+pub struct ImageTarget<I> {
+    images: I,
+    image: String,
+}
+
+impl<I: ImageService> ImageTarget<I> {
+    /// The image must be queued: every attempt needs a new one.
+    pub async fn open(images: I, image: &str) -> Result<Self, MoverError> {
+        let record = images.get_image(image).await?.ok_or_else(|| not_found(image))?;
+        if record.status == "queued" {
+            return Ok(Self { images, image: image.to_owned() });
+        }
+        let message =
+            format!("image {image} is {}, not queued; every attempt needs a new image", record.status);
+        Err(MoverError::terminal(FailureReason::ImageNotReady, message))
+    }
+}
+
+impl<I: ImageService> Target for ImageTarget<I> {
+    /// The upload's body ends only after all digests were good; until then an error in it breaks the upload off.
+    async fn fill(
+        &mut self,
+        restoring: &Restoring<'_>,
+        catalog: watch::Receiver<Catalog>,
+    ) -> Result<Option<ImageHash>, MoverError> {
+        let (sender, body) = gated_body();
+        // Its own token: an upload that fails stops restic, too.
+        let stop = restoring.cancel.child_token();
+        let (uploaded, sent) = tokio::join!(
+            async {
+                let uploaded = self.images.upload_image(&self.image, body).await;
+                if uploaded.is_err() {
+                    stop.cancel();
+                }
+                uploaded
+            },
+            send_all(restoring, catalog, sender, &stop),
+        );
+        let digests = self.judge(uploaded.map_err(MoverError::from), sent)?;
+        self.verify(&digests).await
+    }
+}
+
+impl<I: ImageService> ImageTarget<I> {
+    /// Which of the two sides is the cause, when both ended.
+    fn judge(
+        &self,
+        uploaded: Result<(), MoverError>,
+        sent: Result<Digests, SendError>,
+    ) -> Result<Digests, MoverError> {
+        match (uploaded, sent) {
+            (Ok(()), Ok(digests)) => Ok(digests),
+            // A sender that was stopped because the upload failed is no cause.
+            (Ok(()), Err(SendError::Source(error))) => Err(error),
+            (Err(_), Err(SendError::Source(error))) if error.reason != FailureReason::Terminated => {
+                Err(error)
+            }
+            (Err(error), _) => Err(error.context(&format!("upload of image {}", self.image))),
+            (Ok(()), Err(SendError::UploadEnded)) => {
+                let message =
+                    format!("the cloud ended the upload of image {} before all bytes were sent", self.image);
+                Err(MoverError::retryable(FailureReason::UploadMismatch, message))
+            }
+        }
+    }
+
+    /// Looks at the finished image until the cloud calls it active, then compares.
+    async fn verify(&self, digests: &Digests) -> Result<Option<ImageHash>, MoverError> {
+        let start = Instant::now();
+        let record = loop {
+            let record = self.images.get_image(&self.image).await?.ok_or_else(|| not_found(&self.image))?;
+            match record.status.as_str() {
+                "active" => break record,
+                "saving" | "importing" | "uploading" if start.elapsed() < SETTLE => {
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                }
+                status => return Err(self.differs("status", status, "active")),
+            }
+        };
+        self.compare(digests, record)
+    }
+
+    fn compare(&self, digests: &Digests, record: ImageRecord) -> Result<Option<ImageHash>, MoverError> {
+        if record.size != Some(digests.bytes) {
+            let got = record.size.map_or_else(|| "unknown".to_owned(), |size| size.to_string());
+            return Err(self.differs("size", &got, &digests.bytes.to_string()));
+        }
+        let Some(hash) = comparable_hash(record.hash_algo.as_deref(), record.hash_value.as_deref()) else {
+            // Its size is right, and the read-back before the server is created looks at the bytes again.
+            return Ok(None);
+        };
+        match digests.get(&hash.algorithm) {
+            Some(sent) if !sent.eq_ignore_ascii_case(&hash.value) => {
+                Err(self.differs(&hash.algorithm, &hash.value, sent))
+            }
+            _ => Ok(Some(hash)),
+        }
+    }
+
+    fn differs(&self, what: &str, got: &str, sent: &str) -> MoverError {
+        let message = format!(
+            "image {}: after the upload its {what} is {got}, not {sent}; delete it and use a new one",
+            self.image
+        );
+        MoverError::retryable(FailureReason::UploadMismatch, message)
+    }
+}
+
+/// Why sending ended early.
+enum SendError {
+    /// The repository, or what came out of it.
+    Source(MoverError),
+    /// Nobody takes the bytes any more; the upload knows why.
+    UploadEnded,
+}
+
+impl<E: Into<MoverError>> From<E> for SendError {
+    fn from(error: E) -> Self {
+        Self::Source(error.into())
+    }
+}
+
+/// The passes from the first to the one that is restored; alone, it is taken while it is made.
+async fn chain(
+    restoring: &Restoring<'_>,
+    catalog: &mut watch::Receiver<Catalog>,
+) -> Result<(watch::Receiver<Catalog>, Vec<Manifest>), MoverError> {
+    let (repository, mut later) = (restoring.repository, VecDeque::new());
+    if repository.key.pass == 0 {
+        return Ok((catalog.clone(), Vec::new()));
+    }
+    let mut manifest = restoring.complete(catalog).await?;
+    while let Some(base) = manifest.base.clone() {
+        let before = repository.manifest(&base, &restoring.cancel).await?;
+        if before.pass + 1 != manifest.pass || before.bytes != manifest.bytes || !before.complete {
+            let message = format!("manifest {base} is not of the pass before pass {}", manifest.pass);
+            return Err(MoverError::terminal(FailureReason::DigestMismatch, message));
+        }
+        later.push_front(manifest);
+        manifest = before;
+    }
+    Ok((watch::channel(Catalog::complete(manifest)?).1, later.into()))
+}
+
+async fn send_all(
+    restoring: &Restoring<'_>,
+    mut catalog: watch::Receiver<Catalog>,
+    sender: mpsc::Sender<Piece>,
+    stop: &CancellationToken,
+) -> Result<Digests, SendError> {
+    let (first, later) = chain(restoring, &mut catalog).await?;
+    let layout = first.borrow().layout;
+    let mut sending = Sending {
+        restoring,
+        first,
+        last: catalog,
+        layout,
+        layers: later.into_iter().map(Layer::new).collect(),
+        whole: Hasher::start(Extra { sha512: true, ..Extra::default() })?,
+        sender,
+        stop,
+    };
+    let digests = sending.segments().await?;
+    let manifest = tokio::select! {
+        manifest = restoring.complete(&mut sending.last) => manifest?,
+        () = sending.sender.closed() => return Err(SendError::UploadEnded),
+    };
+    for (index, segment) in manifest.segments.iter().enumerate() {
+        let recorded = segment.as_ref().map(|segment| segment.sha256.as_str()).unwrap_or_default();
+        if digests[index] != recorded {
+            return Err(wrong_segment(index, &digests[index], recorded).into());
+        }
+    }
+    let whole = sending.whole.finish().await?;
+    compare_whole(&manifest, &whole)?;
+    sending.sender.send(Piece::End).await.map_err(|_| SendError::UploadEnded)?;
+    Ok(whole)
+}
+
+/// The source cloud's own hash: it covers the way from there to the segments, too.
+fn compare_whole(manifest: &Manifest, digests: &Digests) -> Result<(), MoverError> {
+    let Some(hash) = &manifest.hash else { return Ok(()) };
+    match digests.get(&hash.algorithm) {
+        Some(got) if !got.eq_ignore_ascii_case(&hash.value) => {
+            let message = format!(
+                "disk {}: all segments are as read, but their {} is {got}, the source image's record says {}; \
+                 the image was read wrongly, back it up again",
+                manifest.disk, hash.algorithm, hash.value
+            );
+            Err(MoverError::terminal(FailureReason::DigestMismatch, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+struct Sending<'a> {
+    restoring: &'a Restoring<'a>,
+    /// The first pass: whole segments.
+    first: watch::Receiver<Catalog>,
+    /// The pass that is restored: what the disk must be.
+    last: watch::Receiver<Catalog>,
+    layout: Layout,
+    layers: Vec<Layer>,
+    whole: Hasher,
+    sender: mpsc::Sender<Piece>,
+    stop: &'a CancellationToken,
+}
+
+/// A segment whose bytes begin to come.
+enum Opened {
+    Zero,
+    Dump(Box<(Child, ChildStdout)>),
+}
+
+impl Sending<'_> {
+    /// Sends all segments in order; while one is sent, the next is opened already. Returns their digests.
+    async fn segments(&mut self) -> Result<Vec<String>, SendError> {
+        let count = self.layout.segments();
+        let mut digests = Vec::with_capacity(count);
+        let mut ahead = VecDeque::new();
+        for index in 0..count {
+            if ahead.is_empty() {
+                let known = |catalog: &Catalog| catalog.content(index);
+                let found = tokio::select! {
+                    found = self.restoring.wait_for(&mut self.first, known) => found?,
+                    () = self.sender.closed() => return Err(SendError::UploadEnded),
+                };
+                ahead.push_back(self.open(found)?);
+            }
+            while ahead.len() < self.restoring.request.processes.max(1) && index + ahead.len() < count {
+                let Some(content) = self.first.borrow().content(index + ahead.len()) else { break };
+                ahead.push_back(self.open(Some(content))?);
+            }
+            let opened = ahead.pop_front();
+            let sha256 = self.segment(index, opened).await?;
+            let recorded = self.last.borrow().sha256(index).map(str::to_owned);
+            if let Some(recorded) = recorded.filter(|recorded| *recorded != sha256) {
+                return Err(wrong_segment(index, &sha256, &recorded).into());
+            }
+            digests.push(sha256);
+        }
+        for layer in &mut self.layers {
+            layer.finish(self.stop).await?;
+        }
+        Ok(digests)
+    }
+
+    fn open(&self, content: Option<Content>) -> Result<Opened, MoverError> {
+        match content {
+            Some(Content::Zero) => Ok(Opened::Zero),
+            Some(Content::Stored(id)) => {
+                Ok(Opened::Dump(Box::new(self.restoring.repository.dump(&id, Kind::Segment(0))?)))
+            }
+            _ => Err(MoverError::terminal(FailureReason::DigestMismatch, "a segment without content")),
+        }
+    }
+
+    /// Sends one segment. A dump that breaks is begun again, and what was sent already is left out.
+    async fn segment(&mut self, index: usize, opened: Option<Opened>) -> Result<String, SendError> {
+        let hasher = Hasher::start(Extra::default())?;
+        let (mut sent, mut attempt, mut opened) = (0, 1, opened);
+        loop {
+            let open = match opened.take() {
+                Some(open) => open,
+                None => self.open(self.first.borrow().content(index))?,
+            };
+            match self.pass_on(index, open, &hasher, &mut sent).await {
+                Ok(()) => return Ok(hasher.finish().await?.sha256),
+                Err(SendError::Source(error))
+                    if error.retryable
+                        && attempt < ATTEMPTS
+                        && self.layers.is_empty()
+                        && !self.stop.is_cancelled() =>
+                {
+                    tracing::warn!(segment = index, attempt, sent, "trying once more: {error}");
+                    attempt += 1;
+                }
+                Err(SendError::Source(error)) => {
+                    return Err(error.context(&format!("segment {index}")).into());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn pass_on(
+        &mut self,
+        index: usize,
+        opened: Opened,
+        hasher: &Hasher,
+        sent: &mut u64,
+    ) -> Result<(), SendError> {
+        let Opened::Dump(dump) = opened else {
+            return self.pump(index, None, hasher, sent).await;
+        };
+        let (child, mut stdout) = *dump;
+        let stop = self.stop.child_token();
+        let pump = async {
+            let pumped = self.pump(index, Some(&mut stdout), hasher, sent).await;
+            // A restic whose output has ended is about to say why.
+            if !matches!(
+                &pumped,
+                Ok(()) | Err(SendError::Source(MoverError { reason: FailureReason::ShortRead, .. }))
+            ) {
+                stop.cancel();
+            }
+            pumped
+        };
+        let (finished, pumped) = tokio::join!(child.wait(&stop), pump);
+        let finished = finished?.into_result().map_err(MoverError::from);
+        match (pumped, finished) {
+            (Err(SendError::Source(error)), Err(cause)) if error.reason == FailureReason::ShortRead => {
+                Err(cause.into())
+            }
+            (Err(error), _) => Err(error),
+            (Ok(()), finished) => Ok(finished?),
+        }
+    }
+
+    async fn pump(
+        &mut self,
+        index: usize,
+        mut stdout: Option<&mut ChildStdout>,
+        hasher: &Hasher,
+        sent: &mut u64,
+    ) -> Result<(), SendError> {
+        let range = self.layout.range(index);
+        let (length, mut done) = (range.end - range.start, 0);
+        while done < length {
+            let mut piece = match &mut stdout {
+                Some(stdout) => next_piece(stdout, length - done).await?,
+                None => BytesMut::from(zeros(length - done)),
+            };
+            if piece.is_empty() {
+                return Err(short_dump(done, length).into());
+            }
+            let start = done;
+            done += piece.len() as u64;
+            for layer in &mut self.layers {
+                layer.apply(self.restoring, self.stop, range.start + start, &mut piece).await?;
+            }
+            let again = sent.saturating_sub(start).min(piece.len() as u64);
+            let new = piece.split_off(usize::try_from(again).unwrap_or(0)).freeze();
+            if !new.is_empty() {
+                self.send(new, hasher).await?;
+                *sent = done;
+            }
+        }
+        match stdout {
+            Some(stdout) => Ok(expect_end(stdout).await?),
+            None => Ok(()),
+        }
+    }
+
+    async fn send(&self, piece: Bytes, hasher: &Hasher) -> Result<(), SendError> {
+        let length = piece.len() as u64;
+        hasher.update(piece.clone()).await?;
+        self.whole.update(piece.clone()).await?;
+        self.sender.send(Piece::Data(piece)).await.map_err(|_| SendError::UploadEnded)?;
+        self.restoring.meter.add(length);
+        Ok(())
+    }
+}
+
+/// What one later pass changed, laid over the passes before while they stream by.
+struct Layer {
+    zeroed: Peekable<std::vec::IntoIter<u64>>,
+    patches: VecDeque<Patch>,
+    current: Option<OpenPatch>,
+}
+
+struct OpenPatch {
+    blocks: Peekable<std::vec::IntoIter<u64>>,
+    child: Child,
+    stdout: ChildStdout,
+}
+
+impl Layer {
+    fn new(manifest: Manifest) -> Self {
+        let zeroed: Vec<u64> = manifest.zeroed.iter().cloned().flatten().collect();
+        Self { zeroed: zeroed.into_iter().peekable(), patches: manifest.patches.into(), current: None }
+    }
+
+    /// Replaces the blocks of a piece that starts at `at`, a block's start.
+    async fn apply(
+        &mut self,
+        restoring: &Restoring<'_>,
+        stop: &CancellationToken,
+        at: u64,
+        piece: &mut [u8],
+    ) -> Result<(), MoverError> {
+        for (n, block) in piece.chunks_mut(usize::try_from(BLOCK).unwrap_or(usize::MAX)).enumerate() {
+            let number = at / BLOCK + n as u64;
+            if self.zeroed.next_if_eq(&number).is_some() {
+                block.fill(0);
+            }
+            let starts = |patch: &Patch| patch.blocks.start() == Some(number);
+            if self.current.as_mut().is_none_or(|open| open.blocks.peek().is_none())
+                && self.patches.front().is_some_and(starts)
+            {
+                self.finish(stop).await?;
+                self.current =
+                    self.patches.pop_front().map(|patch| open_patch(restoring, &patch)).transpose()?;
+            }
+            let Some(open) = &mut self.current else { continue };
+            if open.blocks.next_if_eq(&number).is_some() {
+                open.stdout.read_exact(block).await.map_err(|error| {
+                    let message = format!("a patch ended before block {number}: {error}");
+                    MoverError::retryable(FailureReason::ShortRead, message)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The current patch has been read; did its restic end well?
+    async fn finish(&mut self, stop: &CancellationToken) -> Result<(), MoverError> {
+        let Some(OpenPatch { child, mut stdout, .. }) = self.current.take() else { return Ok(()) };
+        expect_end(&mut stdout).await?;
+        Ok(child.wait(stop).await?.into_result()?)
+    }
+}
+
+fn open_patch(restoring: &Restoring<'_>, patch: &Patch) -> Result<OpenPatch, MoverError> {
+    let (child, stdout) = restoring.repository.dump(&patch.snapshot, Kind::Patch(0))?;
+    let blocks: Vec<u64> = patch.blocks.iter().cloned().flatten().collect();
+    Ok(OpenPatch { blocks: blocks.into_iter().peekable(), child, stdout })
+}
+
+/// What the upload's body is made of.
+enum Piece {
+    Data(Bytes),
+    End,
+}
+
+/// A body that ends well only after [`Piece::End`]: a sender that is dropped before makes it fail.
+fn gated_body() -> (mpsc::Sender<Piece>, ByteStream) {
+    let (sender, receiver) = mpsc::channel(8);
+    let body = stream::unfold(Some(receiver), |receiver| async {
+        let mut receiver: mpsc::Receiver<Piece> = receiver?;
+        match receiver.recv().await {
+            Some(Piece::Data(block)) => Some((Ok(block), Some(receiver))),
+            Some(Piece::End) => None,
+            None => {
+                let broken = std::io::Error::other("the disk's stream broke off before it was proven whole");
+                Some((Err(broken), None))
+            }
+        }
+    });
+    (sender, Box::pin(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_ends_well_only_when_told() {
+        let (sender, body) = gated_body();
+        sender.send(Piece::Data(Bytes::from_static(b"x"))).await.unwrap();
+        drop(sender);
+        let items: Vec<_> = body.collect().await;
+        assert!(items.len() == 2 && items[0].is_ok() && items[1].is_err());
+
+        let (sender, body) = gated_body();
+        sender.send(Piece::Data(Bytes::from_static(b"x"))).await.unwrap();
+        sender.send(Piece::End).await.unwrap();
+        drop(sender);
+        let items: Vec<_> = body.collect().await;
+        assert!(items.len() == 1 && items[0].is_ok());
+    }
+}
