@@ -1,0 +1,134 @@
+//! In the source cloud: from a disk to its bytes in the repository.
+
+use super::{
+    AT_ONCE, Draft, MAKING, SAVING, digest, repository, show_progress, transfer_seconds, usable,
+    with_progress,
+};
+use crate::{
+    crd::v1alpha1::*,
+    migration::{
+        decide::jobs::{Progress, Wanted},
+        names::{Role, Side, Tagged},
+        observed::{SourceView, find},
+        step::Step,
+    },
+    openstack::{Image, Snapshot},
+};
+
+/// In the source: until the disk's bytes are in the repository.
+pub(super) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
+    let image = match export_image(d, i, view) {
+        Ok(image) => image,
+        Err(waiting) => return waiting,
+    };
+    let n = d.status.disks[i].index;
+    if !image.tags.contains(&d.input.me.tag()) && d.status.disks[i].kind == DiskKind::Volume {
+        d.step(Step::TagImage { side: Side::Source, image_id: image.id.clone() });
+    }
+    d.status.disks[i].export.image_id = Some(image.id.clone());
+    backup(d, i, n, &image)
+}
+
+/// The image that the backup reads; or what it waits for.
+pub(super) fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image, String> {
+    let n = d.status.disks[i].index;
+    let cloud = d.input.spec.source.cloud.clone();
+    if let Some(image) = find(&view.images, Role::ExportImage, n) {
+        let what = format!("{cloud}: image {} of disk {n}", image.id);
+        return usable(d, i, &what, (&image.status, "active"), &SAVING, &image.created_at)
+            .map(|()| image.clone());
+    }
+    let busy = view.server.as_ref().and_then(|s| s.task_state.clone());
+    if d.status.disks[i].kind == DiskKind::Image {
+        if let Some(task) = busy {
+            return Err(format!("Waiting for the source before its image is made: {task}"));
+        }
+        d.step(Step::CreateServerImage { disk: n });
+        return Err(format!("Making an image of the local root disk in {cloud}"));
+    }
+    let volume_id = d.status.disks[i].source_volume_id.clone().unwrap_or_default();
+    let Some(snapshot) = fresh_snapshot(d, view, n) else {
+        // While a server's image is made Nova refuses the snapshots that file backends ask it for.
+        let image = d.status.disks.iter().find(|k| k.kind == DiskKind::Image).map(|k| k.index);
+        if image.is_some_and(|k| find(&view.images, Role::ExportImage, k).is_none()) || busy.is_some() {
+            return Err(format!("The snapshot of volume {volume_id} follows the image of the root disk"));
+        }
+        d.step(Step::CreateSnapshot { disk: n, volume_id: volume_id.clone() });
+        return Err(format!("Taking a snapshot of volume {volume_id}"));
+    };
+    d.status.disks[i].export.snapshot_id = Some(snapshot.id.clone());
+    let what = format!("{cloud}: snapshot {} of volume {volume_id}", snapshot.id);
+    usable(d, i, &what, (&snapshot.status, "available"), &["creating"], &snapshot.created_at)?;
+    let Some(copy) = find(&view.volumes, Role::ExportVolume, n) else {
+        d.step(Step::CreateExportVolume { disk: n, snapshot_id: snapshot.id.clone() });
+        return Err(format!("Making a temporary volume from snapshot {}", snapshot.id));
+    };
+    d.status.disks[i].export.volume_id = Some(copy.id.clone());
+    let what = format!("{cloud}: temporary volume {} of disk {n}", copy.id);
+    usable(d, i, &what, (&copy.status, "available"), &MAKING, &copy.created_at)?;
+    d.step(Step::UploadVolume {
+        side: Side::Source,
+        role: Role::ExportImage,
+        disk: n,
+        volume_id: copy.id.clone(),
+    });
+    Err(format!("Uploading temporary volume {} to an image in {cloud}", copy.id))
+}
+
+/// The snapshot of this try: one of an earlier try that had to stay holds what the disk was then.
+fn fresh_snapshot<'v>(d: &Draft<'_>, view: &'v SourceView, n: i32) -> Option<&'v Snapshot> {
+    let stale = d.status.kept.as_ref().map(|k| k.snapshot_ids.as_slice()).unwrap_or_default();
+    let fits = |t: &Tagged, s: &Snapshot| t.role == Role::Snapshot && t.index == n && !stale.contains(&s.id);
+    view.snapshots.iter().find(|(t, s)| fits(t, s)).map(|(_, s)| s)
+}
+
+fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
+    let purpose = format!("backup-{n}");
+    let repository = repository(d);
+    let uid = d.input.me.uid.clone();
+    let wanted = Wanted {
+        side: Side::Source,
+        purpose: purpose.clone(),
+        args: [
+            "backup",
+            "--repository",
+            &repository,
+            "--migration-uid",
+            &uid,
+            "--disk",
+            &n.to_string(),
+            "--image",
+            &image.id,
+        ]
+        .map(String::from)
+        .to_vec(),
+        credentials: true,
+        deadline_seconds: transfer_seconds(image.size.unwrap_or(0)),
+        attempts: d.input.limits.job_attempts,
+    };
+    show_progress(d, i, Side::Source, &purpose);
+    match d.job(wanted) {
+        Progress::Succeeded(result) => {
+            let digest = digest(&result, d.now());
+            if digest.snapshot_id.is_none() || digest.hash_value.is_none() || Some(digest.bytes) != image.size
+            {
+                d.fail(
+                    "UnrecoverableError",
+                    format!("the backup of disk {n} gave no usable result: {result}"),
+                );
+                return String::new();
+            }
+            d.note(format!("disk {n}: {} bytes are in the repository", digest.bytes));
+            d.status.disks[i].backup = Some(digest);
+            d.status.disks[i].progress = None;
+            d.recheck = Some(AT_ONCE);
+            format!("Disk {n} is in the repository")
+        }
+        Progress::Running(why) => format!("Backing up disk {n}: {}", with_progress(d, i, &why)),
+        Progress::Again => format!("Backing up disk {n} again"),
+        Progress::Failed(why) => {
+            d.fail("UnrecoverableError", why);
+            String::new()
+        }
+    }
+}

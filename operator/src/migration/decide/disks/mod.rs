@@ -1,0 +1,148 @@
+//! The way of one disk: snapshot, temporary volume, image, backup; image, volume, read-back. All disks side by side.
+
+mod export;
+mod import;
+mod proof;
+
+use super::{AT_ONCE, Draft};
+use crate::{
+    crd::v1alpha1::*,
+    migration::{
+        names::Side,
+        observed::{DestinationView, SourceView},
+    },
+};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+/// States of an image that becomes active by itself.
+const SAVING: [&str; 4] = ["queued", "saving", "uploading", "importing"];
+/// States of a volume that becomes available by itself.
+const MAKING: [&str; 3] = ["creating", "downloading", "uploading"];
+
+/// What one disk waits for; `None`: it is proven in the destination.
+type Stage = Option<String>;
+
+/// Takes every disk one step further. True when all are proven in the destination.
+pub(super) fn all(d: &mut Draft<'_>) -> bool {
+    let mut waiting = vec![];
+    for i in 0..d.status.disks.len() {
+        let stage = one(d, i);
+        if d.status.failure.is_some() {
+            return false;
+        }
+        d.status.disks[i].stage = stage.clone().unwrap_or_else(|| "Verified".into());
+        waiting.extend(stage);
+    }
+    let count = d.status.disks.len();
+    if let Some(first) = waiting.first() {
+        let done = count - waiting.len();
+        let since = d.status.phase_since.as_ref().map(|t| super::clock(t.0)).unwrap_or_default();
+        d.say(format!(
+            "{first} ({done}/{count} disks done, in this phase since {since}){}",
+            d.where_source_is()
+        ));
+    }
+    count > 0 && waiting.is_empty()
+}
+
+fn one(d: &mut Draft<'_>, i: usize) -> Stage {
+    if d.status.disks[i].backup.is_none() {
+        let Some(view) = d.input.seen.source.view() else {
+            return Some("Waiting for the source cloud".into());
+        };
+        return Some(export::export(d, i, view));
+    }
+    let Some(view) = d.input.seen.destination.view() else {
+        let p = d.input.seen.destination.problem().cloned();
+        if let Some(p) = p {
+            d.trouble(&p.id, &p.message);
+        }
+        return Some("Waiting for the destination cloud".into());
+    };
+    if d.status.disks[i].restore.is_none() {
+        return Some(import::import(d, i, view));
+    }
+    match d.status.disks[i].kind {
+        // An image-backed root's proof is the image's bytes.
+        DiskKind::Image => {
+            d.status.disks[i].readback = d.status.disks[i].restore.clone();
+            None
+        }
+        DiskKind::Volume => proof::prove(d, i, view),
+    }
+}
+
+/// Is an object in the state that is wanted? Otherwise: what is waited for, or the failure.
+fn usable(
+    d: &mut Draft<'_>,
+    i: usize,
+    what: &str,
+    (status, wanted): (&str, &str),
+    passing: &[&str],
+    created_at: &str,
+) -> Result<(), String> {
+    if status == wanted {
+        d.status.disks[i].wait.take_if(|w| w.what == what);
+        return Ok(());
+    }
+    if !passing.contains(&status) {
+        d.fail("UnrecoverableError", format!("{what} went to state {status:?} instead of {wanted}"));
+        return Err(String::new());
+    }
+    let since = super::parse_time(created_at).unwrap_or_else(|| waited_since(d, i, what));
+    let bound = d.input.limits.step_seconds;
+    if d.overdue(since) {
+        d.fail("UnrecoverableError", format!("{what} is still {status} since {since} (bound {bound} s)"));
+        return Err(String::new());
+    }
+    let until = since.checked_add(SignedDuration::from_secs(bound)).map(super::clock).unwrap_or_default();
+    Err(format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since)))
+}
+
+/// Since when it was seen to be waited for: a cloud need not tell when it began.
+fn waited_since(d: &mut Draft<'_>, i: usize, what: &str) -> Timestamp {
+    let now = d.now();
+    let wait = d.status.disks[i].wait.get_or_insert_default();
+    if wait.what != what {
+        *wait = DiskWait { what: what.into(), since: None };
+    }
+    wait.since.get_or_insert(now).0
+}
+
+fn repository(d: &Draft<'_>) -> String {
+    d.status.store.as_ref().map(|s| s.repository.clone()).unwrap_or_default()
+}
+
+/// Ten minutes and then 1 MiB a second.
+fn transfer_seconds(bytes: i64) -> i64 {
+    600 + bytes / (1 << 20)
+}
+
+fn digest(result: &Value, now: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time) -> Digest {
+    let text = |k: &str| result[k].as_str().filter(|s| !s.is_empty()).map(String::from);
+    Digest {
+        bytes: result["bytes"].as_i64().unwrap_or(-1),
+        sha256: text("sha256"),
+        hash_algo: text("hashAlgo"),
+        hash_value: text("hashValue"),
+        snapshot_id: text("snapshotId"),
+        by: "mover".into(),
+        at: Some(now),
+    }
+}
+
+fn show_progress(d: &mut Draft<'_>, i: usize, side: Side, purpose: &str) {
+    let name = d.input.me.job(purpose, d.job_record(purpose).attempt);
+    let job = d.input.seen.cluster(side).view().and_then(|c| c.jobs.get(&name));
+    if let Some((bytes, total, rate)) = job.and_then(|j| j.progress) {
+        d.status.disks[i].progress = Some(DiskProgress { bytes, total, rate });
+    }
+}
+
+fn with_progress(d: &Draft<'_>, i: usize, why: &str) -> String {
+    match &d.status.disks[i].progress {
+        Some(p) if p.total > 0 => format!("{}%", p.bytes * 100 / p.total),
+        _ => why.to_string(),
+    }
+}
