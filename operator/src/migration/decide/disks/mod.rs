@@ -75,14 +75,17 @@ fn one(d: &mut Draft<'_>, i: usize) -> Stage {
     }
 }
 
-/// Is a backup made, or being made? From then on there is something to restore.
-fn begun(d: &mut Draft<'_>, i: usize) -> bool {
-    let n = d.status.disks[i].index;
-    job_of(d, Side::Source, &format!("backup-{n}")).is_some() || d.status.disks[i].import.image_id.is_some()
+/// Was a Job of the backup seen? From then on there is something to restore, and a later attempt ends nothing.
+fn begun(d: &Draft<'_>, i: usize) -> bool {
+    let purpose = format!("backup-{}", d.status.disks[i].index);
+    let again = |j: &JobRecord| j.name == purpose && j.attempt - j.earlier > 1;
+    job_of(d, Side::Source, &purpose).is_some()
+        || d.status.disks[i].import.image_id.is_some()
+        || d.status.jobs.iter().any(again)
 }
 
 /// The current attempt of a Job, as seen.
-fn job_of<'v>(d: &mut Draft<'v>, side: Side, purpose: &str) -> Option<&'v JobView> {
+fn job_of<'v>(d: &Draft<'v>, side: Side, purpose: &str) -> Option<&'v JobView> {
     let attempt = d.status.jobs.iter().find(|j| j.name == purpose)?.attempt;
     let name = d.input.me.job(purpose, attempt);
     d.input.seen.cluster(side).view()?.jobs.get(&name)
