@@ -62,7 +62,7 @@ fn api_answers_503_for_a_while_and_a_glance_download_is_cut_in_the_middle() -> R
 /// Cuts the download that runs.
 async fn cut_download(migration: &Migration) -> Result<()> {
     copying(migration, false).await?;
-    fault(&["cut", "site-a", "glance"]).await
+    fault(&["cut", "site-a", "glance"]).await.map(drop)
 }
 
 /// An API answers 503 for a while: the status tells of it, and it passes.
