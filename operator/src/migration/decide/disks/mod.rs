@@ -114,6 +114,7 @@ fn usable(
         d.fail("UnrecoverableError", format!("{what} is still {status} since {since} (bound {bound} s)"));
         return Err(String::new());
     }
+    d.wait_calmly(since);
     let until = since.checked_add(SignedDuration::from_secs(bound)).map(super::clock).unwrap_or_default();
     Err(format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since)))
 }
