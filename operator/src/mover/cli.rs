@@ -17,7 +17,8 @@ use super::{
     error::MoverError,
     feed, glance, guard,
     image_target::ImageTarget,
-    init, probe, purge,
+    init::{self, Owner},
+    probe, purge,
     repository::Repository,
     restore::{self, RestoreRequest},
     result::{BackupResult, Failure, FailureReason, JobOutcome, RestoreResult},
@@ -93,7 +94,7 @@ pub struct RepositoryArgs {
     /// A writable directory
     #[arg(long, default_value = "/scratch")]
     pub scratch_dir: PathBuf,
-    /// s3:https://host[:port]/bucket/prefix/<namespace>/<uid>
+    /// s3:https://host[:port]/bucket/prefix/<namespace>/<uid>, or a place of rest: or swift:
     #[arg(long)]
     pub repository: String,
     #[command(flatten)]
@@ -362,18 +363,20 @@ impl RepositoryArgs {
         let config = self.config();
         let mut options = StoreOptions::new(self.job.address_check());
         options.ca_pem = config.optional(config::STORE_CACERT)?;
-        Ok(Store::new(&self.location()?, &config.store_keys()?, &options)?)
+        let location = self.location()?;
+        Ok(Store::new(&location, &config.store_keys(&location)?, &options)?)
     }
 
     fn restic(&self, traffic: Traffic) -> Result<Restic, MoverError> {
         let config = self.config();
-        config.required(config::RESTIC_PASSWORD)?;
+        config.password()?;
+        let location = self.location()?;
         Ok(Restic {
             program: program_from_environment(),
-            repository: self.location()?.to_string(),
+            repository: location.to_string(),
             guard: Some(self_exe()?),
             password_file: config.path().join(config::RESTIC_PASSWORD),
-            keys: Some(config.store_keys()?),
+            keys: config.store_keys(&location)?,
             cacert: config.existing_path(config::STORE_CACERT),
             scratch: self.scratch_dir.clone(),
             traffic,
@@ -453,7 +456,12 @@ async fn run_init(args: InitArgs) -> ExitCode {
     let repository = &args.repository;
     let work = async |cancel: CancellationToken| {
         let (store, restic) = (repository.store()?, repository.restic(DEFAULT_TRAFFIC)?);
-        Ok(init::init(&store, &restic, &args.migration_uid, &args.object, &cancel).await?)
+        let owner = Owner {
+            uid: &args.migration_uid,
+            object: &args.object,
+            password: &repository.config().password()?,
+        };
+        Ok(init::init(&store, &restic, &owner, &cancel).await?)
     };
     job(&repository.job, repository.config().secrets(), TERM_GRACE, work).await
 }
@@ -530,7 +538,10 @@ async fn restore_with(
 
 async fn run_purge(args: PurgeArgs) -> ExitCode {
     let repository = &args.repository;
-    let work = async |_| Ok(purge::purge(&repository.store()?, &args.migration_uid).await?);
+    let work = async |_| {
+        let password = repository.config().password()?;
+        Ok(purge::purge(&repository.store()?, &args.migration_uid, &password).await?)
+    };
     job(&repository.job, repository.config().secrets(), Duration::ZERO, work).await
 }
 

@@ -18,6 +18,7 @@ pub mod guard;
 pub mod image;
 pub mod image_target;
 pub mod init;
+mod key;
 pub mod probe;
 pub mod progress;
 pub mod purge;

@@ -134,6 +134,8 @@ pub enum FailureReason {
     ShortRead,
     /// Bytes or digests differ from what was recorded.
     DigestMismatch,
+    /// A segment or a patch is not what was read in the source, even when fetched again. The next backup sends it anew.
+    WrongSegment,
     /// The new image is not what was sent.
     UploadMismatch,
     /// The store refused the keys.

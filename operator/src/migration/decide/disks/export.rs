@@ -1,7 +1,7 @@
 //! In the source cloud: from a disk to its bytes in the repository.
 
 use super::{
-    AT_ONCE, Draft, MAKING, SAVING, digest, repository, show_progress, transfer_seconds, usable,
+    AT_ONCE, Draft, MAKING, SAVING, bandwidth, digest, repository, show_progress, transfer_seconds, usable,
     with_progress,
 };
 use crate::{
@@ -101,7 +101,9 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
             &image.id,
         ]
         .map(String::from)
-        .to_vec(),
+        .into_iter()
+        .chain(bandwidth(d))
+        .collect(),
         credentials: true,
         deadline_seconds: transfer_seconds(image.size.unwrap_or(0)),
         attempts: d.input.limits.job_attempts,

@@ -1,7 +1,8 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
 use super::{
-    AT_ONCE, Draft, SAVING, digest, repository, show_progress, transfer_seconds, usable, with_progress,
+    AT_ONCE, Draft, SAVING, bandwidth, digest, repository, show_progress, transfer_seconds, usable,
+    with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -31,7 +32,8 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
     };
     d.status.disks[i].import.image_id = Some(image.id.clone());
     let Some(backup) = d.status.disks[i].backup.clone() else { return String::new() };
-    let args = restore_args(&repository(d), n, &image.id, &backup);
+    let mut args = restore_args(&repository(d), n, &image.id, &backup);
+    args.extend(bandwidth(d));
     let job = d.input.me.job(&purpose, attempt);
     let started = d.input.seen.destination_cluster.view().is_some_and(|c| c.jobs.contains_key(&job));
     if d.input.seen.destination_cluster.view().is_some() && !started && image.status != "queued" {
