@@ -144,6 +144,8 @@ pub enum FailureReason {
     NoBucket,
     /// The store cannot be reached, its certificate or its address is refused, or it answered with an error.
     StoreError,
+    /// The store has no room.
+    StoreFull,
     /// No restic repository where one is needed.
     RepositoryMissing,
     /// Somebody holds an exclusive lock.
