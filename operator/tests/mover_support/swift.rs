@@ -21,7 +21,7 @@ use super::s3::send;
 
 pub const ID: &str = "credential-id";
 pub const SECRET: &str = "swift-secret-word";
-/// Small, so that every listing has pages.
+/// Small, so that each of our own listings has pages; restic takes a page below its limit for the last one.
 const PAGE: usize = 3;
 /// After so many calls a token is good no more.
 const CALLS: usize = 50;
@@ -100,7 +100,10 @@ async fn answer(State(swift): State<FakeSwift>, request: Request) -> Response {
                 .into_owned()
                 .collect();
         return match parts.method {
-            Method::GET => list(&objects, &query),
+            Method::GET => {
+                let limit = if header("user-agent").is_empty() { PAGE } else { usize::MAX };
+                list(&objects, &query, limit)
+            }
             _ => Response::builder()
                 .status(StatusCode::NO_CONTENT)
                 .header("x-container-object-count", "0")
@@ -126,10 +129,10 @@ async fn answer(State(swift): State<FakeSwift>, request: Request) -> Response {
     }
 }
 
-fn list(objects: &BTreeMap<String, Bytes>, query: &HashMap<String, String>) -> Response {
+fn list(objects: &BTreeMap<String, Bytes>, query: &HashMap<String, String>, limit: usize) -> Response {
     let of = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
     let names = objects.iter().filter_map(|(key, object)| Some((key.strip_prefix("moves/")?, object.len())));
-    let page = names.filter(|(name, _)| name.starts_with(of("prefix")) && *name > of("marker")).take(PAGE);
+    let page = names.filter(|(name, _)| name.starts_with(of("prefix")) && *name > of("marker")).take(limit);
     let page: Vec<_> = page
         .map(|(name, bytes)| {
             json!({"name": name, "bytes": bytes, "hash": "e", "last_modified": "2026-08-01T00:00:00.000000",
