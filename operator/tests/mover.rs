@@ -701,6 +701,7 @@ async fn a_wrong_segment_is_caught_named_and_sent_again() {
     let ended = restore(&bed, &wrong).await;
     assert!(ended.failed("WrongSegment", 2).contains("segment 1 of disk 0"));
     assert_ne!(bed.cloud.image(DESTINATION).status, "active");
+    bed.run(&["seal", "--disk", "0", "--snapshot", id]).await.failed("WrongSegment", 2);
     // A restore that takes segments as they come waits for the right one; the backup sends that one only.
     let waiting = bed.start_beside(&restore_line(&["--device", &target, "--verify-disk"]));
     let written = bed.s3.written();
@@ -726,6 +727,56 @@ async fn a_wrong_segment_that_nobody_names_is_fetched_again() {
     let target = target(&bed);
     bed.run(&restore_line(&["--device", &target])).await.ok();
     assert!(std::fs::read(&target).unwrap() == content);
+}
+
+#[tokio::test]
+async fn a_sealed_disk_needs_nothing_of_ours() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
+    let saved = device_backup(&bed, &source).await;
+    let line = ["seal", "--disk", "0", "--snapshot", saved["snapshotId"].as_str().unwrap()];
+    let sealed = bed.run(&line).await.ok().clone();
+    let id = sealed["snapshotId"].as_str().unwrap();
+    assert_eq!(sealed["file"], "disk-0.raw");
+    assert!(bed.restic(&["dump", id, "/disk-0.raw"], Stdio::null()).await.stdout == content);
+    // Once more, it is found; a pass that goes on takes it for no segment.
+    assert_eq!(bed.run(&line).await.ok()["snapshotId"], id);
+    let target = target(&bed);
+    bed.run(&restore_line(&["--device", &target])).await.ok();
+    assert!(std::fs::read(&target).unwrap() == content);
+    let before = bed.snapshots();
+    bed.run(&["seal", "--disk", "0", "--snapshot", &"ab".repeat(32)]).await.failed("SnapshotNotFound", 2);
+    assert_eq!(bed.snapshots(), before);
+}
+
+/// The commands of docs/stores.md, word for word.
+#[tokio::test]
+async fn the_documentation_restores_with_plain_restic() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/stores.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let blocks: Vec<&str> =
+        page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    let [sealed_block, segments_block] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
+    let saved = device_backup(&bed, &source).await;
+    let manifest = saved["snapshotId"].as_str().unwrap();
+    let sealed = bed.run(&["seal", "--disk", "0", "--snapshot", manifest]).await.ok().clone();
+    for (block, name, id) in [
+        (sealed_block, "SEALED", sealed["snapshotId"].as_str().unwrap()),
+        (segments_block, "MANIFEST", manifest),
+    ] {
+        let mut shell = tokio::process::Command::new("sh");
+        let program = mover_support::restic();
+        let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        shell.args(["-euc", block]).current_dir(bed.directory.path());
+        shell.env("PATH", path).env(name, id).env("DISK", "0");
+        let output = bed.plain_environment(&mut shell).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(std::fs::read(bed.path("disk.raw")).unwrap() == content, "{name}");
+    }
 }
 
 /// Some writes, some zeros, nothing in most places.
@@ -780,6 +831,11 @@ async fn later_passes_send_what_changed() {
         .await
         .ok();
     assert!(bed.cloud.image(DESTINATION).content == content);
+    // The last state, for plain restic.
+    let sealed = bed.run(&["seal", "--disk", "0", "--pass", "2", "--snapshot", id]).await.ok().clone();
+    let id = sealed["snapshotId"].as_str().unwrap();
+    assert!(bed.restic(&["dump", id, "/disk-0.raw"], Stdio::null()).await.stdout == content);
+    let id = saved["snapshotId"].as_str().unwrap();
     // A pass does not follow any other.
     let wrong = line(&["--pass", "2", "--base-manifest"]);
     let mut words: Vec<&str> = wrong.iter().map(String::as_str).collect();

@@ -22,6 +22,7 @@ use super::{
     repository::Repository,
     restore::{self, RestoreRequest},
     result::{BackupResult, Failure, FailureReason, JobOutcome, RestoreResult},
+    seal,
     source::{DeviceSource, ImageSource},
     ssh::{self, Output, Script, SshError, Target},
 };
@@ -57,6 +58,8 @@ pub enum MoverCommand {
     Backup(BackupCommand),
     /// Fill a queued image or a block device with a saved pass
     Restore(RestoreCommand),
+    /// Save the whole disk as it is after a pass, for plain restic
+    Seal(SealCommand),
     /// Delete one migration's repository
     Purge(PurgeArgs),
     /// Poll checks until they pass or time is up
@@ -258,6 +261,26 @@ pub struct RestoreCommand {
     pub hash_value: Option<String>,
 }
 
+/// `mover seal`
+#[derive(Debug, Args)]
+pub struct SealCommand {
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub repository: RepositoryArgs,
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub transfer: TransferArgs,
+    /// The full id of the pass's manifest
+    #[arg(long)]
+    pub snapshot: String,
+    /// Number of the disk
+    #[arg(long)]
+    pub disk: u32,
+    /// Number of the pass
+    #[arg(long, default_value_t = 0)]
+    pub pass: u32,
+}
+
 /// `mover purge`
 #[derive(Debug, Args)]
 pub struct PurgeArgs {
@@ -387,6 +410,14 @@ impl RepositoryArgs {
         glance::connect(&self.config(), &self.job).await
     }
 
+    /// A pass that was saved, or is being saved.
+    fn saved_pass(&self, disk: u32, pass: u32, transfer: &TransferArgs) -> Result<Repository, MoverError> {
+        // A repository is one migration's, and is called after it.
+        let migration = self.location()?.last_part().to_owned();
+        let key = PassKey { migration, disk, pass };
+        self.repository(key, transfer.traffic(RESTORE_CONNECTIONS), true)
+    }
+
     fn repository(
         &self,
         key: PassKey,
@@ -432,6 +463,7 @@ pub async fn run(command: MoverCommand) -> ExitCode {
         MoverCommand::Init(args) => run_init(args).await,
         MoverCommand::Backup(args) => run_backup(args).await,
         MoverCommand::Restore(args) => run_restore(args).await,
+        MoverCommand::Seal(args) => run_seal(args).await,
         MoverCommand::Purge(args) => run_purge(args).await,
         MoverCommand::Check(args) => run_check(args).await,
         MoverCommand::Ssh(args) => run_ssh(args).await,
@@ -523,10 +555,7 @@ async fn restore_with(
         target_is_zero: args.target_is_zero,
         verify_disk: args.verify_disk,
     };
-    // A repository is one migration's, and is called after it.
-    let migration = args.repository.location()?.last_part().to_owned();
-    let key = PassKey { migration, disk: args.disk, pass: args.pass };
-    let repository = args.repository.repository(key, args.transfer.traffic(RESTORE_CONNECTIONS), true)?;
+    let repository = args.repository.saved_pass(args.disk, args.pass, &args.transfer)?;
     if let Some(path) = &args.device {
         let mut target = DeviceTarget { path: path.clone() };
         return restore::restore(&mut target, &repository, &request, cancel).await;
@@ -534,6 +563,29 @@ async fn restore_with(
     let images = args.repository.images().await?;
     let mut target = ImageTarget::open(images, args.image.as_deref().unwrap_or_default()).await?;
     restore::restore(&mut target, &repository, &request, cancel).await
+}
+
+async fn run_seal(args: SealCommand) -> ExitCode {
+    let repository = &args.repository;
+    let work = async |cancel: CancellationToken| {
+        let manifest = args.snapshot.parse::<SnapshotId>().map_err(|why| {
+            MoverError::terminal(FailureReason::InvalidArguments, format!("--snapshot: {why}"))
+        })?;
+        let request = RestoreRequest {
+            snapshot: Some(manifest.clone()),
+            bytes: None,
+            sha256: None,
+            hash: None,
+            processes: args.transfer.processes.into(),
+            patience: Duration::ZERO,
+            resume: false,
+            target_is_zero: false,
+            verify_disk: false,
+        };
+        let pass = repository.saved_pass(args.disk, args.pass, &args.transfer)?;
+        Ok(seal::seal(&pass, &manifest, &request, &cancel).await?)
+    };
+    job(&repository.job, repository.config().secrets(), TERM_GRACE, work).await
 }
 
 async fn run_purge(args: PurgeArgs) -> ExitCode {

@@ -142,7 +142,7 @@ impl<I: ImageService> ImageTarget<I> {
 }
 
 /// Why sending ended early.
-enum SendError {
+pub(super) enum SendError {
     /// The repository, or what came out of it.
     Source(MoverError),
     /// Nobody takes the bytes any more; the upload knows why.
@@ -177,7 +177,8 @@ async fn chain(
     Ok((watch::channel(Catalog::complete(manifest)?).1, later.into()))
 }
 
-async fn send_all(
+/// Sends the disk in order, and the end only after all digests were good.
+pub(super) async fn send_all(
     restoring: &Restoring<'_>,
     mut catalog: watch::Receiver<Catalog>,
     sender: mpsc::Sender<Piece>,
@@ -489,13 +490,13 @@ fn open_patch(restoring: &Restoring<'_>, patch: &Patch) -> Result<OpenPatch, Mov
 }
 
 /// What the upload's body is made of.
-enum Piece {
+pub(super) enum Piece {
     Data(Bytes),
     End,
 }
 
 /// A body that ends well only after [`Piece::End`]: a sender that is dropped before makes it fail.
-fn gated_body() -> (mpsc::Sender<Piece>, ByteStream) {
+pub(super) fn gated_body() -> (mpsc::Sender<Piece>, ByteStream) {
     let (sender, receiver) = mpsc::channel(8);
     let body = stream::unfold(Some(receiver), |receiver| async {
         let mut receiver: mpsc::Receiver<Piece> = receiver?;

@@ -25,6 +25,7 @@ pub mod purge;
 pub mod repository;
 pub mod restore;
 pub mod result;
+pub mod seal;
 pub mod source;
 pub mod ssh;
 mod warm;

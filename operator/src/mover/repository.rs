@@ -20,7 +20,7 @@ use crate::{
     restic::{BackupArgs, BackupSummary, Child, Line, Restic, ResticError, SnapshotId},
     transfer::{
         Layout, Manifest, Table,
-        tags::{Kind, Listing, PassKey, parse_listing},
+        tags::{Kind, Listing, PassKey, parse_ids, parse_listing},
     },
 };
 
@@ -174,7 +174,35 @@ impl Repository {
 
     /// Starts to save a stream of a known length.
     pub fn stream(&self, kind: Kind, provenance: &Provenance, bytes: u64) -> Result<Stream, MoverError> {
-        let scratch = Scratch::new(self.scratch_path(kind.file()));
+        self.stream_as(kind.file(), self.key.tags(kind, &provenance.layout, &provenance.origin), bytes)
+    }
+
+    /// Starts to save the whole disk as it is after a pass.
+    pub fn stream_whole(&self, manifest: &SnapshotId, bytes: u64) -> Result<Stream, MoverError> {
+        self.stream_as(&self.whole_file(), self.key.whole_tags(manifest), bytes)
+    }
+
+    /// The snapshot of the whole disk, if there is one.
+    pub async fn find_whole(
+        &self,
+        manifest: &SnapshotId,
+        cancel: &CancellationToken,
+    ) -> Result<Option<SnapshotId>, MoverError> {
+        let mut command = self.restic.snapshots(&self.key.whole_tags(manifest));
+        let (finished, output) = Child::spawn(&mut command)?.run_output(cancel, MAX_OUTPUT).await?;
+        finished.into_result()?;
+        let ids =
+            parse_ids(&output).map_err(|why| MoverError::retryable(FailureReason::ResticFailed, why))?;
+        Ok(ids.into_iter().next_back())
+    }
+
+    /// The name of the only file in a snapshot of the whole disk.
+    pub fn whole_file(&self) -> String {
+        format!("disk-{}.raw", self.key.disk)
+    }
+
+    fn stream_as(&self, file: &str, tags: String, bytes: u64) -> Result<Stream, MoverError> {
+        let scratch = Scratch::new(self.scratch_path(file));
         mkfifoat(CWD, &scratch.0, Mode::RUSR | Mode::WUSR).map_err(|error| scratch.failed(&error.into()))?;
         // Open for reading, too: so it needs nobody at the other end yet.
         let pipe = OpenOptions::new()
@@ -182,17 +210,16 @@ impl Repository {
             .open_sender(&scratch.0)
             .map_err(|error| scratch.failed(&error))?;
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, READ);
-        let tags = self.key.tags(kind, &provenance.layout, &provenance.origin);
-        let child = self.start(kind.file(), tags, &scratch.0, bytes)?;
-        Ok(Stream { child, pipe, file: kind.file(), bytes, _scratch: scratch })
+        let child = self.start(file, tags, &scratch.0, bytes)?;
+        Ok(Stream { child, pipe, file: file.to_owned(), bytes, _scratch: scratch })
     }
 
-    fn start(&self, file: &'static str, tags: String, from: &Path, bytes: u64) -> Result<Child, MoverError> {
+    fn start(&self, file: &str, tags: String, from: &Path, bytes: u64) -> Result<Child, MoverError> {
         let mut feed = vec![self.own_program.clone().into_os_string(), "mover".into(), "feed".into()];
         feed.extend(["--from".into(), from.as_os_str().to_owned()]);
         feed.extend(["--bytes".into(), OsString::from(bytes.to_string())]);
         let args = BackupArgs {
-            file,
+            file: file.to_owned(),
             host: self.key.migration.clone(),
             tags,
             no_extra_verify: self.no_extra_verify,
@@ -252,7 +279,7 @@ fn unusable(id: &SnapshotId, what: &str, why: &str) -> MoverError {
 pub struct Stream {
     child: Child,
     pipe: Sender,
-    file: &'static str,
+    file: String,
     bytes: u64,
     _scratch: Scratch,
 }
@@ -281,7 +308,7 @@ impl Stream {
         let stop = cancel.child_token();
         let ended = CancellationToken::new();
         let restic = async {
-            let finished = finish(child, file, bytes, &stop).await;
+            let finished = finish(child, &file, bytes, &stop).await;
             if finished.is_err() {
                 ended.cancel();
             }

@@ -59,6 +59,20 @@ pub struct RestoreResult {
     pub seconds: u64,
 }
 
+/// Result of `mover seal`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SealResult {
+    /// The full id of the snapshot that plain restic restores.
+    pub snapshot_id: String,
+    /// The name of the only file in it.
+    pub file: String,
+    /// Bytes added to the repository, compressed and encrypted.
+    pub stored_bytes: u64,
+    /// How long the whole step took.
+    pub seconds: u64,
+}
+
 /// Result of `mover probe`: everything worked; these are the times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -94,7 +94,7 @@ pub struct Traffic {
 #[derive(Debug, Clone)]
 pub struct BackupArgs {
     /// The file's name.
-    pub file: &'static str,
+    pub file: String,
     /// Becomes the snapshot's host.
     pub host: String,
     /// Joined by commas.
@@ -119,7 +119,7 @@ impl Restic {
     /// `restic backup` of the feed command's output. Without a parent snapshot, so that all of it is read.
     pub fn backup(&self, args: &BackupArgs) -> Command {
         let mut line = vec!["backup".into(), "--force".into(), "--stdin-from-command".into()];
-        line.extend(["--stdin-filename".into(), OsString::from(args.file)]);
+        line.extend(["--stdin-filename".into(), OsString::from(&args.file)]);
         line.extend(["--host".into(), OsString::from(&args.host)]);
         line.extend(["--tag".into(), OsString::from(&args.tags)]);
         line.push("--no-scan".into());
@@ -245,7 +245,7 @@ mod tests {
 
     fn backup_args() -> BackupArgs {
         BackupArgs {
-            file: "segment",
+            file: "segment".into(),
             host: "u-1".into(),
             tags: "mig=u-1,disk=2".into(),
             no_extra_verify: true,

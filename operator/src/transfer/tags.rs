@@ -57,6 +57,11 @@ impl PassKey {
         format!("{},kind=condemned,id={id}", self.filter())
     }
 
+    /// The tags of the whole disk as a manifest describes it.
+    pub fn whole_tags(&self, manifest: &SnapshotId) -> String {
+        format!("{},kind=whole,of={manifest}", self.filter())
+    }
+
     /// All tags of one snapshot. `origin` is the image or volume that is read: bytes of another one are others.
     pub fn tags(&self, kind: Kind, layout: &Layout, origin: &str) -> String {
         let kind = match kind {
@@ -109,6 +114,13 @@ pub fn parse_listing(json: &[u8], key: &PassKey) -> Result<Listing, String> {
     let sound = |listed: &Listed| !condemned.contains(&listed.id);
     let snapshots = raw.iter().filter_map(listed).filter(sound).collect();
     Ok(Listing { snapshots, condemned })
+}
+
+/// Reads only the ids of `restic snapshots --json`.
+pub fn parse_ids(json: &[u8]) -> Result<Vec<SnapshotId>, String> {
+    let raw: Option<Vec<RawSnapshot>> =
+        serde_json::from_slice(json).map_err(|error| format!("restic's list of snapshots: {error}"))?;
+    raw.unwrap_or_default().into_iter().map(|snapshot| snapshot.id.parse()).collect()
 }
 
 impl RawSnapshot {
@@ -225,7 +237,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_listing_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse_listing(&bytes, &key());
+            let _ = (parse_listing(&bytes, &key()), parse_ids(&bytes));
         }
     }
 }

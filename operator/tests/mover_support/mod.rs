@@ -117,18 +117,21 @@ impl Bed {
         if self.repository.starts_with("s3:") {
             command.args(["-o", "s3.bucket-lookup=path"]);
         }
+        command.args(arguments).stdin(stdin);
+        let output = self.plain_environment(&mut command).output().await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        output
+    }
+
+    /// What plain restic needs to know.
+    pub fn plain_environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command
-            .args(arguments)
-            .stdin(stdin)
             .env("RESTIC_REPOSITORY", &self.repository)
             .env("RESTIC_PASSWORD", REPOSITORY_PASSWORD)
             .env("RESTIC_CACHE_DIR", self.path("plain-cache"))
             .env("AWS_DEFAULT_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
-        let output = command.output().await.unwrap();
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        output
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     }
 
     /// The mover's command line; every option that names a place is filled in.
