@@ -359,7 +359,11 @@ impl World {
         );
         view.console = Some(self.console.clone());
         Observed {
-            store: Some(StoreView { name: "s".into(), repository: "s3:https://x/b/team/uid".into() }),
+            store: Some(StoreView {
+                name: "s".into(),
+                repository: "s3:https://x/b/team/uid".into(),
+                bandwidth: Bandwidth { upload: Some("10Mi".into()), download: None },
+            }),
             source: Seen::View(source_view(
                 &self.me,
                 Some(self.source.clone()).filter(|_| !self.source_gone),

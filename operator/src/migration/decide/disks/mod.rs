@@ -133,6 +133,16 @@ fn repository(d: &Draft<'_>) -> String {
     d.status.store.as_ref().map(|s| s.repository.clone()).unwrap_or_default()
 }
 
+/// The store's limits, as options of a mover.
+fn bandwidth(d: &Draft<'_>) -> Vec<String> {
+    let limits = d.input.seen.store.as_ref().map(|s| s.bandwidth.clone()).unwrap_or_default();
+    [("--limit-upload", limits.upload_kib()), ("--limit-download", limits.download_kib())]
+        .into_iter()
+        .filter(|(_, kib)| *kib > 0)
+        .flat_map(|(option, kib)| [option.to_string(), kib.to_string()])
+        .collect()
+}
+
 /// Ten minutes and then 1 MiB a second: what one attempt to copy a disk one way may take.
 fn transfer_seconds(bytes: i64) -> i64 {
     600 + bytes / (1 << 20)
