@@ -31,7 +31,7 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
     };
     d.status.disks[i].import.image_id = Some(image.id.clone());
     let Some(backup) = d.status.disks[i].backup.clone() else { return String::new() };
-    let args = restore_args(&repository(d), n, &image.id, &backup);
+    let args = restore_args(&repository(d), &d.status.disks[i], &image.id, &backup);
     let job = d.input.me.job(&purpose, attempt);
     let started = d.input.seen.destination_cluster.view().is_some_and(|c| c.jobs.contains_key(&job));
     if d.input.seen.destination_cluster.view().is_some() && !started && image.status != "queued" {
@@ -59,13 +59,13 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
     }
 }
 
-fn restore_args(repository: &str, n: i32, image_id: &str, backup: &Digest) -> Vec<String> {
-    let (bytes, n) = (backup.bytes.to_string(), n.to_string());
+fn restore_args(repository: &str, disk: &DiskStatus, image_id: &str, backup: &Digest) -> Vec<String> {
+    let (bytes, n, pass) = (backup.bytes.to_string(), disk.index.to_string(), disk.pass.to_string());
     let text = |o: &Option<String>| o.clone().unwrap_or_default();
     let (snapshot, sha256) = (text(&backup.snapshot_id), text(&backup.sha256));
     let (algo, value) = (text(&backup.hash_algo), text(&backup.hash_value));
     [
-        ["restore", "--repository", repository, "--snapshot", &snapshot, "--disk", &n]
+        ["restore", "--repository", repository, "--snapshot", &snapshot, "--disk", &n, "--pass", &pass]
             .map(String::from)
             .to_vec(),
         ["--image", image_id, "--bytes", &bytes, "--sha256", &sha256].map(String::from).to_vec(),

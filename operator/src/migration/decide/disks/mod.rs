@@ -1,6 +1,6 @@
 //! The way of one disk: snapshot, temporary volume, image, backup; image, volume, read-back. All disks side by side.
 
-mod export;
+pub(super) mod export;
 mod import;
 mod proof;
 
