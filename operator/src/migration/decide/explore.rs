@@ -322,7 +322,11 @@ impl Explorer {
         let secrets = w.vault || w.anchors;
         assert!(
             !secrets && w.jobs.is_empty() && !w.repository,
-            "seed {seed}: Secrets, Jobs or data are left"
+            "seed {seed}: Secrets ({} {}), Jobs {:?} or data ({}) are left",
+            w.vault,
+            w.anchors,
+            w.jobs.keys(),
+            w.repository
         );
         if phase == Phase::Retired {
             assert!(

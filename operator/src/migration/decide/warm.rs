@@ -58,8 +58,11 @@ pub(super) fn enter(mut d: Draft<'_>) -> Decision {
         let by_itself = d.input.spec.cutover.mode == CutoverMode::Now;
         d.status.copying = Some(CopyingStatus { by_itself, ..Default::default() });
     }
+    // In status before anything is made, so that a clean-up knows that there may be something.
     d.enter(Phase::Copying, "preflight passed");
-    copy(d)
+    tell(&mut d, Some("making the repository".into()));
+    d.recheck = Some(AT_ONCE);
+    d.decided()
 }
 
 /// Copying.
@@ -218,7 +221,7 @@ fn source_is_there(d: &mut Draft<'_>, view: &SourceView) -> bool {
     let begun = d.status.disks.iter().any(|k| k.copied || k.export.snapshot_id.is_some());
     // A snapshot of a stopped server's volume cannot be removed on every storage.
     if server.status == "SHUTOFF" && !begun {
-        d.status.disks.iter_mut().for_each(|k| k.copied = true);
+        leave_all(d);
     }
     true
 }
@@ -257,12 +260,18 @@ fn read(d: &mut Draft<'_>, view: &SourceView) -> Option<String> {
 /// Nothing more is read in this pass; what it made goes.
 fn give_up(d: &mut Draft<'_>, problem: String) {
     d.note(format!("this pass is given up: {problem}"));
+    leave_all(d);
+    d.status.copying.get_or_insert_default().problem = Some(problem);
+}
+
+/// No volume has a part in this pass any more. What somebody of us made, and was killed before it was recorded, is of
+/// the past, too: nothing that was made while the server ran may be taken for what is made after the stop.
+fn leave_all(d: &mut Draft<'_>) {
     for i in 0..d.status.disks.len() {
         if is_volume(&d.status.disks[i]) && !d.status.disks[i].copied {
             leave(d, i);
         }
     }
-    d.status.copying.get_or_insert_default().problem = Some(problem);
 }
 
 /// A volume has no more part in this pass.
