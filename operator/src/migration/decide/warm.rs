@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 /// So many passes are enough, whatever the forecast says.
 const ENOUGH: usize = 5;
 /// So many are made at most: each is a layer of its own when the disk is put together.
-const MOST: i32 = 16;
+const MOST: i32 = 10;
 /// How long after a pass the next one is made while the go is waited for, in seconds; twice as long each time.
 const CALM_SECONDS: i64 = 900;
 /// So many passes in a row may fail before the go is waited for.
