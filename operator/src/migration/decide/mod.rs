@@ -223,7 +223,10 @@ impl<'a> Draft<'a> {
 
     /// Records that something cannot be seen or done now, and gives up when that lasts too long.
     fn trouble(&mut self, what: &str, message: &str) {
-        self.troubled = true;
+        if std::mem::replace(&mut self.troubled, true) {
+            // The first of a pass counts: two that take turns would never last long enough.
+            return;
+        }
         let now = self.now();
         let t = self.status.trouble.get_or_insert_default();
         if t.what != what {

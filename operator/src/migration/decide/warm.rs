@@ -5,7 +5,7 @@
 
 use super::{
     AT_ONCE, Decision, Draft, Flow, cleanup, clock,
-    disks::export,
+    disks::{export, show_progress},
     forward::{self, granted},
 };
 use crate::{
@@ -242,6 +242,7 @@ fn read(d: &mut Draft<'_>, view: &SourceView) -> Option<String> {
         if !is_volume(&d.status.disks[i]) || d.status.disks[i].copied {
             continue;
         }
+        show_progress(d, i);
         let stage = export::export(d, i, view);
         if let Some(failure) = d.status.failure.take() {
             // Its row in the timeline tells of an end; this is none.

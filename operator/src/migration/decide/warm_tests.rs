@@ -13,7 +13,8 @@ fn warm(mode: &str) -> World {
 
 /// Passes over a disk that the model's Jobs were asked for, and how many of them there were.
 fn passes(w: &World, disk: &str) -> Vec<i32> {
-    let mut all: Vec<_> = w.passes.values().filter(|(d, ..)| d == disk).map(|(_, pass, _)| *pass).collect();
+    let mut all: Vec<_> =
+        w.manifests.values().filter(|(d, ..)| d == disk).map(|(_, pass, _)| *pass).collect();
     all.sort_unstable();
     all
 }

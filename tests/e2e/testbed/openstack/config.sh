@@ -131,6 +131,7 @@ shutdown_retry_interval = 2
 vif_plugging_timeout = 120
 vif_plugging_is_fatal = true
 force_config_drive = false
+allow_resize_to_same_host = true
 block_device_allocate_retries = 120
 block_device_allocate_retries_interval = 1
 heal_instance_info_cache_interval = 120
@@ -200,7 +201,7 @@ cat > $ETC/neutron/neutron.conf <<S
 host = cloud$C
 state_path = $D/neutron
 core_plugin = ml2
-service_plugins = router
+service_plugins = router,trunk
 bind_host = $BE
 bind_port = 9696
 transport_url = $MQ

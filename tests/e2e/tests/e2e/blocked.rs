@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use e2e::{Disks, Lab, shared};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, rc::Rc};
 use vmmigration::crd::v1alpha1::*;
 
@@ -171,4 +171,56 @@ fn ephemeral_and_swap_disks() -> Result<()> {
         admin.delete("compute", &format!("/flavors/{}", flavor.as_str().unwrap_or_default())).await?;
         outcome
     })
+}
+
+#[test]
+fn a_resize_until_it_is_confirmed() -> Result<()> {
+    shared("resized", |lab| async move {
+        let admin = lab.a.admin().await?;
+        let flavor = json!({"name": lab.name, "ram": 192, "vcpus": 1, "disk": 1});
+        let flavor = admin.post("compute", "/flavors", json!({"flavor": flavor})).await?;
+        let flavor = flavor["flavor"]["id"].clone();
+        let outcome = resized(&lab, &flavor).await;
+        admin.delete("compute", &format!("/flavors/{}", flavor.as_str().unwrap_or_default())).await?;
+        outcome
+    })
+}
+
+async fn resized(lab: &Rc<Lab>, flavor: &Value) -> Result<()> {
+    let made = lab.a.make_server(&lab.name, Disks::LOCAL).await?;
+    lab.a.rest.act(&made.id, json!({"resize": {"flavorRef": flavor}})).await?;
+    lab.a.wait_server(&made.id, "VERIFY_RESIZE").await?;
+    let before = lab.footprint().await?;
+    let migration = lab.migration(&made.name, CutoverMode::Manual).to(json!({"flavor": "tiny"}))?;
+    let migration = migration.create().await?;
+    migration.wait_blocked(&["server-verify-resize"]).await?;
+    untouched(lab, &before).await?;
+    lab.a.rest.act(&made.id, json!({"confirmResize": null})).await?;
+    lab.a.wait_server(&made.id, "ACTIVE").await?;
+    migration.wait_phase(Phase::AwaitingCutover, 120).await.map(drop)
+}
+
+#[test]
+fn a_trunk_until_it_is_removed() -> Result<()> {
+    shared("trunk", |lab| async move {
+        let port = json!({"name": lab.name, "network_id": lab.a.id(&["networks", "provider", "id"])?});
+        let port = lab.a.cloud.create_port(&json!({"port": port})).await?;
+        let trunk = json!({"trunk": {"name": lab.name, "port_id": port.id}});
+        let trunk = lab.a.rest.post("network", "/trunks", trunk).await?;
+        let trunk = format!("/trunks/{}", trunk["trunk"]["id"].as_str().unwrap_or_default());
+        let outcome = trunked(&lab, &port.id, &trunk).await;
+        // The parent of a trunk cannot be deleted.
+        lab.a.rest.delete("network", &trunk).await?;
+        outcome
+    })
+}
+
+async fn trunked(lab: &Rc<Lab>, port: &str, trunk: &str) -> Result<()> {
+    let made = lab.a.make_server_with(&lab.name, Disks::LOCAL, json!({"networks": [{"port": port}]})).await?;
+    let before = lab.footprint().await?;
+    let migration = lab.migration(&made.name, CutoverMode::Manual).create().await?;
+    migration.wait_blocked(&["trunk-port"]).await?;
+    untouched(lab, &before).await?;
+    lab.a.rest.delete("network", trunk).await?;
+    migration.wait_phase(Phase::AwaitingCutover, 120).await.map(drop)
 }

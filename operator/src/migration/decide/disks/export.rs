@@ -1,9 +1,6 @@
 //! In the source cloud: from a disk to its bytes in the repository.
 
-use super::{
-    AT_ONCE, Draft, MAKING, SAVING, digest, repository, show_progress, transfer_seconds, usable,
-    with_progress,
-};
+use super::{AT_ONCE, Draft, MAKING, SAVING, digest, repository, transfer_seconds, usable, with_progress};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -126,13 +123,12 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
     ];
     let wanted = Wanted {
         side: Side::Source,
-        purpose: purpose.clone(),
+        purpose,
         args: args.concat(),
         credentials: true,
         deadline_seconds: transfer_seconds(image.size.unwrap_or(0)),
         attempts: d.input.limits.job_attempts,
     };
-    show_progress(d, i, Side::Source, &purpose);
     match d.job(wanted) {
         Progress::Succeeded(result) => {
             let digest = digest(&result, d.now());

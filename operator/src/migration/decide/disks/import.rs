@@ -1,8 +1,6 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
-use super::{
-    AT_ONCE, Draft, SAVING, digest, repository, show_progress, transfer_seconds, usable, with_progress,
-};
+use super::{AT_ONCE, Draft, SAVING, digest, repository, transfer_seconds, usable, with_progress};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -14,7 +12,8 @@ use crate::{
     openstack::Image,
 };
 
-/// In the destination: until the image service holds exactly the bytes that were read in the source.
+/// In the destination: until the image service holds exactly the bytes that were read in the source. It begins while
+/// they are still read there.
 pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> String {
     let n = d.status.disks[i].index;
     let purpose = format!("restore-{n}");
@@ -30,8 +29,8 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
         return format!("Making an image for disk {n} in {}", d.input.spec.destination.cloud);
     };
     d.status.disks[i].import.image_id = Some(image.id.clone());
-    let Some(backup) = d.status.disks[i].backup.clone() else { return String::new() };
-    let args = restore_args(&repository(d), &d.status.disks[i], &image.id, &backup);
+    let backup = d.status.disks[i].backup.clone();
+    let args = restore_args(d, i, &image.id, backup.as_ref());
     let job = d.input.me.job(&purpose, attempt);
     let started = d.input.seen.destination_cluster.view().is_some_and(|c| c.jobs.contains_key(&job));
     if d.input.seen.destination_cluster.view().is_some() && !started && image.status != "queued" {
@@ -39,17 +38,19 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
         d.next_attempt(&purpose, None);
         return format!("Restoring disk {n} again");
     }
-    show_progress(d, i, Side::Destination, &purpose);
     let wanted = Wanted {
         side: Side::Destination,
         purpose,
         args,
         credentials: true,
-        deadline_seconds: transfer_seconds(backup.bytes),
+        deadline_seconds: seconds(d, i, backup.as_ref()),
         attempts: d.input.limits.job_attempts,
     };
     match d.job(wanted) {
-        Progress::Succeeded(result) => restored(d, i, n, image, &backup, digest(&result, d.now())),
+        Progress::Succeeded(result) => match backup {
+            Some(backup) => restored(d, i, n, image, &backup, digest(&result, d.now())),
+            None => format!("Disk {n} was restored; waiting for its backup's own end"),
+        },
         Progress::Running(why) => format!("Restoring disk {n}: {}", with_progress(d, i, &why)),
         Progress::Again => format!("Restoring disk {n} again"),
         Progress::Failed(why) => {
@@ -59,19 +60,41 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
     }
 }
 
-fn restore_args(repository: &str, disk: &DiskStatus, image_id: &str, backup: &Digest) -> Vec<String> {
-    let (bytes, n, pass) = (backup.bytes.to_string(), disk.index.to_string(), disk.pass.to_string());
+/// What is known is told. While the backup runs that is the image it reads: segments of another one, that an earlier
+/// try left in the repository, are not the disk.
+fn restore_args(d: &Draft<'_>, i: usize, image_id: &str, backup: Option<&Digest>) -> Vec<String> {
+    let (repository, disk) = (repository(d), &d.status.disks[i]);
+    let (n, pass) = (disk.index.to_string(), disk.pass.to_string());
+    let target = ["restore", "--repository", &repository, "--disk", &n, "--pass", &pass, "--image", image_id];
+    let origin = disk.export.image_id.clone().unwrap_or_default();
+    let known = backup.map_or_else(|| vec!["--origin".into(), origin], recorded_args);
+    target.into_iter().map(String::from).chain(known).collect()
+}
+
+fn recorded_args(backup: &Digest) -> Vec<String> {
+    let bytes = backup.bytes.to_string();
     let text = |o: &Option<String>| o.clone().unwrap_or_default();
     let (snapshot, sha256) = (text(&backup.snapshot_id), text(&backup.sha256));
     let (algo, value) = (text(&backup.hash_algo), text(&backup.hash_value));
     [
-        ["restore", "--repository", repository, "--snapshot", &snapshot, "--disk", &n, "--pass", &pass]
-            .map(String::from)
-            .to_vec(),
-        ["--image", image_id, "--bytes", &bytes, "--sha256", &sha256].map(String::from).to_vec(),
+        ["--snapshot", &snapshot, "--bytes", &bytes, "--sha256", &sha256].map(String::from).to_vec(),
         ["--hash-algo", &algo, "--hash-value", &value].map(String::from).to_vec(),
     ]
     .concat()
+}
+
+/// A restore beside its backup must outlast all attempts of that.
+fn seconds(d: &Draft<'_>, i: usize, backup: Option<&Digest>) -> i64 {
+    match backup {
+        Some(backup) => transfer_seconds(backup.bytes),
+        None => {
+            let origin = &d.status.disks[i].export.image_id;
+            let images = d.input.seen.source.view().map(|v| v.images.as_slice()).unwrap_or_default();
+            let image = images.iter().find(|(_, image)| Some(&image.id) == origin.as_ref());
+            let one = transfer_seconds(image.and_then(|(_, image)| image.size).unwrap_or(0));
+            one * (1 + i64::from(d.input.limits.job_attempts))
+        }
+    }
 }
 
 /// One image per attempt: those of earlier attempts go.
@@ -89,7 +112,9 @@ fn restored(d: &mut Draft<'_>, i: usize, n: i32, image: &Image, backup: &Digest,
     if let Err(waiting) = usable(d, i, &what, (&image.status, "active"), &SAVING, "") {
         return waiting;
     }
-    let equal = restore.bytes == backup.bytes
+    let equal = restore.snapshot_id == backup.snapshot_id
+        && restore.sha256 == backup.sha256
+        && restore.bytes == backup.bytes
         && restore.hash_value == backup.hash_value
         && image.os_hash_value == backup.hash_value
         && image.size == Some(backup.bytes);
