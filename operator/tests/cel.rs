@@ -295,6 +295,11 @@ fn cases() -> Vec<Case> {
             Update { old: change(json!({"strategy": "Cold"})), new: migration() },
         ),
         case(
+            "spec.strategy is immutable",
+            Create(change(json!({"strategy": "Warm"}))),
+            Update { old: change(json!({"strategy": "Warm"})), new: change(json!({"strategy": "Cold"})) },
+        ),
+        case(
             "spec.maxDowntime is immutable",
             Update { old: migration(), new: change(now()) },
             Update { old: migration(), new: change(json!({"maxDowntime": "30m"})) },

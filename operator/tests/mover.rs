@@ -843,6 +843,56 @@ async fn later_passes_send_what_changed() {
     bed.run(&backup_line(&words)).await.failed("InvalidArguments", 2);
 }
 
+/// As in Image mode: every pass reads an image of its own, and the disk is put together into one.
+#[tokio::test]
+async fn later_passes_over_images_send_what_changed() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let mut content = noise(SIZE);
+    content[1_500_000..4_300_000].fill(0);
+    let mut saved = Value::Null;
+    for pass in 0..3_u8 {
+        let image = format!("aaaaaaaa-0000-0000-0001-00000000000{pass}");
+        if pass > 0 {
+            change(&mut content, pass);
+        }
+        bed.cloud.add_active(&image, content.clone());
+        let (number, base) = (pass.to_string(), saved["snapshotId"].as_str().unwrap_or_default().to_owned());
+        let mut line = vec!["--image", &image, "--segment-bytes", SEGMENT, "--keep-digests"];
+        line.extend(["--patch-bytes", "131072"]);
+        if pass > 0 {
+            line.extend(["--pass", &number, "--base-manifest", &base]);
+        }
+        let written = bed.s3.written();
+        saved = bed.run(&backup_line(&line)).await.ok().clone();
+        assert_eq!(saved["sha256"], root(&content, 1 << 20), "{saved}");
+        assert_eq!(saved["hashValue"], hex::encode(Sha512::digest(&content)), "the image's own hash");
+        if pass > 0 {
+            assert!(bed.s3.written() - written < 1_200_000, "{}", bed.s3.written() - written);
+            assert!(saved["changedBytes"].as_u64().unwrap() < 1_300_000, "{saved}");
+        }
+        if pass == 0 {
+            continue;
+        }
+        let (target, id) =
+            (format!("bbbbbbbb-0000-0000-0001-00000000000{pass}"), saved["snapshotId"].as_str());
+        bed.cloud.add_queued(&target);
+        let (id, sha256, hash) =
+            (id.unwrap(), saved["sha256"].as_str().unwrap(), saved["hashValue"].as_str().unwrap());
+        let proof = ["--sha256", sha256, "--hash-algo", "sha512", "--hash-value", hash];
+        let line = [&["--image", &target, "--pass", &number, "--snapshot", id][..], &proof].concat();
+        let restored = bed.run(&restore_line(&line)).await.ok().clone();
+        assert_eq!(restored["hashValue"], saved["hashValue"]);
+        assert!(bed.cloud.image(&target).content == content, "pass {pass}");
+    }
+    // What was read of another pass's image is no part of this one.
+    bed.cloud.add_queued(DESTINATION);
+    let id = saved["snapshotId"].as_str().unwrap();
+    bed.run(&restore_line(&["--image", DESTINATION, "--pass", "1", "--snapshot", id]))
+        .await
+        .failed("InvalidArguments", 2);
+}
+
 #[tokio::test]
 async fn init_may_be_repeated() {
     let bed = Bed::new().await;

@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Temporary volume from a snapshot.
-pub fn export_volume(me: &Identity, disk: &DiskStatus, snapshot_id: &str) -> Value {
+pub fn export_volume(me: &Identity, disk: &DiskStatus, attempt: i32, snapshot_id: &str) -> Value {
     json!({"volume": {
-        "name": me.object_name(Role::ExportVolume, disk.index, 1),
+        "name": me.object_name(Role::ExportVolume, disk.index, attempt),
         "size": disk.size_gib,
         "snapshot_id": snapshot_id,
-        "metadata": me.marks(Role::ExportVolume, disk.index),
+        "metadata": me.marks_of(Role::ExportVolume, disk.index, attempt),
     }})
 }
 
@@ -233,7 +233,7 @@ mod tests {
         let plan = Plan::default();
         let d = disk(1, DiskKind::Volume);
         for body in [
-            export_volume(&me(), &d, "s")["volume"].clone(),
+            export_volume(&me(), &d, 1, "s")["volume"].clone(),
             volume(&me(), &d, &plan, "i")["volume"].clone(),
             server(&me(), &plan, std::slice::from_ref(&d), &[], "src")["server"].clone(),
         ] {

@@ -97,7 +97,7 @@ fn next_command(object: &VmMigration, phase: Phase, status: &VmMigrationStatus) 
     match (waiting, phase) {
         (Some(hook), _) => Some(format!("kubectl vmmigration attach {name} --hook {}=./SCRIPT", hook.name)),
         _ if status.suspended_since.is_some() => Some(format!("kubectl vmmigration resume {name}")),
-        (_, Phase::AwaitingCutover) if object.spec.cutover.mode == CutoverMode::Manual => {
+        (_, Phase::AwaitingCutover | Phase::Copying) if object.spec.cutover.mode == CutoverMode::Manual => {
             Some(format!("kubectl vmmigration cutover {name}"))
         }
         (_, Phase::Held) => {

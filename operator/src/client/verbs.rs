@@ -90,7 +90,11 @@ pub async fn cutover(session: Session, args: &CutoverArgs) -> Done {
         let granted = o.status.as_ref().and_then(|s| s.cutover.as_ref()?.granted_at.clone());
         granted.map(|_| format!("{name}: the go is given; it is {}", self::phase(o)))
     };
-    if matches!(phase, Phase::AwaitingCutover) {
+    let status = object.status.clone().unwrap_or_default();
+    let passing = status.copying.is_some_and(|c| c.began_at.is_some());
+    if passing {
+        println!("{name}: the go is given; the source is stopped when the pass that is under way has ended");
+    } else if matches!(phase, Phase::AwaitingCutover) {
         println!("{}", wait(&session, &args.named, "the go", seen).await?);
     } else {
         println!("{name}: the go is given; it is {phase}, and stops the source when preflight has passed");

@@ -99,8 +99,10 @@ impl Hands<'_> {
                     self.status.destination.as_ref().map(|x| x.port_ids.as_slice()).unwrap_or_default();
                 remove::object(self.cloud(*side)?, self.me, *kind, id, ports).await
             }
-            Step::UploadVolume { side, role, disk, volume_id } => {
-                self.upload(*side, *role, *disk, volume_id).await
+            Step::UploadVolume { side, role, disk, attempt, volume_id } => {
+                let name = self.me.object_name(*role, *disk, *attempt);
+                let id = self.cloud(*side)?.upload_volume_to_image(volume_id, &name, false).await?;
+                Ok(Effect::Created { id })
             }
             Step::TagImage { side, image_id } => {
                 Ok(self.cloud(*side)?.add_image_tag(image_id, &self.me.tag()).await.map(|()| Effect::Done)?)
@@ -159,13 +161,13 @@ impl Hands<'_> {
             Step::RelockSource => {
                 accepted(cloud.lock_server(&id, "locked by its owner before a migration was tried").await?)
             }
-            Step::CreateSnapshot { disk, volume_id } => {
-                let (name, marks) =
-                    (me.object_name(Role::Snapshot, *disk, 1), me.marks(Role::Snapshot, *disk));
+            Step::CreateSnapshot { disk, attempt, volume_id } => {
+                let name = me.object_name(Role::Snapshot, *disk, *attempt);
+                let marks = me.marks_of(Role::Snapshot, *disk, *attempt);
                 Effect::Created { id: cloud.create_snapshot(volume_id, &name, &marks, true).await?.id }
             }
-            Step::CreateExportVolume { disk, snapshot_id } => {
-                let body = build::cloud::export_volume(me, self.disk(*disk)?, snapshot_id);
+            Step::CreateExportVolume { disk, attempt, snapshot_id } => {
+                let body = build::cloud::export_volume(me, self.disk(*disk)?, *attempt, snapshot_id);
                 Effect::Created { id: cloud.create_volume(&body).await?.id }
             }
             Step::CreateServerImage { disk } => {
@@ -283,12 +285,6 @@ impl Hands<'_> {
             cloud.set_volume_image_metadata(volume_id, &metadata).await?;
         }
         Ok(Effect::Done)
-    }
-
-    async fn upload(&self, side: Side, role: Role, disk: i32, volume_id: &str) -> Done {
-        let name = self.me.object_name(role, disk, 1);
-        let id = self.cloud(side)?.upload_volume_to_image(volume_id, &name, false).await?;
-        Ok(Effect::Created { id })
     }
 
     async fn create_report(&self) -> Done {

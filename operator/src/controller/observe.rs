@@ -107,6 +107,11 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
         Phase::Pending | Phase::Preflight | Phase::Blocked => {
             Needs { inventory: true, clusters: true, ..Default::default() }
         }
+        // A warm pass looks at the source only; between two passes there is nothing to see.
+        Phase::Copying => Needs { clusters: true, source: S::All, ..Default::default() },
+        Phase::AwaitingCutover if status.copying.as_ref().is_some_and(|c| c.began_at.is_some()) => {
+            Needs { clusters: true, source: S::All, ..Default::default() }
+        }
         Phase::AwaitingCutover => Needs::default(),
         Phase::Stopping if !claimed => Needs { inventory: true, clusters: true, ..Default::default() },
         Phase::Stopping => Needs { source: S::Server, clusters: true, ..Default::default() },
@@ -607,7 +612,7 @@ async fn progress(pods: &Api<Pod>, name: &str) -> Option<(i64, i64, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::v1alpha1::{Digest, DiskStatus, ExportStatus, SourceStatus};
+    use crate::crd::v1alpha1::{CopyingStatus, Digest, DiskStatus, ExportStatus, SourceStatus};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 
@@ -634,6 +639,14 @@ mod tests {
         let at = |phase, disks: &[bool]| with(phase, disks.iter().map(|d| disk(*d)).collect());
         use {DestinationNeeds as D, SourceNeeds as S};
         assert_eq!(at(Phase::AwaitingCutover, &[false]), (S::Nothing, D::Nothing));
+        assert_eq!(at(Phase::Copying, &[false]), (S::All, D::Nothing));
+        let began_at = Some(Time(Default::default()));
+        let status = VmMigrationStatus {
+            phase: Some(Phase::AwaitingCutover),
+            copying: Some(CopyingStatus { began_at, ..Default::default() }),
+            ..Default::default()
+        };
+        assert_eq!(needs(&object, &status).source, S::All, "a warm pass is under way");
         assert_eq!(at(Phase::Stopping, &[false]), (S::Server, D::Nothing));
         assert_eq!(at(Phase::Transferring, &[false, false]), (S::All, D::Nothing));
         assert_eq!(with(Phase::Transferring, vec![readable]), (S::All, D::Disks));

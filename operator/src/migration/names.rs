@@ -14,6 +14,8 @@ pub const MARK_ROLE: &str = "vmmigration.io:role";
 pub const MARK_OBJECT: &str = "vmmigration.io:object";
 /// Mark on everything that a migration made: which disk or port it belongs to.
 pub const MARK_INDEX: &str = "vmmigration.io:index";
+/// Mark on what was made for a disk more than once: which attempt it belongs to, from 2.
+pub const MARK_ATTEMPT: &str = "vmmigration.io:attempt";
 /// Mark on the new server: the id of the server that it takes the place of.
 pub const MARK_SOURCE: &str = "vmmigration.io:source";
 /// The one mark that the source gets: the UID of the migration that has claimed it.
@@ -115,6 +117,15 @@ impl Identity {
         ])
     }
 
+    /// The marks of one of several that are made for the same disk, one after the other.
+    pub fn marks_of(&self, role: Role, index: i32, attempt: i32) -> BTreeMap<String, String> {
+        let mut marks = self.marks(role, index);
+        if attempt > 1 {
+            marks.insert(MARK_ATTEMPT.into(), attempt.to_string());
+        }
+        marks
+    }
+
     /// `vmm-<uid>-<role>-<n>[-<attempt>]`: the name that carries the identity where a POST takes no metadata.
     pub fn object_name(&self, role: Role, index: i32, attempt: i32) -> String {
         match attempt {
@@ -180,8 +191,9 @@ impl Identity {
         if get(MARK_MIGRATION)? != self.uid || self.uid.is_empty() {
             return None;
         }
-        let index = get(MARK_INDEX).and_then(|i| i.parse().ok()).unwrap_or(0);
-        Some(Tagged { role: get(MARK_ROLE)?.parse().ok()?, index, attempt: 1 })
+        let number = |mark| get(mark).and_then(|n| n.parse().ok());
+        let (index, attempt) = (number(MARK_INDEX).unwrap_or(0), number(MARK_ATTEMPT).unwrap_or(1));
+        Some(Tagged { role: get(MARK_ROLE)?.parse().ok()?, index, attempt })
     }
 
     /// What we made this volume for.
@@ -293,6 +305,17 @@ mod tests {
         ] {
             assert_eq!(me.parse_name(foreign), None, "{foreign}");
         }
+    }
+
+    #[test]
+    fn marks_carry_the_identity_and_come_back() {
+        let me = me();
+        for attempt in [1, 2, 13] {
+            let metadata = me.marks_of(Role::Snapshot, 3, attempt);
+            let snapshot = Snapshot { metadata, ..Default::default() };
+            assert_eq!(me.snapshot(&snapshot), Some(Tagged { role: Role::Snapshot, index: 3, attempt }));
+        }
+        assert_eq!(me.marks_of(Role::Snapshot, 0, 1), me.marks(Role::Snapshot, 0));
     }
 
     #[test]

@@ -88,8 +88,35 @@ pub fn preflight(
             "add a check that the application must pass: tcp, http, console or ssh",
         );
     }
+    if spec.strategy == Some(Strategy::Warm) {
+        plan_passes(&mut p, &server);
+    }
     p.server = Some(server);
     p
+}
+
+/// What `strategy: Warm` will do, and what it cannot.
+fn plan_passes(p: &mut Preflight, server: &Server) {
+    let volumes = p.disks.iter().filter(|d| d.kind == DiskKind::Volume).count();
+    if server.status == "SHUTOFF" {
+        let text = format!("server {} is stopped: it is copied as with strategy Cold", server.name);
+        p.add(Severity::Info, "warm-stopped", text, "");
+        return;
+    }
+    if p.disks.iter().any(|d| d.kind == DiskKind::Image) {
+        let text =
+            "the local root disk travels after the stop only: an image of it is made as a whole each time";
+        p.add(Severity::Info, "warm-local-root", text, "");
+    }
+    let text = match volumes {
+        0 => "strategy Warm copies volumes while the server runs, and it has none: it is as with Cold".into(),
+        n => format!(
+            "{n} volumes are copied in passes while the server runs, each from a snapshot; after the stop only what \
+             changed since is sent. Disks travel as images, so that afterwards the destination still puts each whole \
+             disk together, makes a volume of it and reads it back: no pass shortens that part of the downtime"
+        ),
+    };
+    p.add(Severity::Info, "warm-passes", text, "");
 }
 
 fn the_server(p: &mut Preflight, spec: &VmMigrationSpec, candidates: &[Server]) -> Option<Server> {
@@ -723,7 +750,8 @@ mod tests {
     }
 
     fn look(w: &Value) -> Preflight {
-        let spec = json!({"source": {"cloud": "site-a", "server": "web"}, "destination": w["destination"], "cutover": {"mode": "Now"}});
+        let spec = json!({"source": {"cloud": "site-a", "server": "web"}, "destination": w["destination"], "cutover": {"mode": "Now"},
+            "strategy": w["strategy"]});
         let inventory = Inventory {
             candidates: vec![of(&w["server"])],
             source: SourceInventory {
@@ -907,6 +935,20 @@ mod tests {
             {"id": "v2", "status": "in-use"}, {"id": "v3", "status": "in-use"}]);
         let order: Vec<_> = look(&w).disks.into_iter().filter_map(|d| d.source_volume_id).collect();
         assert_eq!(order, ["v0", "v1", "v3", "v2"]);
+    }
+
+    #[test]
+    fn a_warm_plan_says_what_passes_do_and_what_they_cannot() {
+        let told = |w: &Value| -> Vec<String> {
+            let found = look(w).findings.into_iter().filter(|f| f.id.starts_with("warm"));
+            found.map(|f| f.id).collect()
+        };
+        let mut w = world();
+        assert!(told(&w).is_empty(), "Cold");
+        w["strategy"] = json!("Warm");
+        assert_eq!(told(&w), ["warm-passes"]);
+        w["server"]["status"] = json!("SHUTOFF");
+        assert_eq!(told(&w), ["warm-stopped"]);
     }
 
     #[test]

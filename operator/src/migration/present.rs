@@ -13,7 +13,8 @@ pub fn present(status: &mut VmMigrationStatus, generation: Option<i64>, now: Tim
 }
 
 fn columns(status: &mut VmMigrationStatus, now: Timestamp) {
-    let transferring = matches!(status.phase, Some(Phase::Transferring | Phase::Creating));
+    let copying = status.copying.as_ref().is_some_and(|c| c.began_at.is_some());
+    let transferring = copying || matches!(status.phase, Some(Phase::Transferring | Phase::Creating));
     let running: Vec<&DiskProgress> = status.disks.iter().filter_map(|d| d.progress.as_ref()).collect();
     let rate: i64 = running.iter().map(|p| p.rate).sum();
     let left: i64 = running.iter().map(|p| (p.total - p.bytes).max(0)).sum();
@@ -28,11 +29,21 @@ fn columns(status: &mut VmMigrationStatus, now: Timestamp) {
 fn progress(status: &VmMigrationStatus) -> Option<String> {
     match status.phase? {
         phase if phase.succeeded() => return Some("100%".into()),
+        Phase::Copying | Phase::AwaitingCutover => return pass(status),
         Phase::Transferring | Phase::Creating | Phase::Verifying => {}
         _ => return None,
     }
     let total: i64 = status.disks.iter().map(|d| 2 * size(d)).sum();
     let done: i64 = status.disks.iter().map(copied).sum();
+    (total > 0).then(|| format!("{}%", (done * 100 / total).clamp(0, 100)))
+}
+
+/// A pass reads all volumes, while the server runs.
+fn pass(status: &VmMigrationStatus) -> Option<String> {
+    status.copying.as_ref().filter(|c| c.began_at.is_some())?;
+    let volumes = status.disks.iter().filter(|d| d.kind == DiskKind::Volume);
+    let read = |d: &DiskStatus| if d.copied { size(d) } else { d.progress.as_ref().map_or(0, |p| p.bytes) };
+    let (done, total) = volumes.fold((0, 0), |(done, total), d| (done + read(d), total + size(d)));
     (total > 0).then(|| format!("{}%", (done * 100 / total).clamp(0, 100)))
 }
 
@@ -240,11 +251,38 @@ fn cleaned_up(status: &VmMigrationStatus) -> (Option<bool>, &'static str, String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
     fn numbers_read_well() {
         assert_eq!([seconds(5), seconds(65), seconds(3725)], ["5s", "1m05s", "1h02m"]);
         assert_eq!([human(12), human(1536), human(3 << 30)], ["12B", "1.5KiB", "3.0GiB"]);
+    }
+
+    #[test]
+    fn a_pass_has_a_progress_of_its_own() {
+        let disk = |copied, bytes| DiskStatus {
+            size_gib: 1,
+            copied,
+            progress: Some(DiskProgress { bytes, total: 1 << 30, rate: 1 << 20 }),
+            ..Default::default()
+        };
+        let root = DiskStatus { kind: DiskKind::Image, size_gib: 100, ..Default::default() };
+        let mut s = VmMigrationStatus {
+            phase: Some(Phase::Copying),
+            copying: Some(CopyingStatus {
+                began_at: Some(Time(Timestamp::UNIX_EPOCH)),
+                ..Default::default()
+            }),
+            disks: vec![root, disk(true, 0), disk(false, 1 << 29)],
+            ..Default::default()
+        };
+        s.disks[1].progress = None;
+        columns(&mut s, Timestamp::UNIX_EPOCH);
+        assert_eq!((s.progress.as_deref(), s.eta.as_deref()), (Some("75%"), Some("8m32s")));
+        s.copying = Some(CopyingStatus::default());
+        columns(&mut s, Timestamp::UNIX_EPOCH);
+        assert_eq!((s.progress, s.eta), (None, None), "nothing is under way");
     }
 
     #[test]

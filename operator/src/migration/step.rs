@@ -51,6 +51,8 @@ pub enum Step {
     CreateSnapshot {
         /// Which disk.
         disk: i32,
+        /// Which attempt.
+        attempt: i32,
         /// The volume.
         volume_id: String,
     },
@@ -58,6 +60,8 @@ pub enum Step {
     CreateExportVolume {
         /// Which disk.
         disk: i32,
+        /// Which attempt.
+        attempt: i32,
         /// The snapshot.
         snapshot_id: String,
     },
@@ -74,6 +78,8 @@ pub enum Step {
         role: Role,
         /// Which disk.
         disk: i32,
+        /// Which attempt.
+        attempt: i32,
         /// The volume.
         volume_id: String,
     },

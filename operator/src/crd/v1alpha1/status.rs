@@ -30,6 +30,8 @@ pub enum Phase {
     Preflight,
     /// Something is in the way; nothing was touched. Looks again by itself.
     Blocked,
+    /// Warm: disks are copied in passes while the server runs.
+    Copying,
     /// Ready; waits for `spec.cutover`.
     AwaitingCutover,
     /// Second preflight, claim, stop, lock.
@@ -130,6 +132,9 @@ pub struct VmMigrationStatus {
     /// The answer to `spec.cutover`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cutover: Option<CutoverStatus>,
+    /// Warm: the passes that were made while the server runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copying: Option<CopyingStatus>,
     /// Since when nothing new is begun, by `spec.suspend`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspended_since: Option<Time>,
@@ -220,6 +225,37 @@ pub struct CutoverStatus {
     pub granted_at: Option<Time>,
 }
 
+/// The passes over all disks that were made while the server runs.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CopyingStatus {
+    /// The go was there before the first pass: the source is stopped as soon as passes have done what they can.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_itself: bool,
+    /// How many passes have ended well.
+    pub passes: i32,
+    /// When the pass that is under way was begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<Time>,
+    /// When the last pass ended, either way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Time>,
+    /// How long the last one that ended well took, in seconds.
+    pub seconds: i64,
+    /// For how many seconds neither side would serve if the source were stopped now, after each pass.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forecasts: Vec<i64>,
+    /// How many passes were made while `spec.cutover` was waited for.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub while_waiting: i32,
+    /// Why the pass that is under way is given up; what it made is being removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// How many passes in a row ended so.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failures: i32,
+}
+
 /// A verb of `spec.requests`.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -298,12 +334,21 @@ pub struct KeptData {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct KeptVolume {
+    /// Its place in the boot order.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub index: i32,
     /// The volume.
     pub volume_id: String,
     /// Its size then.
     pub size_gib: i64,
     /// What was read.
     pub backup: Digest,
+    /// In which pass.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pass: i32,
+    /// It was read while the source ran: of use only as what a further pass builds on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub running: bool,
 }
 
 /// The way back after success.
@@ -716,6 +761,15 @@ pub struct DiskStatus {
     /// What it is in the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attributes: Option<DiskAttributes>,
+    /// Number of the pass that comes next, or is under way; once its `backup` is there, of the last one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pass: i32,
+    /// Warm: its part of the pass that is under way is in the repository.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub copied: bool,
+    /// Warm: the newest passes, each of which builds on the one before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passes: Vec<PassRow>,
     /// Objects made in the source.
     pub export: ExportStatus,
     /// Objects made in the destination.
@@ -765,10 +819,56 @@ pub struct DiskAttributes {
     pub image_metadata: BTreeMap<String, String>,
 }
 
+impl DiskStatus {
+    /// How many passes are told.
+    const PASSES: usize = 8;
+
+    /// Adds a pass; the oldest are not told any more.
+    pub fn add_pass(&mut self, row: PassRow) {
+        self.passes.push(row);
+        let extra = self.passes.len().saturating_sub(Self::PASSES);
+        self.passes.drain(..extra);
+    }
+
+    /// What the next pass builds on.
+    pub fn base(&self) -> Option<&PassRow> {
+        self.passes.iter().rev().find(|row| row.pass + 1 == self.pass)
+    }
+}
+
+/// One pass over one disk.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PassRow {
+    /// Its number; the first is 0.
+    pub pass: i32,
+    /// The repository snapshot that says what it found.
+    pub snapshot_id: String,
+    /// The disk, all of which was read.
+    pub bytes_read: i64,
+    /// What differs from the pass before; in the first pass what is not zero.
+    pub changed_bytes: i64,
+    /// What was sent for it, compressed and encrypted.
+    pub sent_bytes: i64,
+    /// How long all of it took, from the snapshot on.
+    pub seconds: i64,
+    /// How much of that went into reading and sending.
+    pub read_seconds: i64,
+    /// For how long neither side would serve for the sake of this disk, if the source were stopped now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forecast_downtime_seconds: Option<i64>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+}
+
 /// Objects made in the source for one disk.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ExportStatus {
+    /// How often such objects were made and removed before.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub earlier: i32,
     /// The snapshot of the volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<String>,
@@ -778,6 +878,18 @@ pub struct ExportStatus {
     /// The image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
+}
+
+impl ExportStatus {
+    /// Tells the objects from those that were made before them.
+    pub fn attempt(&self) -> i32 {
+        self.earlier + 1
+    }
+
+    /// Those that there are belong to the past.
+    pub fn renew(&mut self) {
+        *self = ExportStatus { earlier: self.attempt(), ..Default::default() };
+    }
 }
 
 /// Objects made in the destination for one disk.

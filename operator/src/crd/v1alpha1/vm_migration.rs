@@ -56,11 +56,12 @@ pub struct VmMigrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub store: Option<String>,
-    /// `Cold`: disks are copied after the stop.
+    /// Unset or `Cold`: disks are copied after the stop. `Warm`: also before it, in passes while the server runs; after
+    /// the stop only what changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
     /// How long neither side may serve after the stop of the source. When it is exceeded before the new server was
-    /// seen ACTIVE, the source is given back.
+    /// seen ACTIVE, the source is given back. With `Warm`, passes go on until the forecast is below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_downtime: Option<Period>,
     /// Scripts that gate the migration at its phases.
@@ -265,6 +266,8 @@ pub enum MacMode {
 pub enum Strategy {
     /// Stop, copy, start.
     Cold,
+    /// Copy in passes while it runs; stop, copy what changed since, start.
+    Warm,
 }
 
 /// When the source may be stopped.
@@ -282,7 +285,7 @@ pub struct Cutover {
 /// When the source may be stopped.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CutoverMode {
-    /// As soon as preflight has passed.
+    /// As soon as preflight has passed, and with `Warm` the passes have ended.
     Now,
     /// When somebody changes this field to `Now`.
     Manual,

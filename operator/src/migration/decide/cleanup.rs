@@ -8,7 +8,7 @@ use super::{
 use crate::{
     crd::v1alpha1::*,
     migration::{
-        names::{Role, Side},
+        names::{Role, Side, Tagged},
         observed::{DestinationView, Seen, SourceView},
         step::{ObjectKind, Step},
     },
@@ -246,7 +246,7 @@ fn secrets_gone(d: &Draft<'_>) -> bool {
 fn look(d: &mut Draft<'_>, scope: Scope) -> Flow {
     stop_jobs(d, &[]);
     // Before the go nothing was ever made in a cloud: it need not be seen.
-    let untouched = !d.claimed() && d.status.cutover.as_ref().is_none_or(|c| c.granted_at.is_none());
+    let untouched = !d.claimed() && !begun(d);
     let mut quiet = d.steps.is_empty();
     d.status.retained.clear();
     for side in SIDES {
@@ -281,7 +281,7 @@ fn objects(d: &mut Draft<'_>, side: Side, scope: Scope) -> bool {
     let waiting = match (side, &seen.source, &seen.destination) {
         (Side::Source, Seen::View(v), _) => {
             retire::left(d, v);
-            source_objects(d, v)
+            source_objects(d, v, &|_| true)
         }
         (Side::Destination, _, Seen::View(v)) => destination_objects(d, v, scope),
         (Side::Source, Seen::Unseen(p), _) | (Side::Destination, _, Seen::Unseen(p)) => {
@@ -303,13 +303,21 @@ fn remove(d: &mut Draft<'_>, side: Side, kind: ObjectKind, id: &str) {
     d.step(Step::Delete { side, kind, id: id.into() });
 }
 
-/// True: something has to be waited for.
-pub(super) fn source_objects(d: &mut Draft<'_>, view: &SourceView) -> bool {
+/// Something may have been made in the source cloud or in the repository.
+fn begun(d: &Draft<'_>) -> bool {
+    let granted = d.status.cutover.as_ref().is_some_and(|c| c.granted_at.is_some());
+    granted || d.status.copying.is_some()
+}
+
+/// Removes what `goes` says. True: something has to be waited for.
+pub(super) fn source_objects(d: &mut Draft<'_>, view: &SourceView, goes: &dyn Fn(&Tagged) -> bool) -> bool {
+    let goes = |t: &Tagged| t.role.is_temporary() && goes(t);
     let mut waiting = false;
-    for (_, image) in view.images.iter().filter(|(t, _)| t.role.is_temporary()) {
+    for (_, image) in view.images.iter().filter(|(t, _)| goes(t)) {
+        waiting = true;
         remove(d, Side::Source, ObjectKind::Image, &image.id);
     }
-    for (_, volume) in view.volumes.iter().filter(|(t, _)| t.role.is_temporary()) {
+    for (_, volume) in view.volumes.iter().filter(|(t, _)| goes(t)) {
         waiting = true;
         if !busy(&volume.status) {
             remove(d, Side::Source, ObjectKind::Volume, &volume.id);
@@ -322,7 +330,7 @@ pub(super) fn source_objects(d: &mut Draft<'_>, view: &SourceView) -> bool {
     let runs = view.server.as_ref().is_none_or(|s| s.status == "ACTIVE" && s.task_state.is_none());
     let cloud = d.input.spec.source.cloud.clone();
     let mut one_at_a_time = std::collections::BTreeSet::new();
-    for (_, snapshot) in &view.snapshots {
+    for (_, snapshot) in view.snapshots.iter().filter(|(t, _)| goes(t)) {
         if snapshot.status == "error_deleting" {
             d.status.retained.push(RetainedRow {
                 what: format!("snapshot {} of volume {} in {cloud}", snapshot.id, snapshot.volume_id),
@@ -381,9 +389,7 @@ fn destination_objects(d: &mut Draft<'_>, view: &DestinationView, scope: Scope) 
 fn purge(d: &mut Draft<'_>) -> Flow {
     let Some(store) = d.status.store.clone() else { return Flow::On };
     // The Job that makes it may have been begun by one of us who was killed before anything was recorded of it.
-    let granted = d.status.cutover.as_ref().is_some_and(|c| c.granted_at.is_some());
-    let begun = store.initialized_at.is_some() || granted;
-    if !begun || store.purged_at.is_some() {
+    if !(store.initialized_at.is_some() || begun(d)) || store.purged_at.is_some() {
         return Flow::On;
     }
     let uid = d.input.me.uid.clone();

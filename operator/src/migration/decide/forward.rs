@@ -3,7 +3,7 @@
 use super::{
     AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, disks, hooks,
     jobs::{Progress, Wanted},
-    ran, requests, retry, set_at,
+    ran, requests, retry, set_at, warm,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -35,9 +35,10 @@ pub(super) fn preflight(mut d: Draft<'_>) -> Decision {
         return d.decided();
     }
     match look(&mut d) {
+        // In the same pass: who sees the phase reads how to give the go.
+        Look::Passed if warm::applies(&d) => return warm::enter(d),
         Look::Passed => {
             d.enter(Phase::AwaitingCutover, "preflight passed");
-            // In the same pass: who sees the phase reads how to give the go.
             return await_cutover(d);
         }
         Look::Waiting(what) => d.say(what),
@@ -154,7 +155,9 @@ fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
     }
     d.destination().project_id = seen.destination_project.clone().unwrap_or_default();
     d.status.plan = Some(found.plan);
-    d.status.disks = found.disks;
+    let mut disks = found.disks;
+    disks.iter_mut().for_each(|disk| warm::carry(&d.status, d.input.spec, disk));
+    d.status.disks = disks;
     d.status.fidelity = found.fidelity;
 }
 
@@ -226,42 +229,65 @@ fn probe_failed(side: Side, message: String) -> Finding {
     }
 }
 
-/// Waits for the go.
-pub(super) fn await_cutover(mut d: Draft<'_>) -> Decision {
+/// May the source be stopped?
+pub(super) fn granted(d: &Draft<'_>) -> bool {
     let cutover = &d.input.spec.cutover;
     let stale = d.status.cutover.as_ref().and_then(|c| c.stale_at.clone());
-    let granted = match (cutover.mode, &cutover.at) {
+    match (cutover.mode, &cutover.at) {
         (CutoverMode::Now, _) => true,
         (CutoverMode::At, Some(at)) => at.0 <= d.input.now && stale.as_ref() != Some(at),
         _ => false,
-    };
-    if granted {
-        let now = d.now();
-        d.status.cutover.get_or_insert_default().granted_at = Some(now);
-        d.enter(Phase::Stopping, "cutover granted");
-        d.say("Cutover granted; looking at everything again before the stop");
-        d.recheck = Some(AT_ONCE);
+    }
+}
+
+/// The source may be stopped.
+pub(super) fn grant(mut d: Draft<'_>) -> Decision {
+    let now = d.now();
+    d.status.cutover.get_or_insert_default().granted_at = Some(now);
+    d.enter(Phase::Stopping, "cutover granted");
+    d.say("Cutover granted; looking at everything again before the stop");
+    d.recheck = Some(AT_ONCE);
+    d.decided()
+}
+
+/// The command that gives the go.
+pub(super) fn go(d: &Draft<'_>) -> String {
+    let (name, namespace) = (&d.input.me.name, &d.input.me.namespace);
+    let patch = r#"{"spec":{"cutover":{"mode":"Now","at":null}}}"#;
+    format!("kubectl patch vmm {name} -n {namespace} --type merge -p '{patch}'")
+}
+
+/// Waits for the go.
+pub(super) fn await_cutover(mut d: Draft<'_>) -> Decision {
+    // A pass that is under way ends first: what it made is removed while the server runs.
+    if let Flow::Wait = warm::pass(&mut d) {
         return d.decided();
     }
-    let name = format!("{} -n {}", d.input.me.name, d.input.me.namespace);
-    let go = format!(
-        "kubectl patch vmm {name} --type merge -p '{{\"spec\":{{\"cutover\":{{\"mode\":\"Now\",\"at\":null}}}}}}'"
-    );
+    if granted(&d) {
+        return grant(d);
+    }
+    let cutover = &d.input.spec.cutover;
+    let stale = d.status.cutover.as_ref().and_then(|c| c.stale_at.clone());
+    let (go, passes) = (go(&d), warm::told(&d));
     match (cutover.mode, &cutover.at) {
         (CutoverMode::At, Some(at)) if stale.as_ref() != Some(at) => {
             let left = at.0.duration_since(d.input.now).as_secs().clamp(1, 60);
             d.recheck = Some(Duration::from_secs(left.unsigned_abs()));
-            d.say(format!("Ready; the source is stopped at {}", at.0));
+            d.say(format!("Ready{passes}; the source is stopped at {}", at.0));
         }
         (CutoverMode::At, Some(at)) => {
             d.recheck = Some(LATER);
-            d.say(format!("Ready; cutover.at {} was past when first seen, so it waits for you: {go}", at.0));
+            d.say(format!(
+                "Ready{passes}; cutover.at {} was past when first seen, so it waits for you: {go}",
+                at.0
+            ));
         }
         _ => {
             d.recheck = Some(LATER);
-            d.say(format!("Ready; waiting for your go: {go}"));
+            d.say(format!("Ready{passes}; waiting for your go: {go}"));
         }
     }
+    warm::next(&mut d);
     d.decided()
 }
 
@@ -361,7 +387,8 @@ fn look_after_hooks(d: &mut Draft<'_>) -> Flow {
     Flow::Wait
 }
 
-fn init_repository(d: &mut Draft<'_>) -> Flow {
+/// Makes the repository, once.
+pub(super) fn init_repository(d: &mut Draft<'_>) -> Flow {
     let Some(store) = d.status.store.clone() else { return Flow::Wait };
     if store.initialized_at.is_some() {
         return Flow::On;

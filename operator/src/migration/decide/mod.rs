@@ -16,12 +16,16 @@ mod requests;
 mod retire;
 mod retry;
 mod undo;
+mod warm;
 
 #[cfg(test)]
 mod explore;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod warm_tests;
 
 pub use hooks::side_of;
 pub use ran::ran_since_our_stop;
@@ -115,6 +119,7 @@ pub fn decide(input: Input<'_>) -> Decision {
         _ if d.status.failure.is_some() => undo::roll_back(d),
         Phase::Held => undo::held(d),
         Phase::Pending | Phase::Preflight | Phase::Blocked => forward::preflight(d),
+        Phase::Copying => warm::copy(d),
         Phase::AwaitingCutover => forward::await_cutover(d),
         Phase::Stopping => forward::stop(d),
         Phase::Transferring => forward::transfer(d),

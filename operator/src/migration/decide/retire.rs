@@ -239,7 +239,7 @@ fn the_rest(mut d: Draft<'_>) -> Decision {
     };
     let cloud = d.input.spec.source.cloud.clone();
     d.status.retained.clear();
-    if cleanup::source_objects(&mut d, view) {
+    if cleanup::source_objects(&mut d, view, &|_| true) {
         d.say(format!("Deleting the snapshots that were left in {cloud}"));
         return d.decided();
     }

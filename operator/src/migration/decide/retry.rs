@@ -1,6 +1,6 @@
 //! A new try of the same object: what the last one left proven, and how the next one begins.
 
-use super::{AT_ONCE, Decision, Draft, ran, requests};
+use super::{AT_ONCE, Decision, Draft, ran, requests, warm};
 use crate::{crd::v1alpha1::*, migration::step::Step, openstack::InstanceAction};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -22,7 +22,7 @@ pub(super) fn purge_begun(d: &Draft<'_>) -> bool {
 /// Until when `onFailure.keepData` keeps what is in the repository.
 pub(super) fn kept_until(d: &Draft<'_>) -> Option<Timestamp> {
     let period = d.input.spec.on_failure.as_ref()?.keep_data.as_ref()?.seconds();
-    let proven = d.status.disks.iter().any(|k| k.backup.is_some())
+    let proven = d.status.disks.iter().any(|k| k.backup.is_some() || !k.passes.is_empty())
         || d.status.kept.as_ref().is_some_and(|k| !k.volumes.is_empty());
     let of_use =
         proven && !d.status.failure.as_ref()?.cancelled && kept_server(d).is_none() && !purge_begun(d);
@@ -71,7 +71,7 @@ pub(super) fn begin(mut d: Draft<'_>) -> Decision {
     }
     status.attempts = number;
     (status.failure, status.finished_at, status.trouble, status.cleaned_up_at) = (None, None, None, None);
-    (status.rollback, status.cutover) = (None, None);
+    (status.rollback, status.cutover, status.copying) = (None, None, None);
     status.clean_looks = 0;
     status.retained.clear();
     status.checks.clear();
@@ -92,16 +92,18 @@ fn keep(d: &Draft<'_>, repository: bool) -> KeptData {
     let s = d.status.source.clone().unwrap_or_default();
     let mut kept = d.status.kept.clone().unwrap_or_default();
     kept.was_running |= s.was_running;
+    let volumes = d.status.disks.iter().filter(|k| k.kind == DiskKind::Volume).filter_map(warm::kept);
     // A try that never stopped the source proves nothing new, and makes nothing stale.
     if let Some(base) = s.stop_request_id.or(s.lock_request_id) {
-        let proven = d.status.disks.iter().filter(|k| k.kind == DiskKind::Volume);
-        let one = |k: &DiskStatus| {
-            let (volume_id, backup) = (k.source_volume_id.clone()?, k.backup.clone()?);
-            Some(KeptVolume { volume_id, size_gib: k.size_gib, backup })
-        };
-        kept.volumes = proven.filter_map(one).collect();
+        kept.volumes = volumes.collect();
         kept.was_running = s.was_running;
         kept.stop_request_id = Some(base);
+    } else {
+        // But its passes, made while the source ran, are newer than what was there before.
+        for volume in volumes.filter(|v| v.running) {
+            kept.volumes.retain(|v| v.volume_id != volume.volume_id);
+            kept.volumes.push(volume);
+        }
     }
     if !repository {
         kept.volumes.clear();
@@ -118,7 +120,7 @@ pub(super) fn reuse(d: &mut Draft<'_>, actions: &[InstanceAction]) {
     let Some(kept) = d.status.kept.clone() else { return };
     let Some(base) = &kept.stop_request_id else { return };
     if ran::ran_since(base, actions) {
-        if !kept.volumes.is_empty() {
+        if kept.volumes.iter().any(|v| !v.running) {
             d.note("the source was used since the last try: all its disks are read again");
         }
         return;
@@ -128,10 +130,11 @@ pub(super) fn reuse(d: &mut Draft<'_>, actions: &[InstanceAction]) {
     let mut count = 0;
     for disk in d.status.disks.iter_mut().filter(|k| k.kind == DiskKind::Volume && k.backup.is_none()) {
         let same = |v: &&KeptVolume| {
-            Some(&v.volume_id) == disk.source_volume_id.as_ref() && v.size_gib == disk.size_gib
+            let same = Some(&v.volume_id) == disk.source_volume_id.as_ref() && v.size_gib == disk.size_gib;
+            same && !v.running
         };
         if let Some(volume) = kept.volumes.iter().find(same) {
-            disk.backup = Some(volume.backup.clone());
+            (disk.backup, disk.pass) = (Some(volume.backup.clone()), volume.pass);
             count += 1;
         }
     }

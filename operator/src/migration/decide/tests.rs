@@ -35,13 +35,15 @@ pub(super) struct World {
     pub(super) servers: Vec<Server>,
     pub(super) jobs: BTreeMap<String, (Side, JobView)>,
     /// What each Job was asked to do.
-    asked: BTreeMap<String, Vec<String>>,
+    pub(super) asked: BTreeMap<String, Vec<String>>,
     /// What the source's disks hold: another value after every instant that it ran.
     pub(super) version: u32,
     /// What snapshots, volumes and images hold, by id.
     content: BTreeMap<String, String>,
     /// What rests in the repository, by its snapshots' ids.
     rests: BTreeMap<String, String>,
+    /// Which disk and pass that is, and may another pass build on it?
+    pub(super) manifests: BTreeMap<String, (String, i32, bool)>,
     /// The snapshot of each pass that is complete, by the image that was read.
     passes: BTreeMap<String, String>,
     pub(super) anchors: bool,
@@ -58,7 +60,7 @@ pub(super) struct World {
     /// This step fails for ever.
     pub(super) broken: Option<&'static str>,
     /// Jobs for this purpose fail for ever; may it pass, by what they say?
-    failing: Option<(&'static str, bool)>,
+    pub(super) failing: Option<(&'static str, bool)>,
     /// Time passes, and nothing that was begun is ever done.
     stuck: bool,
     /// The clouds do not tell when something was made.
@@ -152,6 +154,7 @@ impl World {
             version: 1,
             content: BTreeMap::new(),
             rests: BTreeMap::new(),
+            manifests: BTreeMap::new(),
             passes: BTreeMap::new(),
             anchors: false,
             vault: false,
@@ -286,14 +289,24 @@ impl World {
             let at = args.iter().position(|a| a == key).unwrap_or(usize::MAX - 1);
             args.get(at + 1).cloned().unwrap_or_default()
         };
-        let digest = |snapshot: &str, hash: &str| json!({"snapshotId": snapshot, "bytes": 100, "sha256": "s", "hashAlgo": "sha512", "hashValue": hash});
+        let digest = |snapshot: &str, hash: &str| {
+            json!({"snapshotId": snapshot, "bytes": 100, "sha256": "s",
+            "hashAlgo": "sha512", "hashValue": hash, "changedBytes": 10, "storedBytes": 5, "seconds": 2})
+        };
         match args.first().map(String::as_str).unwrap_or_default() {
             "backup" => {
                 let hash = self.content[&arg("--image")].clone();
                 self.serial += 1;
                 let snapshot = format!("{:064x}", self.serial);
+                let (disk, pass) = (arg("--disk"), arg("--pass").parse().unwrap_or(0));
+                if pass > 0 {
+                    let base = self.manifests.get(&arg("--base-manifest"));
+                    assert_eq!(base, Some(&(disk.clone(), pass - 1, true)), "pass {pass} builds on another");
+                }
                 // An attempt after one that finished the pass finds it.
                 let snapshot = self.passes.entry(arg("--image")).or_insert(snapshot).clone();
+                let keeps = args.iter().any(|a| a == "--keep-digests");
+                self.manifests.insert(snapshot.clone(), (disk, pass, keeps));
                 self.rests.insert(snapshot.clone(), hash.clone());
                 Ok(digest(&snapshot, &hash))
             }
@@ -301,6 +314,8 @@ impl World {
                 let (recorded, image) = (arg("--snapshot"), arg("--image"));
                 let snapshot = self.passes.get(&arg("--origin")).cloned().unwrap_or(recorded);
                 let hash = self.rests.get(&snapshot).ok_or("never 4: no such snapshot")?.clone();
+                let (disk, pass, _) = &self.manifests[&snapshot];
+                assert_eq!((arg("--disk"), arg("--pass")), (disk.clone(), pass.to_string()), "another pass");
                 let found = self.images.iter_mut().find(|(_, i)| i.id == image);
                 let (_, found) = found.ok_or("the image is gone")?;
                 (found.status, found.size) = ("active".into(), Some(100));
@@ -322,6 +337,7 @@ impl World {
                 self.repository = false;
                 self.rests.clear();
                 self.passes.clear();
+                self.manifests.clear();
                 Ok(json!({}))
             }
             "init" => {
@@ -447,6 +463,9 @@ impl World {
             return Err(StepFailure { transient: true, conflict: false, message: refused.into() });
         }
         let me = self.me.clone();
+        let granted = self.status.cutover.as_ref().is_some_and(|c| c.granted_at.is_some());
+        let touches = matches!(step, Step::ClaimSource | Step::StopSource | Step::LockSource);
+        assert!(granted || !touches, "A is touched before the go: {step:?}");
         match step {
             Step::PrepareSecrets => (self.anchors, self.vault) = (true, true),
             Step::CreateJob(j) => {
@@ -505,8 +524,8 @@ impl World {
                 self.source.locked = false;
                 return Ok(self.act("unlock"));
             }
-            Step::CreateSnapshot { disk, volume_id } => {
-                let (id, metadata) = (self.id("snap"), me.marks(Role::Snapshot, *disk));
+            Step::CreateSnapshot { disk, attempt, volume_id } => {
+                let (id, metadata) = (self.id("snap"), me.marks_of(Role::Snapshot, *disk, *attempt));
                 self.content.insert(id.clone(), format!("version {}", self.version));
                 self.snapshots.push(Snapshot {
                     id,
@@ -517,14 +536,14 @@ impl World {
                     ..Default::default()
                 });
             }
-            Step::CreateExportVolume { disk, snapshot_id } => {
-                let (id, metadata) = (self.id("vol"), me.marks(Role::ExportVolume, *disk));
+            Step::CreateExportVolume { disk, attempt, snapshot_id } => {
+                let (id, metadata) = (self.id("vol"), me.marks_of(Role::ExportVolume, *disk, *attempt));
                 self.content.insert(id.clone(), self.content[snapshot_id].clone());
                 self.volumes.push(creating(id, metadata, self.made_at()));
             }
-            Step::UploadVolume { side, role, disk, volume_id } => {
+            Step::UploadVolume { side, role, disk, attempt, volume_id } => {
                 let content = self.content[volume_id].clone();
-                self.image(*side, me.object_name(*role, *disk, 1), "saving", content)
+                self.image(*side, me.object_name(*role, *disk, *attempt), "saving", content)
             }
             Step::CreateImportImage { disk, attempt, .. } => {
                 let name = me.object_name(Role::ImportImage, *disk, *attempt);
@@ -623,7 +642,11 @@ impl World {
                 self.servers.retain(|s| s.id != id)
             }
             ObjectKind::Port => self.ports.retain(|p| p.id != id),
-            ObjectKind::Snapshot => self.snapshots.retain(|s| s.id != id),
+            ObjectKind::Snapshot => {
+                let lost = self.source.status == "SHUTOFF" && !self.source_gone;
+                assert!(!lost, "this storage cannot delete a snapshot of a stopped server's volume");
+                self.snapshots.retain(|s| s.id != id);
+            }
             ObjectKind::Image => self.images.retain(|(_, i)| i.id != id),
             ObjectKind::Volume => {
                 self.volumes.retain(|v| v.id != id);
@@ -722,7 +745,7 @@ impl World {
 }
 
 /// Pseudo-random, the same in every run.
-fn dice(seed: u64, one_in: u64) -> impl FnMut() -> bool {
+pub(super) fn dice(seed: u64, one_in: u64) -> impl FnMut() -> bool {
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     move || {
         x ^= x << 13;
@@ -1018,7 +1041,7 @@ fn suspend_does_not_hold_up_the_way_back() {
     w.assert_given_back();
 }
 
-fn ask(w: &mut World, change: serde_json::Value) {
+pub(super) fn ask(w: &mut World, change: serde_json::Value) {
     let mut spec = serde_json::to_value(&w.spec).unwrap();
     for (key, value) in change.as_object().unwrap() {
         spec[key] = value.clone();
@@ -1032,7 +1055,7 @@ fn answer(w: &World, name: RequestName) -> RequestRow {
 }
 
 /// Until it is as it will stay.
-fn settle(w: &mut World, phase: Phase) {
+pub(super) fn settle(w: &mut World, phase: Phase) {
     w.run(600, |w| w.phase() == Some(phase) && w.clean(), || false);
 }
 

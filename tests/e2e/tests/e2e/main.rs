@@ -20,3 +20,4 @@ mod retire;
 mod rollback;
 mod rules;
 mod security;
+mod warm;

@@ -196,6 +196,8 @@ fn cases() -> Vec<Case> {
         case("spec.strategy is immutable",
             replace(migration(json!({"strategy": "Cold"})), migration(json!({"strategy": "Cold"}))),
             replace(migration(json!({"strategy": "Cold"})), migration(json!({})))),
+        case("spec.strategy is immutable", Create(migration(json!({"strategy": "Warm"}))),
+            replace(migration(json!({"strategy": "Warm"})), migration(json!({"strategy": "Cold"})))),
         case("spec.verification is immutable", replace(ssh(22), ssh_and_now), replace(ssh(22), ssh(23))),
         case(HOOK, Create(hook(json!({"client": {}}))), Create(hook(json!({})))),
         case(HOOK, Create(job("true")), Create(hook(json!({"client": {}, "job": {"script": "true"}})))),

@@ -6,16 +6,19 @@ use super::{
 use crate::{
     crd::v1alpha1::*,
     migration::{
-        decide::jobs::{Progress, Wanted},
+        decide::{
+            jobs::{Progress, Wanted},
+            warm,
+        },
         names::{Role, Side, Tagged},
-        observed::{SourceView, find},
+        observed::{SourceView, find, find_attempt},
         step::Step,
     },
     openstack::{Image, Snapshot},
 };
 
 /// In the source: until the disk's bytes are in the repository.
-pub(super) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
+pub(in crate::migration::decide) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
     let image = match export_image(d, i, view) {
         Ok(image) => image,
         Err(waiting) => return waiting,
@@ -29,10 +32,10 @@ pub(super) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
 }
 
 /// The image that the backup reads; or what it waits for.
-pub(super) fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image, String> {
-    let n = d.status.disks[i].index;
+fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image, String> {
+    let (n, attempt) = (d.status.disks[i].index, d.status.disks[i].export.attempt());
     let cloud = d.input.spec.source.cloud.clone();
-    if let Some(image) = find(&view.images, Role::ExportImage, n) {
+    if let Some(image) = find_attempt(&view.images, Role::ExportImage, n, attempt) {
         let what = format!("{cloud}: image {} of disk {n}", image.id);
         return usable(d, i, &what, (&image.status, "active"), &SAVING, &image.created_at)
             .map(|()| image.clone());
@@ -46,20 +49,21 @@ pub(super) fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Re
         return Err(format!("Making an image of the local root disk in {cloud}"));
     }
     let volume_id = d.status.disks[i].source_volume_id.clone().unwrap_or_default();
-    let Some(snapshot) = fresh_snapshot(d, view, n) else {
+    let Some(snapshot) = fresh_snapshot(d, view, n, attempt) else {
         // While a server's image is made Nova refuses the snapshots that file backends ask it for.
-        let image = d.status.disks.iter().find(|k| k.kind == DiskKind::Image).map(|k| k.index);
+        let made = d.phase() == Phase::Transferring;
+        let image = d.status.disks.iter().find(|k| made && k.kind == DiskKind::Image).map(|k| k.index);
         if image.is_some_and(|k| find(&view.images, Role::ExportImage, k).is_none()) || busy.is_some() {
             return Err(format!("The snapshot of volume {volume_id} follows the image of the root disk"));
         }
-        d.step(Step::CreateSnapshot { disk: n, volume_id: volume_id.clone() });
+        d.step(Step::CreateSnapshot { disk: n, attempt, volume_id: volume_id.clone() });
         return Err(format!("Taking a snapshot of volume {volume_id}"));
     };
     d.status.disks[i].export.snapshot_id = Some(snapshot.id.clone());
     let what = format!("{cloud}: snapshot {} of volume {volume_id}", snapshot.id);
     usable(d, i, &what, (&snapshot.status, "available"), &["creating"], &snapshot.created_at)?;
-    let Some(copy) = find(&view.volumes, Role::ExportVolume, n) else {
-        d.step(Step::CreateExportVolume { disk: n, snapshot_id: snapshot.id.clone() });
+    let Some(copy) = find_attempt(&view.volumes, Role::ExportVolume, n, attempt) else {
+        d.step(Step::CreateExportVolume { disk: n, attempt, snapshot_id: snapshot.id.clone() });
         return Err(format!("Making a temporary volume from snapshot {}", snapshot.id));
     };
     d.status.disks[i].export.volume_id = Some(copy.id.clone());
@@ -69,40 +73,61 @@ pub(super) fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Re
         side: Side::Source,
         role: Role::ExportImage,
         disk: n,
+        attempt,
         volume_id: copy.id.clone(),
     });
     Err(format!("Uploading temporary volume {} to an image in {cloud}", copy.id))
 }
 
 /// The snapshot of this try: one of an earlier try that had to stay holds what the disk was then.
-fn fresh_snapshot<'v>(d: &Draft<'_>, view: &'v SourceView, n: i32) -> Option<&'v Snapshot> {
+fn fresh_snapshot<'v>(d: &Draft<'_>, view: &'v SourceView, index: i32, attempt: i32) -> Option<&'v Snapshot> {
     let stale = d.status.kept.as_ref().map(|k| k.snapshot_ids.as_slice()).unwrap_or_default();
-    let fits = |t: &Tagged, s: &Snapshot| t.role == Role::Snapshot && t.index == n && !stale.contains(&s.id);
+    let wanted = Tagged { role: Role::Snapshot, index, attempt };
+    let fits = |t: &Tagged, s: &Snapshot| *t == wanted && !stale.contains(&s.id);
     view.snapshots.iter().find(|(t, s)| fits(t, s)).map(|(_, s)| s)
+}
+
+/// What a pass builds on, and what the next one needs of it.
+fn pass_args(d: &Draft<'_>, i: usize) -> Vec<String> {
+    let disk = &d.status.disks[i];
+    let mut args = vec![];
+    if let Some(base) = disk.base() {
+        args.extend(
+            ["--pass", &disk.pass.to_string(), "--base-manifest", &base.snapshot_id].map(String::from),
+        );
+    }
+    if warm::is_warm(d.input.spec) && disk.kind == DiskKind::Volume {
+        args.push("--keep-digests".into());
+    }
+    args
 }
 
 fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
     let purpose = format!("backup-{n}");
     let repository = repository(d);
     let uid = d.input.me.uid.clone();
-    let wanted = Wanted {
-        side: Side::Source,
-        purpose,
-        args: [
+    let number = n.to_string();
+    let args = [
+        [
             "backup",
             "--repository",
             &repository,
             "--migration-uid",
             &uid,
             "--disk",
-            &n.to_string(),
+            &number,
             "--image",
             &image.id,
         ]
         .map(String::from)
-        .into_iter()
-        .chain(bandwidth(d))
-        .collect(),
+        .to_vec(),
+        pass_args(d, i),
+        bandwidth(d),
+    ];
+    let wanted = Wanted {
+        side: Side::Source,
+        purpose,
+        args: args.concat(),
         credentials: true,
         deadline_seconds: transfer_seconds(image.size.unwrap_or(0)),
         attempts: d.input.limits.job_attempts,
@@ -117,6 +142,10 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
                     format!("the backup of disk {n} gave no usable result: {result}"),
                 );
                 return String::new();
+            }
+            if warm::record(d, i, &digest, &result) {
+                d.recheck = Some(AT_ONCE);
+                return format!("Disk {n} is in the repository");
             }
             d.note(format!("disk {n}: {} bytes are in the repository", digest.bytes));
             d.status.disks[i].backup = Some(digest);

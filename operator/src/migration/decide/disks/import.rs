@@ -64,9 +64,10 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
 /// What is known is told. While the backup runs that is the image it reads: segments of another one, that an earlier
 /// try left in the repository, are not the disk.
 fn restore_args(d: &Draft<'_>, i: usize, image_id: &str, backup: Option<&Digest>) -> Vec<String> {
-    let (repository, disk) = (repository(d), d.status.disks[i].index.to_string());
-    let target = ["restore", "--repository", &repository, "--disk", &disk, "--image", image_id];
-    let origin = d.status.disks[i].export.image_id.clone().unwrap_or_default();
+    let (repository, disk) = (repository(d), &d.status.disks[i]);
+    let (n, pass) = (disk.index.to_string(), disk.pass.to_string());
+    let target = ["restore", "--repository", &repository, "--disk", &n, "--pass", &pass, "--image", image_id];
+    let origin = disk.export.image_id.clone().unwrap_or_default();
     let known = backup.map_or_else(|| vec!["--origin".into(), origin], recorded_args);
     target.into_iter().map(String::from).chain(known).collect()
 }

@@ -1,7 +1,7 @@
 //! The way of one disk: snapshot, temporary volume, image, backup; image, volume, read-back. All disks side by side,
 //! and of each disk the restore beside the backup: they meet only in the repository.
 
-mod export;
+pub(super) mod export;
 mod import;
 mod proof;
 
@@ -162,7 +162,7 @@ fn digest(result: &Value, now: k8s_openapi::apimachinery::pkg::apis::meta::v1::T
 }
 
 /// The bytes settled by the slower of the two movers that tell of any: mostly the restore, once it has begun to fill.
-fn show_progress(d: &mut Draft<'_>, i: usize) {
+pub(super) fn show_progress(d: &mut Draft<'_>, i: usize) {
     let n = d.status.disks[i].index;
     let told = [(Side::Source, "backup"), (Side::Destination, "restore")]
         .map(|(side, what)| job_of(d, side, &format!("{what}-{n}")).and_then(|j| j.progress));

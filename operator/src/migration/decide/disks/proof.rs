@@ -47,6 +47,7 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
             side: Side::Destination,
             role: Role::ReadbackImage,
             disk: n,
+            attempt: 1,
             volume_id: volume.id.clone(),
         });
         return Some(format!("Reading back volume {} in {cloud}", volume.id));

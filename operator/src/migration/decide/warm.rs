@@ -1,0 +1,552 @@
+//! `strategy: Warm`: passes over the source's volumes while its server runs, and whether one more is of use.
+//!
+//! A pass leaves manifests in the repository and nothing else: what it made in the source cloud is gone before it has
+//! ended, while the server still runs. So the way on, and the way back, begin where those of a cold migration begin.
+
+use super::{
+    AT_ONCE, Decision, Draft, Flow, cleanup, clock,
+    disks::{export, show_progress},
+    forward::{self, granted},
+};
+use crate::{
+    crd::v1alpha1::*,
+    migration::{
+        names::Side,
+        observed::{Seen, SourceView},
+        present::{human, seconds},
+        step::Step,
+    },
+};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// So many passes are enough, whatever the forecast says.
+const ENOUGH: usize = 5;
+/// So many are made at most: each is a layer of its own when the disk is put together.
+const MOST: i32 = 10;
+/// How long after a pass the next one is made while the go is waited for, in seconds; twice as long each time.
+const CALM_SECONDS: i64 = 900;
+/// So many passes in a row may fail before the go is waited for.
+const FAILURES: i32 = 3;
+/// How long after a pass that failed the next one is made, in seconds.
+const AGAIN_SECONDS: i64 = 60;
+/// How much later than planned a pass may begin, in seconds.
+const SLACK_SECONDS: i64 = 30;
+/// What a guest takes to shut down and to serve again, in seconds; assumed.
+const STOP_AND_START: i64 = 90;
+
+/// Is there anything that passes can copy before the stop?
+pub(super) fn applies(d: &Draft<'_>) -> bool {
+    let runs = d.status.source.as_ref().is_some_and(|s| s.was_running);
+    is_warm(d.input.spec) && runs && d.status.disks.iter().any(is_volume)
+}
+
+/// Is this the wanted strategy?
+pub(super) fn is_warm(spec: &VmMigrationSpec) -> bool {
+    spec.strategy == Some(Strategy::Warm)
+}
+
+/// An image of a running server's local disk is made as a whole each time: it travels after the stop.
+fn is_volume(disk: &DiskStatus) -> bool {
+    disk.kind == DiskKind::Volume
+}
+
+/// Preflight has passed.
+pub(super) fn enter(mut d: Draft<'_>) -> Decision {
+    if d.status.copying.is_none() {
+        let by_itself = d.input.spec.cutover.mode == CutoverMode::Now;
+        d.status.copying = Some(CopyingStatus { by_itself, ..Default::default() });
+    }
+    // In status before anything is made, so that a clean-up knows that there may be something.
+    d.enter(Phase::Copying, "preflight passed");
+    tell(&mut d, Some("making the repository".into()));
+    d.recheck = Some(AT_ONCE);
+    d.decided()
+}
+
+/// Copying.
+pub(super) fn copy(mut d: Draft<'_>) -> Decision {
+    if let Flow::Wait = forward::init_repository(&mut d) {
+        return d.decided();
+    }
+    if let Flow::Wait = pass(&mut d) {
+        return d.decided();
+    }
+    let copying = d.status.copying.clone().unwrap_or_default();
+    // A go that was given before the first pass means: as soon as passes have done what they can.
+    if granted(&d) && !copying.by_itself {
+        return forward::grant(d);
+    }
+    let allowed = d.input.spec.max_downtime.as_ref().map(Period::seconds);
+    let stopped = d.status.running_in != Some(RunningIn::A);
+    let why = enough(&copying.forecasts, allowed)
+        .or_else(|| stopped.then(|| "no pass is made while the server does not run".to_string()));
+    if let Some(why) = why {
+        d.enter(Phase::AwaitingCutover, why);
+        return forward::await_cutover(d);
+    }
+    let again = copying.ended_at.filter(|_| copying.failures > 0);
+    match again.and_then(|ended| later(ended.0, AGAIN_SECONDS * i64::from(copying.failures))) {
+        Some(next) if next > d.input.now => {
+            d.say(format!("The last pass failed; the next one begins at {}", clock(next)));
+        }
+        _ => begin(&mut d),
+    }
+    d.decided()
+}
+
+/// While the go is waited for: begins the next pass when its time has come.
+pub(super) fn next(d: &mut Draft<'_>) {
+    let Some(due) = next_at(d) else { return };
+    let left = due.duration_since(d.input.now).as_secs();
+    if left <= 0 {
+        begin(d);
+    } else {
+        let left = std::time::Duration::from_secs(left.unsigned_abs());
+        d.recheck = Some(d.recheck.map_or(left, |r| r.min(left)));
+    }
+}
+
+fn next_at(d: &Draft<'_>) -> Option<Timestamp> {
+    let cutover = &d.input.spec.cutover;
+    let stale = d.status.cutover.as_ref().and_then(|c| c.stale_at.clone());
+    let at = cutover.at.clone().filter(|at| stale.as_ref() != Some(at)).map(|at| at.0);
+    due(d.status.copying.as_ref()?, at, d.input.now)
+}
+
+/// When the next pass is to be begun: the longer the go is waited for, the calmer. Before a known time one ends
+/// shortly before it, and none is begun that would not.
+fn due(copying: &CopyingStatus, at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    let ended = copying.ended_at.as_ref()?.0;
+    if copying.passes >= MOST {
+        return None;
+    }
+    let calm = CALM_SECONDS << copying.while_waiting.clamp(0, 20);
+    let regular = later(ended, calm.max(4 * copying.seconds))?;
+    let Some(at) = at else { return Some(regular) };
+    let lead = copying.seconds * 5 / 4 + 2 * SLACK_SECONDS;
+    let latest = later(at, -lead)?;
+    let in_time = now <= later(latest, SLACK_SECONDS)?;
+    (in_time && ended < later(latest, -copying.seconds)?).then(|| regular.min(latest))
+}
+
+fn later(t: Timestamp, seconds: i64) -> Option<Timestamp> {
+    t.checked_add(SignedDuration::from_secs(seconds)).ok()
+}
+
+/// Have passes done what they can? If so, why.
+fn enough(forecasts: &[i64], allowed: Option<i64>) -> Option<String> {
+    let last = *forecasts.last()?;
+    let before = forecasts.len().checked_sub(2).and_then(|n| forecasts.get(n));
+    if let Some(allowed) = allowed.filter(|a| last <= *a) {
+        return Some(format!(
+            "the forecast downtime, {}, is within spec.maxDowntime, {}",
+            seconds(last),
+            seconds(allowed)
+        ));
+    }
+    if before.is_some_and(|before| last * 10 > before * 9) {
+        return Some(format!(
+            "one more pass would hardly shorten the downtime, {} by forecast",
+            seconds(last)
+        ));
+    }
+    let made = forecasts.len();
+    (made >= ENOUGH).then(|| format!("{made} passes were made; the forecast downtime is {}", seconds(last)))
+}
+
+/// For how long neither side would serve for the sake of one disk, if the source were stopped after this pass.
+///
+/// The last pass, with the server stopped, is another one like it: snapshot, temporary volume, image, reading all of
+/// the disk, sending what changed. Then the whole disk is put together and uploaded in the destination, as many bytes
+/// as were read; a volume is made of it and read back, as a volume and an image were made in the source.
+fn forecast(row: &PassRow) -> i64 {
+    let prepare = (row.seconds - row.read_seconds).max(0);
+    let in_source = prepare + row.read_seconds;
+    let in_destination = row.read_seconds + prepare;
+    STOP_AND_START + in_source + in_destination
+}
+
+fn begin(d: &mut Draft<'_>) {
+    let (now, waiting) = (d.now(), d.phase() == Phase::AwaitingCutover);
+    d.status.disks.iter_mut().for_each(|k| k.copied = false);
+    let copying = d.status.copying.get_or_insert_default();
+    copying.began_at = Some(now);
+    copying.while_waiting += i32::from(waiting);
+    d.recheck = Some(AT_ONCE);
+    if !waiting {
+        d.say("Beginning a pass over all volumes; the server runs in A");
+    }
+}
+
+/// Takes the pass that is under way further. `On`: there is none.
+pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
+    if d.status.copying.as_ref().is_none_or(|c| c.began_at.is_none()) {
+        return Flow::On;
+    }
+    let view = match &d.input.seen.source {
+        Seen::View(view) => view,
+        Seen::Unseen(p) => {
+            let p = p.clone();
+            d.trouble(&p.id, &p.message);
+            return Flow::Wait;
+        }
+        Seen::NotLooked => {
+            d.recheck = Some(AT_ONCE);
+            return Flow::Wait;
+        }
+    };
+    if !source_is_there(d, view) {
+        return Flow::Wait;
+    }
+    give_up_in_time(d);
+    let waiting = read(d, view);
+    let removing = remove(d, view);
+    if waiting.is_none() && !removing {
+        return end(d);
+    }
+    tell(d, waiting);
+    Flow::Wait
+}
+
+/// What is seen of the source; without it there is nothing to copy.
+fn source_is_there(d: &mut Draft<'_>, view: &SourceView) -> bool {
+    let Some(server) = &view.server else {
+        d.fail("UnrecoverableError", "the source server is gone");
+        return false;
+    };
+    d.source().server_status = server.status.clone();
+    d.status.running_in = Some(if server.status == "SHUTOFF" { RunningIn::None } else { RunningIn::A });
+    let begun = d.status.disks.iter().any(|k| k.copied || k.export.snapshot_id.is_some());
+    // A snapshot of a stopped server's volume cannot be removed on every storage.
+    if server.status == "SHUTOFF" && !begun {
+        leave_all(d);
+    }
+    true
+}
+
+/// A step that the cloud refuses for too long ends the pass.
+fn give_up_in_time(d: &mut Draft<'_>) {
+    let Some(trouble) = d.status.trouble.clone().filter(|t| t.count > 0) else { return };
+    if d.past(&trouble.since, d.input.limits.trouble_seconds) {
+        give_up(d, format!("{} (tried {} times)", trouble.message, trouble.count));
+        d.status.trouble = None;
+    }
+}
+
+/// Reads each volume that was not read in this pass. Returns what is waited for.
+fn read(d: &mut Draft<'_>, view: &SourceView) -> Option<String> {
+    let mut waiting = vec![];
+    for i in 0..d.status.disks.len() {
+        if !is_volume(&d.status.disks[i]) || d.status.disks[i].copied {
+            continue;
+        }
+        show_progress(d, i);
+        let stage = export::export(d, i, view);
+        if let Some(failure) = d.status.failure.take() {
+            // Its row in the timeline tells of an end; this is none.
+            d.status.timeline.pop();
+            give_up(d, failure.message);
+            return None;
+        }
+        d.status.disks[i].stage = stage.clone();
+        if !d.status.disks[i].copied {
+            waiting.push(stage);
+        }
+    }
+    waiting.into_iter().next()
+}
+
+/// Nothing more is read in this pass; what it made goes.
+fn give_up(d: &mut Draft<'_>, problem: String) {
+    d.note(format!("this pass is given up: {problem}"));
+    leave_all(d);
+    d.status.copying.get_or_insert_default().problem = Some(problem);
+}
+
+/// No volume has a part in this pass any more. What somebody of us made, and was killed before it was recorded, is of
+/// the past, too: nothing that was made while the server ran may be taken for what is made after the stop.
+fn leave_all(d: &mut Draft<'_>) {
+    for i in 0..d.status.disks.len() {
+        if is_volume(&d.status.disks[i]) && !d.status.disks[i].copied {
+            leave(d, i);
+        }
+    }
+}
+
+/// A volume has no more part in this pass.
+fn leave(d: &mut Draft<'_>, i: usize) {
+    let disk = &mut d.status.disks[i];
+    (disk.copied, disk.progress, disk.wait) = (true, None, None);
+    disk.export.renew();
+    disk.stage = "Copied; the server runs".into();
+    let purpose = format!("backup-{}", disk.index);
+    d.renew_job(&purpose);
+}
+
+/// A volume is in the repository. `true`: as part of a pass while the server runs.
+pub(super) fn record(d: &mut Draft<'_>, i: usize, digest: &Digest, result: &Value) -> bool {
+    if !is_warm(d.input.spec) || !is_volume(&d.status.disks[i]) {
+        return false;
+    }
+    let last = d.phase() == Phase::Transferring;
+    let copying = d.status.copying.as_ref().and_then(|c| c.began_at.clone());
+    let began = copying.filter(|_| !last).or_else(|| d.status.phase_since.clone());
+    let number = |key: &str| result[key].as_i64().unwrap_or(0).max(0);
+    let mut row = PassRow {
+        pass: d.status.disks[i].pass,
+        snapshot_id: digest.snapshot_id.clone().unwrap_or_default(),
+        bytes_read: digest.bytes,
+        changed_bytes: number("changedBytes"),
+        sent_bytes: number("storedBytes"),
+        seconds: began.map_or(0, |t| d.input.now.duration_since(t.0).as_secs()),
+        read_seconds: number("seconds"),
+        forecast_downtime_seconds: None,
+        at: Some(d.now()),
+    };
+    if !last {
+        row.forecast_downtime_seconds = Some(forecast(&row));
+    }
+    d.status.disks[i].add_pass(row);
+    if !last {
+        d.status.disks[i].pass += 1;
+        leave(d, i);
+    }
+    !last
+}
+
+/// Removes what passes made and do not need any more. `true`: something has to be waited for.
+fn remove(d: &mut Draft<'_>, view: &SourceView) -> bool {
+    let earlier: BTreeMap<i32, i32> = d.status.disks.iter().map(|k| (k.index, k.export.earlier)).collect();
+    d.status.retained.clear();
+    let objects =
+        cleanup::source_objects(d, view, &|t| earlier.get(&t.index).is_some_and(|n| t.attempt <= *n));
+    let jobs = remove_jobs(d);
+    objects || jobs
+}
+
+fn remove_jobs(d: &mut Draft<'_>) -> bool {
+    let cluster = match &d.input.seen.source_cluster {
+        Seen::View(cluster) => cluster,
+        Seen::Unseen(p) => {
+            let p = p.clone();
+            d.trouble(&p.id, &p.message);
+            return true;
+        }
+        Seen::NotLooked => return true,
+    };
+    let mut waiting = false;
+    for purpose in
+        d.status.disks.iter().filter(|k| k.copied).map(|k| format!("backup-{}", k.index)).collect::<Vec<_>>()
+    {
+        let next = d.status.jobs.iter().find(|j| j.name == purpose).map_or(0, |j| j.attempt);
+        for name in (1..next).map(|attempt| d.input.me.job(&purpose, attempt)) {
+            let Some(job) = cluster.jobs.get(&name) else { continue };
+            waiting = true;
+            if !job.deleting {
+                d.step(Step::DeleteJob { side: Side::Source, name });
+            }
+        }
+    }
+    waiting
+}
+
+/// All volumes were read, and what that made is gone.
+fn end(d: &mut Draft<'_>) -> Flow {
+    let now = d.now();
+    let made: Vec<PassRow> = d.status.disks.iter().filter_map(|k| k.passes.last().cloned()).collect();
+    let copying = d.status.copying.get_or_insert_default();
+    let began = copying.began_at.take();
+    copying.ended_at = Some(now.clone());
+    if let Some(problem) = copying.problem.take() {
+        copying.failures += 1;
+        if d.phase() == Phase::Copying && d.status.copying.as_ref().is_some_and(|c| c.failures >= FAILURES) {
+            d.fail("UnrecoverableError", format!("{problem} ({FAILURES} passes failed)"));
+            return Flow::Wait;
+        }
+        return Flow::On;
+    }
+    // None was made of a server that does not run.
+    let (Some(began), Some(longest)) = (began, made.iter().filter_map(|r| r.forecast_downtime_seconds).max())
+    else {
+        return Flow::On;
+    };
+    if made.iter().all(|row| row.at.as_ref().is_none_or(|at| at.0 < began.0)) {
+        return Flow::On;
+    }
+    copying.failures = 0;
+    copying.passes += 1;
+    copying.seconds = now.0.duration_since(began.0).as_secs();
+    copying.forecasts.push(longest);
+    let extra = copying.forecasts.len().saturating_sub(ENOUGH + 1);
+    copying.forecasts.drain(..extra);
+    let text = last_pass(d);
+    d.note(text);
+    Flow::On
+}
+
+/// What the last pass brought.
+pub(super) fn last_pass(d: &Draft<'_>) -> String {
+    let Some(copying) = &d.status.copying else { return String::new() };
+    let (Some(forecast), Some(ended)) = (copying.forecasts.last(), &copying.ended_at) else {
+        return "no pass has ended yet".into();
+    };
+    let sum =
+        |of: fn(&PassRow) -> i64| human(d.status.disks.iter().filter_map(|k| k.passes.last()).map(of).sum());
+    format!(
+        "pass {} ended at {}: {} read, {} changed, {} sent; forecast downtime {}, most of it to put the disks together in B",
+        copying.passes,
+        clock(ended.0),
+        sum(|r| r.bytes_read),
+        sum(|r| r.changed_bytes),
+        sum(|r| r.sent_bytes),
+        seconds(*forecast)
+    )
+}
+
+/// The message while a pass is under way.
+fn tell(d: &mut Draft<'_>, waiting: Option<String>) {
+    let copying = d.status.copying.clone().unwrap_or_default();
+    let volumes = d.status.disks.iter().filter(|k| is_volume(k));
+    let (done, all) = (volumes.clone().filter(|k| k.copied).count(), volumes.count());
+    let doing = match (&copying.problem, waiting) {
+        (Some(problem), _) => format!("removing what a failed pass made ({problem})"),
+        (None, Some(stage)) => format!("{stage} ({done}/{all} volumes done)"),
+        (None, None) => "removing its snapshots and temporary volumes".into(),
+    };
+    let go = if copying.by_itself {
+        "the source is stopped when passes have done what they can".into()
+    } else {
+        format!("to go now: {}", forward::go(d))
+    };
+    d.say(format!(
+        "Pass {}, {} runs in A: {doing}; {}; {go}",
+        copying.passes + 1,
+        d.input.spec.source.server,
+        last_pass(d)
+    ));
+}
+
+/// Half a sentence about passes while the go is waited for.
+pub(super) fn told(d: &Draft<'_>) -> String {
+    if d.status.copying.is_none() {
+        return String::new();
+    }
+    let next = match next_at(d) {
+        Some(next) => format!("the next one begins at {}", clock(next)),
+        None => "none follows before the stop".into(),
+    };
+    format!(" ({}; {next})", last_pass(d))
+}
+
+/// What earlier passes over the same disk left, in this try or in one before it.
+pub(super) fn carry(status: &VmMigrationStatus, spec: &VmMigrationSpec, disk: &mut DiskStatus) {
+    if !is_warm(spec) || disk.source_volume_id.is_none() {
+        return;
+    }
+    let id = (disk.index, disk.source_volume_id.clone(), disk.size_gib);
+    let same = |k: &&DiskStatus| (k.index, k.source_volume_id.clone(), k.size_gib) == id;
+    if let Some(known) = status.disks.iter().find(same) {
+        (disk.pass, disk.passes) = (known.pass, known.passes.clone());
+        (disk.export, disk.copied) = (known.export.clone(), known.copied);
+        return;
+    }
+    let kept = status.kept.iter().flat_map(|k| &k.volumes);
+    let same = |v: &&KeptVolume| (v.index, Some(v.volume_id.clone()), v.size_gib) == id;
+    if let Some(kept) = kept.clone().find(same) {
+        let snapshot_id = kept.backup.snapshot_id.clone().unwrap_or_default();
+        disk.passes = vec![PassRow {
+            pass: kept.pass,
+            snapshot_id,
+            bytes_read: kept.backup.bytes,
+            ..Default::default()
+        }];
+        disk.pass = kept.pass + 1;
+    }
+}
+
+/// What a new try may build on: the last pass, or the last one while the source ran.
+pub(super) fn kept(disk: &DiskStatus) -> Option<KeptVolume> {
+    let (index, size_gib, volume_id) = (disk.index, disk.size_gib, disk.source_volume_id.clone()?);
+    if let Some(backup) = disk.backup.clone() {
+        return Some(KeptVolume { index, volume_id, size_gib, backup, pass: disk.pass, running: false });
+    }
+    let row = disk.base()?;
+    let backup = Digest {
+        bytes: row.bytes_read,
+        snapshot_id: Some(row.snapshot_id.clone()),
+        by: "mover".into(),
+        at: row.at.clone(),
+        ..Default::default()
+    };
+    Some(KeptVolume { index, volume_id, size_gib, backup, pass: row.pass, running: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn a_forecast_is_the_last_pass_again_and_all_of_the_destinations_part() {
+        let table = [
+            // Nothing measured: what a guest takes.
+            ((0, 0), 90),
+            // 40 s to prepare, 60 s to read; the same in the destination.
+            ((100, 60), 290),
+            // A clock of the pod that ran ahead.
+            ((50, 60), 210),
+        ];
+        for ((seconds, read_seconds), wanted) in table {
+            let row = PassRow { seconds, read_seconds, ..Default::default() };
+            assert_eq!(forecast(&row), wanted, "{seconds} {read_seconds}");
+        }
+    }
+
+    #[test]
+    fn passes_end_when_one_more_is_of_no_use() {
+        let table: [(&[i64], Option<i64>, Option<&str>); 9] = [
+            (&[], Some(60), None),
+            (&[500], None, None),
+            (&[500], Some(499), None),
+            (&[500], Some(500), Some("within spec.maxDowntime")),
+            (&[500, 449], None, None),
+            (&[500, 451], None, Some("hardly shorten")),
+            (&[500, 700], Some(60), Some("hardly shorten")),
+            (&[900, 700, 500, 400], Some(60), None),
+            (&[900, 700, 500, 400, 300], Some(60), Some("5 passes")),
+        ];
+        for (forecasts, allowed, wanted) in table {
+            let why = enough(forecasts, allowed);
+            assert_eq!(why.is_some(), wanted.is_some(), "{forecasts:?} {allowed:?}: {why:?}");
+            assert!(why.unwrap_or_default().contains(wanted.unwrap_or_default()), "{forecasts:?}");
+        }
+    }
+
+    #[test]
+    fn passes_get_calmer_and_the_last_one_ends_before_a_known_time() {
+        let at = |s: i64| Timestamp::from_second(s).ok();
+        let copying = |while_waiting, seconds, passes| CopyingStatus {
+            ended_at: at(10_000).map(Time),
+            while_waiting,
+            seconds,
+            passes,
+            ..Default::default()
+        };
+        let table = [
+            ("never began", CopyingStatus::default(), None, 10_000, None),
+            ("calm", copying(0, 60, 2), None, 10_000, Some(10_900)),
+            ("calmer", copying(3, 60, 5), None, 10_000, Some(17_200)),
+            ("long passes", copying(0, 1000, 2), None, 10_000, Some(14_000)),
+            ("as many as may be", copying(9, 60, MOST), None, 10_000, None),
+            ("a time far off", copying(0, 60, 2), at(50_000), 10_000, Some(10_900)),
+            ("a time that is near", copying(4, 80, 2), at(11_000), 10_000, Some(10_840)),
+            ("too near for one more", copying(0, 80, 2), at(10_200), 10_000, None),
+            ("we were away", copying(4, 80, 2), at(11_000), 10_900, None),
+        ];
+        for (what, copying, cutover, now, wanted) in table {
+            assert_eq!(due(&copying, cutover, at(now).unwrap()), wanted.and_then(at), "{what}");
+        }
+    }
+}
