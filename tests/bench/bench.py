@@ -168,6 +168,13 @@ def resident(pid):
     return 0
 
 
+def own_cpu(pid):
+    """Seconds of CPU that a process has used, without its children."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Processes:
     """What one tool runs during one pass: started, waited for, added up."""
 
@@ -175,6 +182,7 @@ class Processes:
         self.log = log
         self.running = {}
         self.cpu = {}
+        self.own_cpu = {}
         self.peak = 0
         self.ended = threading.Event()
         self.sampler = threading.Thread(target=self.sample, daemon=True)
@@ -196,13 +204,16 @@ class Processes:
         """Waits for a process within the time that a pass may take; all CPU that it and its children used is kept."""
         deadline = time.monotonic() + TIMEOUT
         while True:
-            done, status, usage = os.wait4(pid, os.WNOHANG)
-            if done:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 break
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self.running[pid][0]}: not done after {TIMEOUT} s")
             time.sleep(0.01)
+        # What has ended and was not waited for still tells what it used itself, without its children.
+        own = own_cpu(pid)
+        _, status, usage = os.wait4(pid, 0)
         role, child = self.running.pop(pid)
+        self.own_cpu[role] = self.own_cpu.get(role, 0) + own
         child.returncode = os.waitstatus_to_exitcode(status)
         self.cpu[role] = self.cpu.get(role, 0) + usage.ru_utime + usage.ru_stime
         if child.returncode not in accept:
@@ -348,9 +359,7 @@ class Store:
         return f"{self.directory}/ca.pem"
 
     def cpu(self):
-        with open(f"/proc/{self.process.pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return own_cpu(self.process.pid)
 
     def empty(self):
         shutil.rmtree(f"{self.directory}/data/bench")
@@ -501,8 +510,9 @@ def measure(network, case):
     run("cmp", case.source, case.target)
     moved = {node: [b - a for a, b in zip(before[node], after[node])] for node in NODES}
     case.processes.cpu.pop("init", None)
+    case.processes.own_cpu.pop("init", None)
     return {"pass": case.number, "wall": round(wall, 3), "cpu": round(sum(case.processes.cpu.values()), 3),
-            "cpu_of": {k: round(v, 3) for k, v in case.processes.cpu.items()}, "store_cpu": round(store_cpu, 3),
+            "cpu_of": {k: round(v, 3) for k, v in case.processes.cpu.items()}, "own_cpu_of": {k: round(v, 3) for k, v in case.processes.own_cpu.items()}, "store_cpu": round(store_cpu, 3),
             "peak_rss": case.processes.peak, "sent": moved["source"][0], "received": moved["target"][1],
             "back": moved["target"][0] + moved["source"][1]}
 
@@ -557,6 +567,15 @@ def machine(network):
     }
 
 
+def remove_leftovers(store):
+    """What a benchmark that was killed could not take away: its loop devices, its mount, its files."""
+    for entry in json.loads(run("losetup", "--list", "--json") or "{}").get("loopdevices", []):
+        if (entry["back-file"] or "").startswith(f"{DIRECTORY}/"):
+            run("losetup", "--detach", entry["name"])
+    store.down()
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
+
+
 def save(report):
     """Written after each result: what was measured survives whatever comes."""
     path = os.environ["BENCH_OUT"]
@@ -573,6 +592,7 @@ def main():
     # `make bench` begins nothing after this, so that it ends; what was left out is said.
     if not limit and not FULL:
         limit = 45 * 60
+    remove_leftovers(store)
     os.makedirs(DIRECTORY, exist_ok=True)
     report = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"), "scale": SCALE,
               "rounds": rounds, "load_before": load(), "full": FULL, "disks": {}, "results": [], "left_out": []}
