@@ -140,7 +140,8 @@ def document(report, name):
         "ends the benchmark.", "",
         "## Machine", "",
         f"- {machine['cores']} cores of {machine['cpu']}, {machine['memory'] / (1 << 30):.0f} GiB of memory, kernel {machine['kernel']}.",
-        f"- {report['date']}, commit {machine['commit']}, mover built as: {machine['built_as']}.",
+        f"- {report['date']}, commit {machine['commit']}, mover: "
+        + ("release build." if machine["built_as"] == "release" else f"**{machine['built_as']}**."),
         f"- Load average while measuring: {min(loads):.1f} to {max(loads):.1f}, before it {report['load_before']}. "
         + ("**The machine was loaded by other work**: every time is an upper bound, and two times that differ by less "
            "than a third say nothing. Bytes are exact." if report["load_before"] > machine["cores"] else ""),
