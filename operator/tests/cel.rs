@@ -84,6 +84,10 @@ fn store(location: &str) -> Value {
     object("ObjectStore", json!({"location": location, "credentialsSecretRef": {"name": "s"}}))
 }
 
+fn limited(direction: &str, bytes: &str) -> Value {
+    with(&store("s3:https://s3.example.com/bucket"), json!({"spec": {"bandwidth": {direction: bytes}}}))
+}
+
 fn migration() -> Value {
     object(
         "VmMigration",
@@ -137,6 +141,8 @@ const AT: &str = "cutover.at is needed with mode At, and only with it";
 const ADDRESS: &str = "fixedIP.address is needed with mode Set, and only with it";
 const CHECK: &str = "a check is exactly one of tcp, http, console, ssh";
 const HOOK: &str = "a hook is exactly one of job, ssh, client";
+const LOCATION: &str = "location must be s3:https://host[:port]/bucket[/prefix], \
+                        rest:https://host[:port][/prefix] or swift:container:/[prefix]";
 const JOB_HOOK: &str = "a job hook is exactly one of script, configMap";
 const SSH_HOOK: &str = "an ssh hook is exactly one of script, configMap";
 const POLICY: &str = "sourcePolicy.after is needed with action Delete, and only with it";
@@ -158,10 +164,28 @@ fn cases() -> Vec<Case> {
     let by_ssh =
         || json!({"user": "root", "privateKeySecretRef": {"name": "key", "key": "id"}, "command": "true"});
     vec![
+        case(LOCATION, good(), Create(store("s3:http://s3.example.com/bucket"))),
+        case(LOCATION, Create(store("rest:https://h:8000/team")), Create(store("rest:http://h:8000/team"))),
+        case(LOCATION, Create(store("swift:moves:/")), Create(store("b2:moves:/"))),
         case(
-            "location must be s3:https://host[:port]/bucket[/prefix]: only S3 over HTTPS is supported",
-            good(),
-            Create(store("s3:http://s3.example.com/bucket")),
+            "location must name a server and no query: rest:https://host[:port][/prefix]",
+            Create(store("rest:https://h")),
+            Create(store("rest:https://h/team?x=1")),
+        ),
+        case(
+            "location must name a container: swift:container:/[prefix]",
+            Create(store("swift:moves:/team")),
+            Create(store("swift:moves")),
+        ),
+        case(
+            "bandwidth.upload is a whole number of bytes a second, such as 25Mi",
+            Create(limited("upload", "25Mi")),
+            Create(limited("upload", "0")),
+        ),
+        case(
+            "bandwidth.download is a whole number of bytes a second, such as 25Mi",
+            Create(limited("download", "1000000")),
+            Create(limited("download", "fast")),
         ),
         case(
             "location must not contain user information: keys belong into the Secret named by credentialsSecretRef",

@@ -4,12 +4,15 @@
 
 mod mover_support;
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use mover_support::{
     Bed, SEGMENT, UID, backup_line,
     cloud::{Image, Mischief},
-    noise, restore_line,
+    noise,
+    rest::{self, FakeRest},
+    restore_line,
+    swift::{self, FakeSwift},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -213,6 +216,50 @@ async fn a_dump_with_a_lost_pack_fails() {
     let ended = bed.end(child).await;
     ended.failed("ResticFailed", 1);
     assert_ne!(bed.cloud.image(DESTINATION).status, "active");
+}
+
+fn keys(bed: &Bed) -> Vec<String> {
+    bed.s3.keys(&format!("{}keys/", bed.prefix()))
+}
+
+/// Whether exactly one key file is there, and costs nothing.
+fn is_cheap(bed: &Bed) -> bool {
+    let keys = keys(bed);
+    let file: Value = serde_json::from_slice(&bed.s3.get(&keys[0]).unwrap()).unwrap();
+    keys.len() == 1 && file["N"] == 2
+}
+
+#[tokio::test]
+async fn a_repository_is_cheap_to_open_and_plain_restics_own() {
+    let bed = ready().await;
+    assert!(is_cheap(&bed));
+    let saved = bed.backup(SOURCE).await.ok().clone();
+    restore(&bed, &saved).await.ok();
+    bed.restic(&["check", "--read-data"], Stdio::null()).await;
+    let id = saved["snapshotId"].as_str().unwrap();
+    let manifest = bed.restic(&["dump", id, "/manifest.json"], Stdio::null()).await.stdout;
+    assert_eq!(serde_json::from_slice::<Value>(&manifest).unwrap()["bytes"], SIZE);
+}
+
+#[tokio::test]
+async fn an_init_that_was_cut_short_is_finished() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let marker = format!("{}vmmigration.json", bed.prefix());
+    bed.s3.keys("").iter().filter(|key| **key != marker).for_each(|key| bed.s3.remove(key));
+    // After restic's own part.
+    bed.restic(&["init"], Stdio::null()).await;
+    let expensive = keys(&bed).remove(0);
+    let file = bed.s3.get(&expensive).unwrap();
+    assert!(!is_cheap(&bed));
+    assert_eq!(bed.init().await.ok()["created"], false);
+    assert!(is_cheap(&bed));
+    // Between the new key file and the end of the old one.
+    let cheap = keys(&bed);
+    bed.s3.put(&expensive, std::str::from_utf8(&file).unwrap());
+    bed.init().await.ok();
+    assert_eq!(keys(&bed), cheap);
+    bed.restic(&["cat", "config"], Stdio::null()).await;
 }
 
 /// The restic that the mover started: its only child.
@@ -442,57 +489,294 @@ async fn a_store_in_trouble_is_asked_again() {
     assert_eq!(bed.cloud.image(DESTINATION).content, noise(SIZE));
 }
 
-/// Saves other bytes under the tags of a segment, as somebody with the keys could.
-async fn inject(bed: &Bed, tags: &str, content: &[u8]) {
-    let mut command = tokio::process::Command::new(mover_support::restic());
-    command.args([
-        "-o",
-        "s3.bucket-lookup=path",
-        "backup",
-        "--stdin",
-        "--stdin-filename",
-        "segment",
-        "--tag",
-        tags,
-    ]);
-    command
-        .env("RESTIC_REPOSITORY", bed.repository())
-        .env("RESTIC_PASSWORD", mover_support::REPOSITORY_PASSWORD)
-        .env("RESTIC_CACHE_DIR", bed.path("scratch"))
-        .env("AWS_DEFAULT_REGION", "us-east-1")
-        .env("AWS_ACCESS_KEY_ID", mover_support::s3::ACCESS_KEY)
-        .env("AWS_SECRET_ACCESS_KEY", mover_support::SECRET_KEY);
-    write_disk(bed, "injected", content);
-    command.stdin(std::fs::File::open(bed.path("injected")).unwrap());
-    let output = command.output().await.unwrap();
-    assert!(output.status.success(), "{output:?}");
+#[tokio::test]
+async fn a_full_store_is_named_in_time() {
+    let bed = ready().await;
+    bed.s3.fill_up(true);
+    let message = bed.backup(SOURCE).await.failed("StoreFull", 1).to_owned();
+    assert!(message.contains("minimum free drive threshold"), "{message}");
+    assert_eq!((bed.snapshots(), bed.locks()), (0, 0));
+    bed.s3.fill_up(false);
+    bed.backup(SOURCE).await.ok();
 }
 
 #[tokio::test]
-async fn a_wrong_segment_is_caught_and_named() {
+async fn small_calls_are_made_again_too() {
+    let bed = Bed::new().await;
+    bed.s3.refuse_all(2);
+    bed.init().await.ok();
+    bed.s3.refuse_all(1000);
+    let message = bed.run(&["probe"]).await.failed("StoreError", 1).to_owned();
+    assert!(message.contains("503 Service Unavailable, SlowDown"), "{message}");
+    bed.s3.refuse_all(0);
+}
+
+/// What SIGKILL hits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Victim {
+    Agent,
+    Restic,
+}
+
+/// A backup that loses a process when so much of the disk is in the store.
+async fn killed_backup(victim: Victim, percent: usize) {
+    let bed = ready().await;
+    bed.s3.slow(Duration::from_millis(300));
+    let line = backup_line(&["--image", SOURCE, "--segment-bytes", SEGMENT]);
+    let mut child = bed.start(&line);
+    until(|| (bed.s3.written() >= SIZE * percent / 100).then_some(())).await;
+    let saved = match victim {
+        Victim::Agent => {
+            child.kill().await.unwrap();
+            bed.run(&line).await
+        }
+        Victim::Restic => {
+            if let Some(restic) = child.id().and_then(child_of) {
+                let _ = kill_process(Pid::from_raw(restic).unwrap(), Signal::KILL);
+            }
+            bed.end(child).await
+        }
+    };
+    let saved = saved.ok().clone();
+    // Two segments were under way; trees, manifests and the encryption's own bytes come on top.
+    let most = SIZE + 2 * (1 << 20) + (1 << 18);
+    assert!(bed.s3.written() <= most, "{victim:?} at {percent} %: {} of at most {most}", bed.s3.written());
+    restore(&bed, &saved).await.ok();
+    assert!(bed.cloud.image(DESTINATION).content == noise(SIZE));
+}
+
+#[tokio::test]
+async fn a_backup_may_be_killed_at_any_time() {
+    let cases = [Victim::Agent, Victim::Restic]
+        .into_iter()
+        .flat_map(|victim| [10, 50, 90].map(|percent| killed_backup(victim, percent)));
+    futures::future::join_all(cases).await;
+}
+
+#[tokio::test]
+async fn a_restore_may_be_killed_at_any_time() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let content = noise(SIZE);
+    write_disk(&bed, "source", &content);
+    let saved = device_backup(&bed, bed.path("source").to_str().unwrap()).await;
+    let id = saved["snapshotId"].as_str().unwrap();
+    for percent in [10, 50, 90] {
+        let target = target(&bed);
+        let (read, part) = (bed.s3.read(), SIZE * percent / 100);
+        let mut child = bed.start(&restore_line(&["--device", &target, "--snapshot", id]));
+        until(|| {
+            (std::fs::read(&target).unwrap()[part - 4096..part] == content[part - 4096..part]).then_some(())
+        })
+        .await;
+        child.kill().await.unwrap();
+        bed.run(&restore_line(&["--device", &target, "--snapshot", id, "--resume"])).await.ok();
+        assert!(std::fs::read(&target).unwrap() == content);
+        let (read, most) = (bed.s3.read() - read, SIZE + 2 * (1 << 20) + (1 << 18));
+        assert!(read <= most, "at {percent} %: {read} of at most {most}");
+    }
+}
+
+#[tokio::test]
+async fn disks_of_any_length() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let segment = 1 << 20;
+    for (n, bytes) in
+        [512, segment - 512, segment, segment + 512, 3 * segment, 3 * segment + 4096].into_iter().enumerate()
+    {
+        let content = noise(bytes);
+        let (source, target) = (format!("source-{n}"), format!("target-{n}"));
+        write_disk(&bed, &source, &content);
+        write_disk(&bed, &target, &vec![7; bytes]);
+        let (source, target) = (bed.path(&source), bed.path(&target));
+        let disk = n.to_string();
+        let backup =
+            ["backup", "--migration-uid", UID, "--disk", &disk, "--device", source.to_str().unwrap()];
+        let saved = bed.run(&[&backup[..], &["--segment-bytes", SEGMENT]].concat()).await.ok().clone();
+        assert_eq!(saved["segments"], bytes.div_ceil(segment));
+        bed.run(&["restore", "--disk", &disk, "--device", target.to_str().unwrap(), "--verify-disk"])
+            .await
+            .ok();
+        assert!(std::fs::read(&target).unwrap() == content, "{bytes}");
+    }
+}
+
+/// A whole way through a store of another kind.
+async fn through(bed: &Bed) {
+    bed.run(&["probe"]).await.ok();
+    assert_eq!(bed.init().await.ok()["created"], true);
+    assert_eq!(bed.init().await.ok()["created"], false);
+    bed.cloud.add_active(SOURCE, noise(SIZE));
+    bed.cloud.add_queued(DESTINATION);
+    let saved = bed.backup(SOURCE).await.ok().clone();
+    restore(bed, &saved).await.ok();
+    assert!(bed.cloud.image(DESTINATION).content == noise(SIZE));
+}
+
+#[tokio::test]
+async fn a_disk_travels_through_rest_server() {
+    let server = FakeRest::start().await;
+    let mut bed = Bed::new().await;
+    bed.repository = format!("rest:{}/team/{UID}", server.url);
+    bed.secret("RESTIC_REST_USERNAME", rest::USER);
+    bed.secret("RESTIC_REST_PASSWORD", rest::PASSWORD);
+    through(&bed).await;
+    let keys: Vec<String> = server.names().into_iter().filter(|name| name.contains("/keys/")).collect();
+    assert_eq!(keys.len(), 1);
+    // What our password does not open is somebody else's.
+    server.put("/team/other/config", "x");
+    bed.secret("restic-password", "another-pass-word");
+    bed.init().await.failed("ForeignRepository", 2);
+    bed.run(&["purge", "--migration-uid", UID]).await.failed("ForeignRepository", 2);
+    bed.secret("restic-password", mover_support::REPOSITORY_PASSWORD);
+    assert!(bed.run(&["purge", "--migration-uid", UID]).await.ok()["deletedObjects"].as_u64().unwrap() > 9);
+    assert_eq!(server.names(), ["/team/other/config"]);
+    assert_eq!(bed.run(&["purge", "--migration-uid", UID]).await.ok()["deletedObjects"], 0);
+    // An init that was killed between key and config.
+    bed.init().await.ok();
+    server.remove(&format!("/team/{UID}/config"));
+    assert_eq!(bed.init().await.ok()["created"], true);
+    bed.secret("RESTIC_REST_PASSWORD", "wrong-pass-word");
+    bed.run(&["probe"]).await.failed("StoreUnauthorized", 2);
+    bed.secret("RESTIC_REST_PASSWORD", rest::PASSWORD);
+    bed.repository = format!("rest:{}/too/many/{UID}", server.url);
+    assert!(bed.run(&["probe"]).await.failed("StoreError", 2).contains("two folders"));
+}
+
+#[tokio::test]
+async fn a_disk_travels_through_swift() {
+    let server = FakeSwift::start().await;
+    let mut bed = Bed::new().await;
+    bed.repository = format!("swift:moves:/team/ns/{UID}");
+    bed.secret("OS_AUTH_URL", &format!("{}/identity", server.url));
+    bed.secret("OS_APPLICATION_CREDENTIAL_ID", swift::ID);
+    bed.secret("OS_APPLICATION_CREDENTIAL_SECRET", swift::SECRET);
+    through(&bed).await;
+    server.put(&format!("moves/team/ns/{UID}x/config"), "x");
+    let there = server.names().len() as u64 - 1;
+    assert!(there > 9, "more than one page");
+    assert_eq!(bed.run(&["purge", "--migration-uid", UID]).await.ok()["deletedObjects"], there);
+    assert_eq!(server.names().len(), 1);
+    // By password, too; and with a wrong one.
+    std::fs::remove_file(bed.path("config").join("OS_APPLICATION_CREDENTIAL_ID")).unwrap();
+    for (name, value) in
+        [("OS_USERNAME", swift::ID), ("OS_PASSWORD", swift::SECRET), ("OS_PROJECT_NAME", "moves")]
+    {
+        bed.secret(name, value);
+    }
+    bed.run(&["probe"]).await.ok();
+    bed.secret("OS_PASSWORD", "wrong-pass-word");
+    bed.run(&["probe"]).await.failed("StoreUnauthorized", 2);
+    bed.secret("OS_PASSWORD", swift::SECRET);
+    bed.repository = format!("swift:nowhere:/team/ns/{UID}");
+    bed.run(&["probe"]).await.failed("NoBucket", 2);
+}
+
+/// Saves other bytes under the tags of a segment, as somebody with the keys could.
+async fn inject(bed: &Bed, tags: &str, content: &[u8]) {
+    write_disk(bed, "injected", content);
+    let content = std::fs::File::open(bed.path("injected")).unwrap();
+    bed.restic(&["backup", "--stdin", "--stdin-filename", "segment", "--tag", tags], content.into()).await;
+}
+
+fn segment_tags(index: usize, source: &str) -> String {
+    format!("mig={UID},disk=0,pass=0,kind=segment,seg={index},layout={SIZE}/{SEGMENT},from={source}")
+}
+
+#[tokio::test]
+async fn a_wrong_segment_is_caught_named_and_sent_again() {
     let bed = Bed::new().await;
     bed.init().await.ok();
     let (source, content) = disk(&bed, "source");
-    let tags = format!("mig={UID},disk=0,pass=0,kind=segment,seg=1,layout={SIZE}/{SEGMENT},from={source}");
-    inject(&bed, &tags, &vec![1; 1 << 20]).await;
+    inject(&bed, &segment_tags(1, &source), &vec![1; 1 << 20]).await;
     // The backup takes it for its own.
-    let saved = device_backup(&bed, &source).await;
-    assert_eq!(saved["reused"], 1);
+    let wrong = device_backup(&bed, &source).await;
+    assert_eq!(wrong["reused"], 1);
     let target = target(&bed);
-    let id = saved["snapshotId"].as_str().unwrap();
+    let id = wrong["snapshotId"].as_str().unwrap();
     let ended = bed.run(&restore_line(&["--device", &target, "--snapshot", id])).await;
-    assert!(ended.failed("DigestMismatch", 2).contains("segment 1"));
+    assert!(ended.failed("WrongSegment", 2).contains("segment 1 of disk 0"));
     bed.cloud.add_queued(DESTINATION);
-    let ended = restore(&bed, &saved).await;
-    assert!(ended.failed("DigestMismatch", 2).contains("segment 1"));
+    let ended = restore(&bed, &wrong).await;
+    assert!(ended.failed("WrongSegment", 2).contains("segment 1 of disk 0"));
     assert_ne!(bed.cloud.image(DESTINATION).status, "active");
-    // One that arrives too late is fetched again as the manifest says.
-    bed.s3.keys("").iter().for_each(|key| bed.s3.remove(key));
+    bed.run(&["seal", "--disk", "0", "--snapshot", id]).await.failed("WrongSegment", 2);
+    // A restore that takes segments as they come waits for the right one; the backup sends that one only.
+    let waiting = bed.start_beside(&restore_line(&["--device", &target, "--verify-disk"]));
+    let written = bed.s3.written();
+    let right = device_backup(&bed, &source).await;
+    assert_ne!(right["snapshotId"], wrong["snapshotId"]);
+    assert_eq!((&right["sha256"], &right["reused"]), (&wrong["sha256"], &json!(3)));
+    let sent = bed.s3.written() - written;
+    assert!(sent > 450_000 && sent < 700_000, "{sent}");
+    bed.end_beside(waiting).await.ok();
+    assert!(std::fs::read(&target).unwrap() == content);
+    bed.cloud.add_queued(DESTINATION);
+    restore(&bed, &right).await.ok();
+    assert!(bed.cloud.image(DESTINATION).content == content);
+}
+
+#[tokio::test]
+async fn a_wrong_segment_that_nobody_names_is_fetched_again() {
+    let bed = Bed::new().await;
     bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
     device_backup(&bed, &source).await;
-    inject(&bed, &tags, &vec![1; 1 << 20]).await;
+    inject(&bed, &segment_tags(1, &source), &vec![1; 1 << 20]).await;
+    let target = target(&bed);
     bed.run(&restore_line(&["--device", &target])).await.ok();
     assert!(std::fs::read(&target).unwrap() == content);
+}
+
+#[tokio::test]
+async fn a_sealed_disk_needs_nothing_of_ours() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
+    let saved = device_backup(&bed, &source).await;
+    let line = ["seal", "--disk", "0", "--snapshot", saved["snapshotId"].as_str().unwrap()];
+    let sealed = bed.run(&line).await.ok().clone();
+    let id = sealed["snapshotId"].as_str().unwrap();
+    assert_eq!(sealed["file"], "disk-0.raw");
+    assert!(bed.restic(&["dump", id, "/disk-0.raw"], Stdio::null()).await.stdout == content);
+    // Once more, it is found; a pass that goes on takes it for no segment.
+    assert_eq!(bed.run(&line).await.ok()["snapshotId"], id);
+    let target = target(&bed);
+    bed.run(&restore_line(&["--device", &target])).await.ok();
+    assert!(std::fs::read(&target).unwrap() == content);
+    let before = bed.snapshots();
+    bed.run(&["seal", "--disk", "0", "--snapshot", &"ab".repeat(32)]).await.failed("SnapshotNotFound", 2);
+    assert_eq!(bed.snapshots(), before);
+}
+
+/// The commands of docs/stores.md, word for word.
+#[tokio::test]
+async fn the_documentation_restores_with_plain_restic() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/stores.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let blocks: Vec<&str> =
+        page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    let [sealed_block, segments_block] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
+    let saved = device_backup(&bed, &source).await;
+    let manifest = saved["snapshotId"].as_str().unwrap();
+    let sealed = bed.run(&["seal", "--disk", "0", "--snapshot", manifest]).await.ok().clone();
+    for (block, name, id) in [
+        (sealed_block, "SEALED", sealed["snapshotId"].as_str().unwrap()),
+        (segments_block, "MANIFEST", manifest),
+    ] {
+        let mut shell = tokio::process::Command::new("sh");
+        let program = mover_support::restic();
+        let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        shell.args(["-euc", block]).current_dir(bed.directory.path());
+        shell.env("PATH", path).env(name, id).env("DISK", "0");
+        let output = bed.plain_environment(&mut shell).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(std::fs::read(bed.path("disk.raw")).unwrap() == content, "{name}");
+    }
 }
 
 /// Some writes, some zeros, nothing in most places.
@@ -547,6 +831,11 @@ async fn later_passes_send_what_changed() {
         .await
         .ok();
     assert!(bed.cloud.image(DESTINATION).content == content);
+    // The last state, for plain restic.
+    let sealed = bed.run(&["seal", "--disk", "0", "--pass", "2", "--snapshot", id]).await.ok().clone();
+    let id = sealed["snapshotId"].as_str().unwrap();
+    assert!(bed.restic(&["dump", id, "/disk-0.raw"], Stdio::null()).await.stdout == content);
+    let id = saved["snapshotId"].as_str().unwrap();
     // A pass does not follow any other.
     let wrong = line(&["--pass", "2", "--base-manifest"]);
     let mut words: Vec<&str> = wrong.iter().map(String::as_str).collect();
@@ -649,7 +938,7 @@ async fn restic_with_a_wrong_key_says_so() {
 async fn loopback_is_refused_unless_allowed() {
     let bed = Bed::new().await;
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_vmmigration"));
-    command.args(["mover", "probe", "--repository", &bed.repository().replace("http://", "https://")]);
+    command.args(["mover", "probe", "--repository", &bed.repository.replace("http://", "https://")]);
     command.arg("--config-dir").arg(bed.path("config")).arg("--termination-log").arg(bed.path("termination"));
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let ended = bed.end(command.spawn().unwrap()).await;

@@ -74,7 +74,11 @@ impl Bed {
         }
         let side =
             |name: &str| Ok(SideRef { name: name.into(), cluster: None, credentials: credentials.clone() });
-        let store = StoreView { name: "s".into(), repository: "s3:https://x/b/team/uid".into() };
+        let store = StoreView {
+            name: "s".into(),
+            repository: "s3:https://x/b/team/uid".into(),
+            ..StoreView::default()
+        };
         let refs = References {
             source: side("site-a"),
             destination: side("site-b"),

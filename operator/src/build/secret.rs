@@ -19,10 +19,6 @@ pub mod vault {
     pub const PASSWORD: &str = "restic-password";
 }
 
-/// Keys of the store's Secret that movers get.
-pub const STORE_KEYS: [&str; 4] =
-    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"];
-
 fn labels(me: &Identity) -> BTreeMap<String, String> {
     BTreeMap::from([
         (LABEL_MIGRATION.into(), me.uid.clone()),

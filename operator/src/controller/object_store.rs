@@ -1,12 +1,16 @@
 //! One reconcile of an `ObjectStore`: a real write, read and delete; `Ready`.
 
-use super::{Error, context::Context, references::store_files};
+use super::{
+    Error,
+    context::Context,
+    references::{keys, store_files},
+};
 use crate::{
     crd::{
         conditions::{Outcome, reason, set_outcome},
         v1alpha1::ObjectStore,
     },
-    store::{ObjectStoreLocation, Store, StoreKeys, StoreOptions, address_check},
+    store::{ObjectStoreLocation, Store, StoreOptions, address_check},
 };
 use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
 use std::{sync::Arc, time::Duration};
@@ -48,22 +52,13 @@ async fn probe(ctx: &Context, namespace: &str, object: &ObjectStore) -> Result<O
         Ok(f) => f,
         Err(message) => return Ok(Err((reason::INVALID_CONFIGURATION, message))),
     };
-    let text = |key: &str| {
-        files.get(key).and_then(|v| String::from_utf8(v.clone()).ok()).map(|s| s.trim().to_string())
-    };
-    let keys = StoreKeys {
-        access_key_id: text("AWS_ACCESS_KEY_ID").unwrap_or_default(),
-        secret_access_key: text("AWS_SECRET_ACCESS_KEY").unwrap_or_default(),
-        session_token: text("AWS_SESSION_TOKEN"),
-        region: text("AWS_DEFAULT_REGION"),
-    };
     let location = match ObjectStoreLocation::parse(&object.spec.location) {
         Ok(l) => l,
         Err(e) => return Ok(Err((reason::INVALID_CONFIGURATION, e.to_string()))),
     };
     let mut options = StoreOptions::new(address_check(ctx.policy()));
     options.ca_pem = files.get("store-cacert").cloned();
-    let tried = async { Store::new(&location, &keys, &options)?.probe().await };
+    let tried = async { Store::new(&location, &keys(&location, &files)?, &options)?.probe().await };
     Ok(tried.await.map(|_| ()).map_err(|e| {
         let why = if e.is_transient() { reason::TRANSIENT_ERROR } else { reason::INVALID_CONFIGURATION };
         (why, e.to_string())

@@ -3,14 +3,14 @@
 
 use super::{Error, context::Context};
 use crate::{
-    build::secret::{Files, STORE_KEYS, vault},
+    build::secret::{Files, vault},
     crd::v1alpha1::{ObjectStore, OpenStackCloud, VmMigration, VmMigrationSpec},
     migration::{
         names::{Identity, Side},
         observed::{Problem, StoreView},
     },
     openstack::Credentials,
-    store::ObjectStoreLocation,
+    store::{ObjectStoreLocation, StoreError, StoreKeys},
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
@@ -86,10 +86,13 @@ pub async fn resolve(ctx: &Context, me: &Identity, object: &VmMigration) -> Resu
         refs.store = match (refs.store, pinned) {
             (Ok(found), _) => Ok(found),
             (Err(_), Some(pinned)) => {
-                let keys =
-                    kept.iter().filter(|(k, _)| STORE_KEYS.contains(&k.as_str()) || *k == "store-cacert");
+                let of_store = |k: &str| k == "store-cacert" || StoreKeys::names().any(|name| name == k);
+                let keys = kept.iter().filter(|(k, _)| of_store(k));
                 let keys = keys.map(|(k, v)| (k.clone(), v.clone())).collect();
-                Ok((StoreView { name: pinned.name, repository: pinned.repository }, keys))
+                Ok((
+                    StoreView { name: pinned.name, repository: pinned.repository, ..StoreView::default() },
+                    keys,
+                ))
             }
             (Err(p), None) => Err(p),
         };
@@ -179,7 +182,10 @@ async fn store(
     let repository =
         ObjectStoreLocation::parse(&found.spec.location).and_then(|l| l.repository(namespace, &me.uid));
     Ok(match repository {
-        Ok(r) => Ok((StoreView { name: found.name_any(), repository: r.to_string() }, keys)),
+        Ok(r) => {
+            let bandwidth = found.spec.bandwidth.clone().unwrap_or_default();
+            Ok((StoreView { name: found.name_any(), repository: r.to_string(), bandwidth }, keys))
+        }
         Err(e) => Err(problem(
             "store-location",
             format!("ObjectStore {}: {e}", found.name_any()),
@@ -201,18 +207,25 @@ pub async fn store_files(
     };
     let data = files(secret);
     let mut out: Files = BTreeMap::new();
-    for key in STORE_KEYS {
+    for key in StoreKeys::names() {
         if let Some(value) = data.get(key) {
             out.insert(key.into(), value.clone());
         }
     }
-    for key in &STORE_KEYS[..2] {
-        if out.get(*key).is_none_or(|v| v.is_empty()) {
-            return Ok(Err(format!("Secret {name} has no key {key}")));
-        }
+    // A location that cannot be read is told by who reads it.
+    if let Ok(location) = ObjectStoreLocation::parse(&store.spec.location)
+        && let Err(e) = keys(&location, &out)
+    {
+        return Ok(Err(format!("Secret {name}: {e}")));
     }
     if let Some(ca) = data.get("cacert") {
         out.insert("store-cacert".into(), ca.clone());
     }
     Ok(Ok(out))
+}
+
+/// What a store of this kind needs of them.
+pub fn keys(location: &ObjectStoreLocation, files: &Files) -> Result<StoreKeys, StoreError> {
+    let text = |key: &str| files.get(key).and_then(|v| String::from_utf8(v.clone()).ok());
+    StoreKeys::find(location, |key| Ok(text(key).map(|v| v.trim().to_string())))
 }

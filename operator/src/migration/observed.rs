@@ -113,6 +113,8 @@ pub struct StoreView {
     pub name: String,
     /// The restic repository.
     pub repository: String,
+    /// What one mover may send and fetch.
+    pub bandwidth: crate::crd::v1alpha1::Bandwidth,
 }
 
 /// The source cloud, as far as this migration is concerned.

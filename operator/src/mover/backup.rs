@@ -142,7 +142,8 @@ async fn earlier(
 ) -> Result<Earlier, MoverError> {
     let mut earlier = Earlier::default();
     let mut manifests = Vec::new();
-    for listed in repository.list(cancel).await? {
+    let listing = repository.list(cancel).await?;
+    for listed in listing.snapshots {
         // Bytes of another image, or cut otherwise, are of no use.
         if listed.layout != provenance.layout || listed.origin != provenance.origin {
             continue;
@@ -153,11 +154,13 @@ async fn earlier(
             Kind::Table | Kind::Patch(_) => {}
         }
     }
+    // Of those that know as much, the newest first: an older one may build on what was condemned since.
+    manifests.reverse();
     manifests.sort_by_key(|(done, _)| std::cmp::Reverse(*done));
     for (_, id) in manifests.into_iter().take(RESUME_TRIES) {
         match repository.manifest(&id, cancel).await {
             Ok(manifest) => {
-                earlier.manifest = Some((id, manifest));
+                earlier.manifest = Some((id, manifest.without(&listing.condemned)));
                 return Ok(earlier);
             }
             Err(error) if cancel.is_cancelled() => return Err(error),

@@ -13,7 +13,7 @@ use crate::{
     restic::SnapshotId,
     transfer::{
         Content, Layout, Manifest,
-        tags::{Kind, Listed},
+        tags::{Kind, Listed, Listing},
     },
 };
 
@@ -84,7 +84,9 @@ impl<'a> Watcher<'a> {
         let until = Instant::now() + patience;
         loop {
             let list = repository.list(cancel).await?;
-            if let Some(last) = list.iter().rfind(|listed| wanted(request.origin.as_deref(), listed)) {
+            if let Some(last) =
+                list.snapshots.iter().rfind(|listed| wanted(request.origin.as_deref(), listed))
+            {
                 let mut watcher = Self { repository, patience, origin: last.origin.clone(), seen: 0 };
                 let mut catalog = Catalog {
                     layout: last.layout,
@@ -139,14 +141,14 @@ impl<'a> Watcher<'a> {
     /// Whether there is anything new.
     async fn take(
         &mut self,
-        list: Vec<Listed>,
+        list: Listing,
         catalog: &mut Catalog,
         cancel: &CancellationToken,
     ) -> Result<bool, MoverError> {
-        let news = list.len() != self.seen;
-        self.seen = list.len();
+        let news = list.snapshots.len() != self.seen;
+        self.seen = list.snapshots.len();
         let mut best = None;
-        for listed in list {
+        for listed in list.snapshots {
             if listed.layout != catalog.layout || listed.origin != self.origin {
                 if news {
                     tracing::warn!(snapshot = %listed.id, "left aside: it is of another source");
@@ -162,7 +164,8 @@ impl<'a> Watcher<'a> {
             }
         }
         if let Some((_, id)) = best.filter(|(_, id)| catalog.manifest_id.as_ref() != Some(id)) {
-            catalog.manifest = Some(self.repository.manifest(&id, cancel).await?);
+            let manifest = self.repository.manifest(&id, cancel).await?;
+            catalog.manifest = Some(manifest.without(&list.condemned));
             catalog.manifest_id = Some(id);
         }
         Ok(news)

@@ -17,10 +17,12 @@ use super::{
     error::MoverError,
     feed, glance, guard,
     image_target::ImageTarget,
-    init, probe, purge,
+    init::{self, Owner},
+    probe, purge,
     repository::Repository,
     restore::{self, RestoreRequest},
     result::{BackupResult, Failure, FailureReason, JobOutcome, RestoreResult},
+    seal,
     source::{DeviceSource, ImageSource},
     ssh::{self, Output, Script, SshError, Target},
 };
@@ -56,6 +58,8 @@ pub enum MoverCommand {
     Backup(BackupCommand),
     /// Fill a queued image or a block device with a saved pass
     Restore(RestoreCommand),
+    /// Save the whole disk as it is after a pass, for plain restic
+    Seal(SealCommand),
     /// Delete one migration's repository
     Purge(PurgeArgs),
     /// Poll checks until they pass or time is up
@@ -93,7 +97,7 @@ pub struct RepositoryArgs {
     /// A writable directory
     #[arg(long, default_value = "/scratch")]
     pub scratch_dir: PathBuf,
-    /// s3:https://host[:port]/bucket/prefix/<namespace>/<uid>
+    /// s3:https://host[:port]/bucket/prefix/<namespace>/<uid>, or a place of rest: or swift:
     #[arg(long)]
     pub repository: String,
     #[command(flatten)]
@@ -260,6 +264,26 @@ pub struct RestoreCommand {
     pub hash_value: Option<String>,
 }
 
+/// `mover seal`
+#[derive(Debug, Args)]
+pub struct SealCommand {
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub repository: RepositoryArgs,
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub transfer: TransferArgs,
+    /// The full id of the pass's manifest
+    #[arg(long)]
+    pub snapshot: String,
+    /// Number of the disk
+    #[arg(long)]
+    pub disk: u32,
+    /// Number of the pass
+    #[arg(long, default_value_t = 0)]
+    pub pass: u32,
+}
+
 /// `mover purge`
 #[derive(Debug, Args)]
 pub struct PurgeArgs {
@@ -365,18 +389,20 @@ impl RepositoryArgs {
         let config = self.config();
         let mut options = StoreOptions::new(self.job.address_check());
         options.ca_pem = config.optional(config::STORE_CACERT)?;
-        Ok(Store::new(&self.location()?, &config.store_keys()?, &options)?)
+        let location = self.location()?;
+        Ok(Store::new(&location, &config.store_keys(&location)?, &options)?)
     }
 
     fn restic(&self, traffic: Traffic) -> Result<Restic, MoverError> {
         let config = self.config();
-        config.required(config::RESTIC_PASSWORD)?;
+        config.password()?;
+        let location = self.location()?;
         Ok(Restic {
             program: program_from_environment(),
-            repository: self.location()?.to_string(),
+            repository: location.to_string(),
             guard: Some(self_exe()?),
             password_file: config.path().join(config::RESTIC_PASSWORD),
-            keys: Some(config.store_keys()?),
+            keys: config.store_keys(&location)?,
             cacert: config.existing_path(config::STORE_CACERT),
             scratch: self.scratch_dir.clone(),
             traffic,
@@ -385,6 +411,14 @@ impl RepositoryArgs {
 
     async fn images(&self) -> Result<Cloud, MoverError> {
         glance::connect(&self.config(), &self.job).await
+    }
+
+    /// A pass that was saved, or is being saved.
+    fn saved_pass(&self, disk: u32, pass: u32, transfer: &TransferArgs) -> Result<Repository, MoverError> {
+        // A repository is one migration's, and is called after it.
+        let migration = self.location()?.last_part().to_owned();
+        let key = PassKey { migration, disk, pass };
+        self.repository(key, transfer.traffic(RESTORE_CONNECTIONS), true)
     }
 
     fn repository(
@@ -432,6 +466,7 @@ pub async fn run(command: MoverCommand) -> ExitCode {
         MoverCommand::Init(args) => run_init(args).await,
         MoverCommand::Backup(args) => run_backup(args).await,
         MoverCommand::Restore(args) => run_restore(args).await,
+        MoverCommand::Seal(args) => run_seal(args).await,
         MoverCommand::Purge(args) => run_purge(args).await,
         MoverCommand::Check(args) => run_check(args).await,
         MoverCommand::Ssh(args) => run_ssh(args).await,
@@ -456,7 +491,12 @@ async fn run_init(args: InitArgs) -> ExitCode {
     let repository = &args.repository;
     let work = async |cancel: CancellationToken| {
         let (store, restic) = (repository.store()?, repository.restic(DEFAULT_TRAFFIC)?);
-        Ok(init::init(&store, &restic, &args.migration_uid, &args.object, &cancel).await?)
+        let owner = Owner {
+            uid: &args.migration_uid,
+            object: &args.object,
+            password: &repository.config().password()?,
+        };
+        Ok(init::init(&store, &restic, &owner, &cancel).await?)
     };
     job(&repository.job, repository.config().secrets(), TERM_GRACE, work).await
 }
@@ -519,10 +559,7 @@ async fn restore_with(
         target_is_zero: args.target_is_zero,
         verify_disk: args.verify_disk,
     };
-    // A repository is one migration's, and is called after it.
-    let migration = args.repository.location()?.last_part().to_owned();
-    let key = PassKey { migration, disk: args.disk, pass: args.pass };
-    let repository = args.repository.repository(key, args.transfer.traffic(RESTORE_CONNECTIONS), true)?;
+    let repository = args.repository.saved_pass(args.disk, args.pass, &args.transfer)?;
     if let Some(path) = &args.device {
         let mut target = DeviceTarget { path: path.clone() };
         return restore::restore(&mut target, &repository, &request, cancel).await;
@@ -532,9 +569,36 @@ async fn restore_with(
     restore::restore(&mut target, &repository, &request, cancel).await
 }
 
+async fn run_seal(args: SealCommand) -> ExitCode {
+    let repository = &args.repository;
+    let work = async |cancel: CancellationToken| {
+        let manifest = args.snapshot.parse::<SnapshotId>().map_err(|why| {
+            MoverError::terminal(FailureReason::InvalidArguments, format!("--snapshot: {why}"))
+        })?;
+        let request = RestoreRequest {
+            snapshot: Some(manifest.clone()),
+            origin: None,
+            bytes: None,
+            sha256: None,
+            hash: None,
+            processes: args.transfer.processes.into(),
+            patience: Duration::ZERO,
+            resume: false,
+            target_is_zero: false,
+            verify_disk: false,
+        };
+        let pass = repository.saved_pass(args.disk, args.pass, &args.transfer)?;
+        Ok(seal::seal(&pass, &manifest, &request, &cancel).await?)
+    };
+    job(&repository.job, repository.config().secrets(), TERM_GRACE, work).await
+}
+
 async fn run_purge(args: PurgeArgs) -> ExitCode {
     let repository = &args.repository;
-    let work = async |_| Ok(purge::purge(&repository.store()?, &args.migration_uid).await?);
+    let work = async |_| {
+        let password = repository.config().password()?;
+        Ok(purge::purge(&repository.store()?, &args.migration_uid, &password).await?)
+    };
     job(&repository.job, repository.config().secrets(), Duration::ZERO, work).await
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{error::MoverError, result::FailureReason};
-use crate::store::StoreKeys;
+use crate::store::{ObjectStoreLocation, StoreKeys};
 
 /// No file of the Secret is larger.
 const MAX_FILE: u64 = 1 << 20;
@@ -20,8 +20,6 @@ pub const CLOUD_CACERT: &str = "cloud-cacert";
 pub const STORE_CACERT: &str = "store-cacert";
 /// The repository's password.
 pub const RESTIC_PASSWORD: &str = "restic-password";
-const SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
-const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 
 /// The directory that the Secret is mounted at.
 #[derive(Debug, Clone)]
@@ -69,20 +67,21 @@ impl ConfigDir {
         path.is_file().then_some(path)
     }
 
-    /// The store's keys.
-    pub fn store_keys(&self) -> Result<StoreKeys, MoverError> {
-        Ok(StoreKeys {
-            access_key_id: self.text("AWS_ACCESS_KEY_ID")?.ok_or_else(|| missing("AWS_ACCESS_KEY_ID"))?,
-            secret_access_key: self.text(SECRET_ACCESS_KEY)?.ok_or_else(|| missing(SECRET_ACCESS_KEY))?,
-            session_token: self.text(SESSION_TOKEN)?,
-            region: self.text("AWS_DEFAULT_REGION")?,
-        })
+    /// The keys that a store needs.
+    pub fn store_keys(&self, location: &ObjectStoreLocation) -> Result<StoreKeys, MoverError> {
+        StoreKeys::find(location, |name| self.text(name))
+    }
+
+    /// The repository's password, as restic reads it.
+    pub fn password(&self) -> Result<String, MoverError> {
+        self.text(RESTIC_PASSWORD)?
+            .ok_or_else(|| invalid(format!("the Job's Secret has no key {RESTIC_PASSWORD}, or an empty one")))
     }
 
     /// Values that must never appear in a message or a log line.
     pub fn secrets(&self) -> Vec<String> {
-        let keys = [SECRET_ACCESS_KEY, SESSION_TOKEN, RESTIC_PASSWORD];
-        let mut secrets: Vec<String> = keys.iter().filter_map(|key| self.text(key).ok().flatten()).collect();
+        let keys = StoreKeys::secret_names().chain([RESTIC_PASSWORD]);
+        let mut secrets: Vec<String> = keys.filter_map(|key| self.text(key).ok().flatten()).collect();
         let clouds = self.optional(CLOUDS_YAML).ok().flatten().unwrap_or_default();
         secrets.extend(yaml_secrets(&String::from_utf8_lossy(&clouds)));
         // Short values would tear holes into ordinary words.
@@ -116,10 +115,6 @@ pub fn mask(text: &str, secrets: &[String]) -> String {
     secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
 }
 
-fn missing(key: &str) -> MoverError {
-    invalid(format!("the Job's Secret has no key {key}, or an empty one"))
-}
-
 fn invalid(message: String) -> MoverError {
     MoverError::terminal(FailureReason::InvalidConfiguration, message)
 }
@@ -133,14 +128,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &str| std::fs::write(directory.path().join(name), content).unwrap();
         let config = ConfigDir::new(directory.path());
-        assert_eq!(config.store_keys().unwrap_err().reason, FailureReason::InvalidConfiguration);
+        let location = ObjectStoreLocation::parse("s3:https://h/b").unwrap();
+        assert_eq!(config.store_keys(&location).unwrap_err().reason, FailureReason::InvalidConfiguration);
         write("AWS_ACCESS_KEY_ID", "id\n");
         write("AWS_SECRET_ACCESS_KEY", "very-secret\n");
         write("restic-password", "pass-word");
         write("clouds.yaml", "clouds: {a: {auth: {password: 'hunter22', username: someone}}}");
-        let keys = config.store_keys().unwrap();
-        assert_eq!((keys.access_key_id.as_str(), keys.secret_access_key.as_str()), ("id", "very-secret"));
-        assert_eq!((keys.session_token.is_none(), keys.region()), (true, "us-east-1"));
+        let keys = config.store_keys(&location).unwrap();
+        assert_eq!((keys.get("AWS_ACCESS_KEY_ID"), keys.get("AWS_SESSION_TOKEN")), (Some("id"), None));
+        assert_eq!(config.password().unwrap(), "pass-word");
         let masked = mask("a very-secret pass-word hunter22 someone", &config.secrets());
         assert_eq!(masked, "a *** *** *** someone");
         assert!(config.required("nothing").is_err());

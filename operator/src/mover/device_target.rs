@@ -15,7 +15,7 @@ use super::{
     block_file::BlockFile,
     catalog::Catalog,
     error::MoverError,
-    restore::{ATTEMPTS, Restoring, Target, expect_end, next_piece, short_dump, wrong_segment},
+    restore::{ATTEMPTS, Restoring, Suspect, Target, expect_end, next_piece, short_dump},
     result::FailureReason,
     source::READ,
 };
@@ -127,11 +127,13 @@ impl Filling<'_> {
         let mut attempt = 1;
         loop {
             let content = catalog.borrow().content(index);
-            let error = match self.receive(content, &range).await {
+            let error = match self.receive(content.clone(), &range).await {
                 Ok(sha256) => match recorded() {
                     Some(recorded) if recorded != sha256 => {
                         // Another manifest may name another snapshot by now.
-                        MoverError { retryable: attempt == 1, ..wrong_segment(index, &sha256, &recorded) }
+                        let named =
+                            catalog.borrow().content(index).filter(|named| Some(named) == content.as_ref());
+                        self.differs(index, named, &sha256, recorded).await
                     }
                     _ => {
                         self.restoring.meter.add(range.end - range.start);
@@ -141,11 +143,28 @@ impl Filling<'_> {
                 Err(error) => error.context(&format!("segment {index}")),
             };
             if !error.retryable || attempt >= ATTEMPTS || self.restoring.cancel.is_cancelled() {
-                return Err(MoverError { retryable: error.retryable, ..error });
+                return Err(error);
             }
             tracing::warn!(attempt, "trying once more: {error}");
             attempt += 1;
         }
+    }
+
+    /// A segment that is not what was read in the source; `named` is where it should have been.
+    async fn differs(&self, index: usize, named: Option<Content>, got: &str, recorded: String) -> MoverError {
+        if let Some(Content::Stored(snapshot)) = named {
+            let pass = self.restoring.repository.key.pass;
+            let suspect = Suspect { pass, kind: Kind::Segment(index), snapshot, sha256: recorded };
+            return self.restoring.accuse(vec![suspect]).await;
+        }
+        MoverError::retryable(FailureReason::DigestMismatch, self.held(index, got, &recorded))
+    }
+
+    fn held(&self, index: usize, got: &str, recorded: &str) -> String {
+        let (device, disk) = (self.device.name(), self.restoring.repository.key.disk);
+        format!(
+            "segment {index} of disk {disk}: {device} holds SHA-256 {got}, {recorded} was read in the source cloud"
+        )
     }
 
     async fn receive(&self, content: Option<Content>, range: &Range<u64>) -> Result<String, MoverError> {
@@ -228,12 +247,15 @@ impl Filling<'_> {
                 let patches = known.manifest.as_ref().map(|manifest| manifest.patches.clone());
                 (patches.unwrap_or_default(), known.is_complete())
             };
-            let new: Vec<Patch> =
-                patches.into_iter().filter(|patch| !applied.contains(&patch.snapshot)).collect();
-            for patch in &new {
+            let new: Vec<(usize, Patch)> = patches
+                .into_iter()
+                .enumerate()
+                .filter(|(_, patch)| !applied.contains(&patch.snapshot))
+                .collect();
+            for (_, patch) in &new {
                 applied.push(patch.snapshot.clone());
             }
-            let works = new.into_iter().map(|patch| self.patch(patch));
+            let works = new.into_iter().map(|(number, patch)| self.patch(number, patch));
             stream::iter(works)
                 .buffer_unordered(self.restoring.request.processes.max(1))
                 .try_collect::<Vec<()>>()
@@ -258,7 +280,7 @@ impl Filling<'_> {
         Ok(manifest)
     }
 
-    async fn patch(&self, patch: Patch) -> Result<(), MoverError> {
+    async fn patch(&self, number: usize, patch: Patch) -> Result<(), MoverError> {
         let ranges: Vec<_> = patch.blocks.iter().map(|run| self.layout.block_range(run)).collect();
         let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         let mut attempt = 1;
@@ -269,14 +291,12 @@ impl Filling<'_> {
                     return Ok(());
                 }
                 Ok(sha256) => {
-                    let message = format!(
-                        "patch {}: its SHA-256 is {sha256} as restored, {} was read in the source cloud",
-                        patch.snapshot, patch.sha256
-                    );
-                    let error = MoverError::terminal(FailureReason::DigestMismatch, message);
-                    MoverError { retryable: attempt == 1, ..error }
+                    tracing::warn!(patch = number, sha256, "it differs from what was read in the source");
+                    let (pass, kind) = (self.restoring.repository.key.pass, Kind::Patch(number));
+                    let (snapshot, sha256) = (patch.snapshot.clone(), patch.sha256.clone());
+                    self.restoring.accuse(vec![Suspect { pass, kind, snapshot, sha256 }]).await
                 }
-                Err(error) => error.context(&format!("patch {}", patch.snapshot)),
+                Err(error) => error.context(&format!("patch {number}")),
             };
             if !error.retryable || attempt >= ATTEMPTS || self.restoring.cancel.is_cancelled() {
                 return Err(error);
@@ -291,7 +311,11 @@ impl Filling<'_> {
         let works = manifest.segments.iter().enumerate().map(async |(index, segment)| {
             let recorded = segment.as_ref().map(|segment| segment.sha256.as_str()).unwrap_or_default();
             let got = self.read_back(&self.layout.range(index)).await?;
-            if got == recorded { Ok(()) } else { Err(wrong_segment(index, &got, recorded)) }
+            if got == recorded {
+                return Ok(());
+            }
+            let message = self.held(index, &got, recorded);
+            Err(MoverError::terminal(FailureReason::DigestMismatch, message))
         });
         stream::iter(works)
             .buffer_unordered(self.restoring.request.processes.max(1))

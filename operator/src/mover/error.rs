@@ -65,6 +65,7 @@ impl From<ResticError> for MoverError {
             ResticError::WrongPassword(_) => (FailureReason::WrongPassword, false),
             ResticError::SnapshotNotFound(_) => (FailureReason::SnapshotNotFound, false),
             ResticError::Unauthorized(_) => (FailureReason::StoreUnauthorized, false),
+            ResticError::StoreFull(_) => (FailureReason::StoreFull, true),
             ResticError::Terminated => return Self::terminated(),
             ResticError::Killed(_) | ResticError::Failed { .. } => (FailureReason::ResticFailed, true),
         };

@@ -20,7 +20,7 @@ use super::{
     digest::{Digests, Extra, Hasher},
     error::MoverError,
     image::{ByteStream, ImageRecord, ImageService},
-    restore::{ATTEMPTS, Restoring, Target, expect_end, next_piece, short_dump, wrong_segment, zeros},
+    restore::{ATTEMPTS, Restoring, Suspect, Target, expect_end, next_piece, short_dump, zeros},
     result::FailureReason,
     source::{comparable_hash, not_found},
 };
@@ -142,7 +142,7 @@ impl<I: ImageService> ImageTarget<I> {
 }
 
 /// Why sending ended early.
-enum SendError {
+pub(super) enum SendError {
     /// The repository, or what came out of it.
     Source(MoverError),
     /// Nobody takes the bytes any more; the upload knows why.
@@ -180,7 +180,8 @@ async fn chain(
     Ok((watch::channel(Catalog::complete(id, manifest)?).1, later.into()))
 }
 
-async fn send_all(
+/// Sends the disk in order, and the end only after all digests were good.
+pub(super) async fn send_all(
     restoring: &Restoring<'_>,
     mut catalog: watch::Receiver<Catalog>,
     sender: mpsc::Sender<Piece>,
@@ -206,7 +207,7 @@ async fn send_all(
     for (index, segment) in manifest.segments.iter().enumerate() {
         let recorded = segment.as_ref().map(|segment| segment.sha256.as_str()).unwrap_or_default();
         if digests[index] != recorded {
-            return Err(wrong_segment(index, &digests[index], recorded).into());
+            return Err(sending.wrong(index).await.into());
         }
     }
     let whole = sending.whole.finish().await?;
@@ -272,8 +273,8 @@ impl Sending<'_> {
             let opened = ahead.pop_front();
             let sha256 = self.segment(index, opened).await?;
             let recorded = self.last.borrow().sha256(index).map(str::to_owned);
-            if let Some(recorded) = recorded.filter(|recorded| *recorded != sha256) {
-                return Err(wrong_segment(index, &sha256, &recorded).into());
+            if recorded.is_some_and(|recorded| recorded != sha256) {
+                return Err(self.wrong(index).await.into());
             }
             digests.push(sha256);
         }
@@ -281,6 +282,30 @@ impl Sending<'_> {
             layer.finish(self.stop).await?;
         }
         Ok(digests)
+    }
+
+    /// What was sent of a segment is not what was read in the source: one of its parts is to blame.
+    async fn wrong(&self, index: usize) -> MoverError {
+        let mut suspects = Vec::new();
+        let (content, sha256) = {
+            let first = self.first.borrow();
+            (first.content(index), first.sha256(index).map(str::to_owned))
+        };
+        if let (Some(Content::Stored(snapshot)), Some(sha256)) = (content, sha256) {
+            suspects.push(Suspect { pass: 0, kind: Kind::Segment(index), snapshot, sha256 });
+        }
+        let range = self.layout.range(index);
+        let inside = |block: u64| range.contains(&(block * BLOCK));
+        for layer in &self.layers {
+            for (number, patch) in layer.manifest.patches.iter().enumerate() {
+                if patch.blocks.iter().cloned().flatten().any(inside) {
+                    let (snapshot, sha256) = (patch.snapshot.clone(), patch.sha256.clone());
+                    let (pass, kind) = (layer.manifest.pass, Kind::Patch(number));
+                    suspects.push(Suspect { pass, kind, snapshot, sha256 });
+                }
+            }
+        }
+        self.restoring.accuse(suspects).await
     }
 
     fn open(&self, content: Option<Content>) -> Result<Opened, MoverError> {
@@ -402,6 +427,7 @@ impl Sending<'_> {
 
 /// What one later pass changed, laid over the passes before while they stream by.
 struct Layer {
+    manifest: Manifest,
     zeroed: Peekable<std::vec::IntoIter<u64>>,
     patches: VecDeque<Patch>,
     current: Option<OpenPatch>,
@@ -416,7 +442,8 @@ struct OpenPatch {
 impl Layer {
     fn new(manifest: Manifest) -> Self {
         let zeroed: Vec<u64> = manifest.zeroed.iter().cloned().flatten().collect();
-        Self { zeroed: zeroed.into_iter().peekable(), patches: manifest.patches.into(), current: None }
+        let patches = manifest.patches.clone().into();
+        Self { manifest, zeroed: zeroed.into_iter().peekable(), patches, current: None }
     }
 
     /// Replaces the blocks of a piece that starts at `at`, a block's start.
@@ -466,13 +493,13 @@ fn open_patch(restoring: &Restoring<'_>, patch: &Patch) -> Result<OpenPatch, Mov
 }
 
 /// What the upload's body is made of.
-enum Piece {
+pub(super) enum Piece {
     Data(Bytes),
     End,
 }
 
 /// A body that ends well only after [`Piece::End`]: a sender that is dropped before makes it fail.
-fn gated_body() -> (mpsc::Sender<Piece>, ByteStream) {
+pub(super) fn gated_body() -> (mpsc::Sender<Piece>, ByteStream) {
     let (sender, receiver) = mpsc::channel(8);
     let body = stream::unfold(Some(receiver), |receiver| async {
         let mut receiver: mpsc::Receiver<Piece> = receiver?;

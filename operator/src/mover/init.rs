@@ -1,10 +1,12 @@
-//! `mover init`: marks the prefix as one migration's, then makes the repository. May be repeated.
+//! `mover init`: marks the prefix as one migration's, makes the repository, and makes it cheap to open. May be
+//! repeated.
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     error::MoverError,
+    key,
     result::{FailureReason, InitResult},
 };
 use crate::{
@@ -28,27 +30,59 @@ pub struct Marker {
     pub created_at: String,
 }
 
+/// Whose repository it is.
+pub struct Owner<'a> {
+    /// The migration.
+    pub uid: &'a str,
+    /// Its namespace and name.
+    pub object: &'a str,
+    /// The repository's password.
+    pub password: &'a str,
+}
+
 /// Makes the repository unless it is there; refuses a prefix of somebody else.
 pub async fn init(
     store: &Store,
     restic: &Restic,
-    uid: &str,
-    object: &str,
+    owner: &Owner<'_>,
     cancel: &CancellationToken,
 ) -> Result<InitResult, MoverError> {
-    require_uid(store, uid)?;
-    match read_marker(store).await? {
-        Some(marker) => require_ours(store, &marker, uid)?,
-        None => write_marker(store, uid, object).await?,
+    require_uid(store, owner.uid)?;
+    if store.takes_any_name() {
+        match read_marker(store).await? {
+            Some(marker) => require_ours(store, &marker, owner.uid)?,
+            None => write_marker(store, owner.uid, owner.object).await?,
+        }
+    } else {
+        require_own_key(store, &store.list_all("").await?, owner.password).await?;
     }
-    if opens(restic, cancel).await? {
-        return Ok(InitResult { created: false });
+    let created = !opens(restic, cancel).await?;
+    if created {
+        remove_half_made(store).await?;
+        let mut command = restic.init();
+        Child::spawn(&mut command)?.run_lines(cancel, |_| {}).await?.into_result()?;
+        tracing::info!(repository = %store.location(), "repository made");
     }
-    remove_half_made(store).await?;
-    let mut command = restic.init();
-    Child::spawn(&mut command)?.run_lines(cancel, |_| {}).await?.into_result()?;
-    tracing::info!(repository = %store.location(), "repository made");
-    Ok(InitResult { created: true })
+    key::make_cheap(store, owner.password.as_bytes()).await?;
+    Ok(InitResult { created })
+}
+
+/// Where no marker can lie, a key file that our password opens says whose prefix this is: the password is random and
+/// one migration's only.
+pub(super) async fn require_own_key(
+    store: &Store,
+    keys: &[String],
+    password: &str,
+) -> Result<(), MoverError> {
+    let Some(first) = keys.iter().find(|key| !is_ours_beside(store, key)) else { return Ok(()) };
+    if key::own_keys(store, password.as_bytes()).await?.any() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} holds objects like {first}, but no key file that this migration's password opens; nothing was touched",
+        store.location()
+    );
+    Err(MoverError::terminal(FailureReason::ForeignRepository, message))
 }
 
 async fn opens(restic: &Restic, cancel: &CancellationToken) -> Result<bool, MoverError> {
@@ -63,8 +97,10 @@ async fn opens(restic: &Restic, cancel: &CancellationToken) -> Result<bool, Move
 /// An `init` that was killed between key and config leaves a key, and then restic refuses every other `init`.
 async fn remove_half_made(store: &Store) -> Result<(), MoverError> {
     let keys = store.list_all("").await?;
-    let (half_made, other): (Vec<String>, Vec<String>) =
-        keys.into_iter().filter(|key| !is_ours_beside(key)).partition(|key| key.starts_with("keys/"));
+    let (half_made, other): (Vec<String>, Vec<String>) = keys
+        .into_iter()
+        .filter(|key| !is_ours_beside(store, key))
+        .partition(|key| key.starts_with(key::KEYS));
     if let Some(first) = other.first() {
         let message = format!(
             "{} has no repository that opens, but {} objects like {first}; they are left alone: look at them or use another prefix",
@@ -77,12 +113,8 @@ async fn remove_half_made(store: &Store) -> Result<(), MoverError> {
 }
 
 /// The marker and probes: objects of ours that are no part of a repository.
-pub(super) fn is_ours_beside(key: &str) -> bool {
-    key == MARKER || is_probe(key)
-}
-
-pub(super) fn is_probe(key: &str) -> bool {
-    key.starts_with(crate::store::PROBE_PREFIX) && !key.contains('/')
+pub(super) fn is_ours_beside(store: &Store, key: &str) -> bool {
+    key == MARKER || store.is_probe(key)
 }
 
 /// The marker, if there is one. One that cannot be read is somebody else's.
@@ -100,7 +132,7 @@ pub(super) async fn read_marker(store: &Store) -> Result<Option<Marker>, MoverEr
 }
 
 async fn write_marker(store: &Store, uid: &str, object: &str) -> Result<(), MoverError> {
-    if let Some(first) = store.list_all("").await?.iter().find(|key| !is_ours_beside(key)) {
+    if let Some(first) = store.list_all("").await?.iter().find(|key| !is_ours_beside(store, key)) {
         let message = format!(
             "{} holds objects like {first}, but no marker of ours; use another prefix",
             store.location()

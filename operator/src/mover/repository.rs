@@ -20,7 +20,7 @@ use crate::{
     restic::{BackupArgs, BackupSummary, Child, Line, Restic, ResticError, SnapshotId},
     transfer::{
         Layout, Manifest, Table,
-        tags::{Kind, Listed, PassKey, parse_listing},
+        tags::{Kind, Listing, PassKey, parse_ids, parse_listing},
     },
 };
 
@@ -72,8 +72,8 @@ impl Repository {
         }
     }
 
-    /// All snapshots of this pass, oldest first.
-    pub async fn list(&self, cancel: &CancellationToken) -> Result<Vec<Listed>, MoverError> {
+    /// All snapshots of this pass.
+    pub async fn list(&self, cancel: &CancellationToken) -> Result<Listing, MoverError> {
         let mut command = self.restic.snapshots(&self.key.filter());
         let (finished, output) = Child::spawn(&mut command)?.run_output(cancel, MAX_OUTPUT).await?;
         finished.into_result()?;
@@ -139,7 +139,7 @@ impl Repository {
         bytes: Vec<u8>,
         cancel: &CancellationToken,
     ) -> Result<Saved, MoverError> {
-        let scratch = Scratch::new(self.scratch_path(kind));
+        let scratch = Scratch::new(self.scratch_path(kind.file()));
         tokio::fs::write(&scratch.0, &bytes).await.map_err(|error| scratch.failed(&error))?;
         self.save_file(kind, provenance, &scratch, bytes.len() as u64, cancel).await
     }
@@ -153,13 +153,56 @@ impl Repository {
         bytes: u64,
         cancel: &CancellationToken,
     ) -> Result<Saved, MoverError> {
-        let child = self.start(kind, provenance, &file.0, bytes)?;
-        finish(child, kind, bytes, cancel).await
+        let tags = self.key.tags(kind, &provenance.layout, &provenance.origin);
+        let child = self.start(kind.file(), tags, &file.0, bytes)?;
+        finish(child, kind.file(), bytes, cancel).await
+    }
+
+    /// Notes that a snapshot of this pass holds other bytes than were read in the source: the next attempt of the
+    /// backup sends that part again, and nobody takes it from there any more.
+    pub async fn condemn(
+        &self,
+        id: &SnapshotId,
+        why: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), MoverError> {
+        let scratch = Scratch::new(self.scratch_path("condemned"));
+        tokio::fs::write(&scratch.0, why).await.map_err(|error| scratch.failed(&error))?;
+        let child = self.start("condemned", self.key.condemn_tags(id), &scratch.0, why.len() as u64)?;
+        finish(child, "condemned", why.len() as u64, cancel).await.map(drop)
     }
 
     /// Starts to save a stream of a known length.
     pub fn stream(&self, kind: Kind, provenance: &Provenance, bytes: u64) -> Result<Stream, MoverError> {
-        let scratch = Scratch::new(self.scratch_path(kind));
+        self.stream_as(kind.file(), self.key.tags(kind, &provenance.layout, &provenance.origin), bytes)
+    }
+
+    /// Starts to save the whole disk as it is after a pass.
+    pub fn stream_whole(&self, manifest: &SnapshotId, bytes: u64) -> Result<Stream, MoverError> {
+        self.stream_as(&self.whole_file(), self.key.whole_tags(manifest), bytes)
+    }
+
+    /// The snapshot of the whole disk, if there is one.
+    pub async fn find_whole(
+        &self,
+        manifest: &SnapshotId,
+        cancel: &CancellationToken,
+    ) -> Result<Option<SnapshotId>, MoverError> {
+        let mut command = self.restic.snapshots(&self.key.whole_tags(manifest));
+        let (finished, output) = Child::spawn(&mut command)?.run_output(cancel, MAX_OUTPUT).await?;
+        finished.into_result()?;
+        let ids =
+            parse_ids(&output).map_err(|why| MoverError::retryable(FailureReason::ResticFailed, why))?;
+        Ok(ids.into_iter().next_back())
+    }
+
+    /// The name of the only file in a snapshot of the whole disk.
+    pub fn whole_file(&self) -> String {
+        format!("disk-{}.raw", self.key.disk)
+    }
+
+    fn stream_as(&self, file: &str, tags: String, bytes: u64) -> Result<Stream, MoverError> {
+        let scratch = Scratch::new(self.scratch_path(file));
         mkfifoat(CWD, &scratch.0, Mode::RUSR | Mode::WUSR).map_err(|error| scratch.failed(&error.into()))?;
         // Open for reading, too: so it needs nobody at the other end yet.
         let pipe = OpenOptions::new()
@@ -167,24 +210,18 @@ impl Repository {
             .open_sender(&scratch.0)
             .map_err(|error| scratch.failed(&error))?;
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, READ);
-        let child = self.start(kind, provenance, &scratch.0, bytes)?;
-        Ok(Stream { child, pipe, kind, bytes, _scratch: scratch })
+        let child = self.start(file, tags, &scratch.0, bytes)?;
+        Ok(Stream { child, pipe, file: file.to_owned(), bytes, _scratch: scratch })
     }
 
-    fn start(
-        &self,
-        kind: Kind,
-        provenance: &Provenance,
-        from: &Path,
-        bytes: u64,
-    ) -> Result<Child, MoverError> {
+    fn start(&self, file: &str, tags: String, from: &Path, bytes: u64) -> Result<Child, MoverError> {
         let mut feed = vec![self.own_program.clone().into_os_string(), "mover".into(), "feed".into()];
         feed.extend(["--from".into(), from.as_os_str().to_owned()]);
         feed.extend(["--bytes".into(), OsString::from(bytes.to_string())]);
         let args = BackupArgs {
-            file: kind.file(),
+            file: file.to_owned(),
             host: self.key.migration.clone(),
-            tags: self.key.tags(kind, &provenance.layout, &provenance.origin),
+            tags,
             no_extra_verify: self.no_extra_verify,
             feed,
         };
@@ -192,16 +229,16 @@ impl Repository {
     }
 
     /// A path in the scratch directory that nobody used yet.
-    pub fn scratch_path(&self, kind: Kind) -> PathBuf {
+    pub fn scratch_path(&self, file: &str) -> PathBuf {
         let n = self.counter.fetch_add(1, Ordering::Relaxed);
-        let name = format!("disk-{}.pass-{}.{n}.{}", self.key.disk, self.key.pass, kind.file());
+        let name = format!("disk-{}.pass-{}.{n}.{file}", self.key.disk, self.key.pass);
         self.restic.scratch.join(name)
     }
 }
 
 async fn finish(
     child: Child,
-    kind: Kind,
+    file: &str,
     bytes: u64,
     cancel: &CancellationToken,
 ) -> Result<Saved, MoverError> {
@@ -212,12 +249,12 @@ async fn finish(
         }
     };
     child.run_lines(cancel, on_line).await?.into_result()?;
-    saved(summary, kind, bytes)
+    saved(summary, file, bytes)
 }
 
-fn saved(summary: Option<BackupSummary>, kind: Kind, bytes: u64) -> Result<Saved, MoverError> {
+fn saved(summary: Option<BackupSummary>, file: &str, bytes: u64) -> Result<Saved, MoverError> {
     let failed = |why: String| {
-        let message = format!("{}: {why}; the snapshot is not used", kind.file());
+        let message = format!("{file}: {why}; the snapshot is not used");
         MoverError::retryable(FailureReason::ResticFailed, message)
     };
     let summary = summary.ok_or_else(|| failed("restic ended without a summary of its backup".to_owned()))?;
@@ -242,7 +279,7 @@ fn unusable(id: &SnapshotId, what: &str, why: &str) -> MoverError {
 pub struct Stream {
     child: Child,
     pipe: Sender,
-    kind: Kind,
+    file: String,
     bytes: u64,
     _scratch: Scratch,
 }
@@ -267,11 +304,11 @@ impl Stream {
         cancel: &CancellationToken,
         write: impl AsyncFnOnce(StreamWriter<'_>) -> Result<T, MoverError>,
     ) -> Result<(Saved, T), MoverError> {
-        let Self { child, mut pipe, kind, bytes, _scratch } = self;
+        let Self { child, mut pipe, file, bytes, _scratch } = self;
         let stop = cancel.child_token();
         let ended = CancellationToken::new();
         let restic = async {
-            let finished = finish(child, kind, bytes, &stop).await;
+            let finished = finish(child, &file, bytes, &stop).await;
             if finished.is_err() {
                 ended.cancel();
             }

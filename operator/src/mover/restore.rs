@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 use tokio::{io::AsyncReadExt, process::ChildStdout, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     restic::SnapshotId,
-    transfer::{ImageHash, Manifest},
+    transfer::{ImageHash, Manifest, tags::Kind},
 };
 
 /// How often one segment is tried; each has restic's own retries inside.
@@ -205,12 +206,26 @@ fn mismatch(what: &str, got: &str, recorded: &str) -> MoverError {
     MoverError::terminal(FailureReason::DigestMismatch, message)
 }
 
-/// A segment that is not what was read in the source cloud, even when fetched again.
-pub(super) fn wrong_segment(index: usize, got: &str, recorded: &str) -> MoverError {
-    let message = format!(
-        "segment {index}: its SHA-256 is {got} as restored, {recorded} was read in the source cloud; back it up again"
-    );
-    MoverError::terminal(FailureReason::DigestMismatch, message)
+/// A part of a disk as the repository must give it back.
+pub(super) struct Suspect {
+    /// The pass that saved it.
+    pub pass: u32,
+    /// Which part.
+    pub kind: Kind,
+    /// Where it lies.
+    pub snapshot: SnapshotId,
+    /// What was read in the source.
+    pub sha256: String,
+}
+
+impl Suspect {
+    fn name(&self, disk: u32) -> String {
+        match self.kind {
+            Kind::Segment(index) => format!("segment {index} of disk {disk}"),
+            Kind::Patch(index) => format!("patch {index} of pass {} of disk {disk}", self.pass),
+            Kind::Manifest { .. } | Kind::Table => format!("{} of disk {disk}", self.kind.file()),
+        }
+    }
 }
 
 impl Restoring<'_> {
@@ -230,6 +245,56 @@ impl Restoring<'_> {
             }
             self.changed(catalog).await?;
         }
+    }
+
+    /// Bytes came out of the repository that are not those of the source. They are fetched again, for their digest
+    /// only; what is wrong then, too, is condemned, so that the next attempt of the backup sends it again.
+    pub async fn accuse(&self, suspects: Vec<Suspect>) -> MoverError {
+        for suspect in suspects {
+            match self.is_wrong(&suspect).await {
+                Ok(None) => {}
+                Ok(Some(error)) | Err(error) => return error,
+            }
+        }
+        let message = format!(
+            "disk {}: bytes came out of the repository wrongly, but rightly when fetched again; start the Job again",
+            self.repository.key.disk
+        );
+        MoverError::retryable(FailureReason::DigestMismatch, message)
+    }
+
+    async fn is_wrong(&self, suspect: &Suspect) -> Result<Option<MoverError>, MoverError> {
+        let Suspect { pass, kind, snapshot, sha256 } = suspect;
+        let name = suspect.name(self.repository.key.disk);
+        let got = self.digest(snapshot, *kind).await.map_err(|error| error.context(&name))?;
+        if got == *sha256 {
+            return Ok(None);
+        }
+        let message = format!(
+            "{name}: its SHA-256 is {got} in snapshot {snapshot}, also when fetched again; {sha256} was read in the \
+             source cloud. It is not used; the next backup of the disk sends it again"
+        );
+        tracing::warn!("{message}");
+        self.repository.at_pass(*pass).condemn(snapshot, &message, &self.cancel).await?;
+        Ok(Some(MoverError::terminal(FailureReason::WrongSegment, message)))
+    }
+
+    /// Fetches a snapshot for nothing but its digest.
+    async fn digest(&self, id: &SnapshotId, kind: Kind) -> Result<String, MoverError> {
+        let (child, mut stdout) = self.repository.dump(id, kind)?;
+        let read = async {
+            let mut sha256 = Sha256::new();
+            loop {
+                let piece = next_piece(&mut stdout, READ as u64).await?;
+                if piece.is_empty() {
+                    return Ok::<_, MoverError>(hex::encode(sha256.finalize()));
+                }
+                sha256.update(&piece);
+            }
+        };
+        let (finished, read) = tokio::join!(child.wait(&self.cancel), read);
+        finished?.into_result()?;
+        read
     }
 
     /// Waits for news.

@@ -62,6 +62,20 @@ pub struct RestoreResult {
     pub seconds: u64,
 }
 
+/// Result of `mover seal`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SealResult {
+    /// The full id of the snapshot that plain restic restores.
+    pub snapshot_id: String,
+    /// The name of the only file in it.
+    pub file: String,
+    /// Bytes added to the repository, compressed and encrypted.
+    pub stored_bytes: u64,
+    /// How long the whole step took.
+    pub seconds: u64,
+}
+
 /// Result of `mover probe`: everything worked; these are the times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -137,6 +151,8 @@ pub enum FailureReason {
     ShortRead,
     /// Bytes or digests differ from what was recorded.
     DigestMismatch,
+    /// A segment or a patch is not what was read in the source, even when fetched again. The next backup sends it anew.
+    WrongSegment,
     /// The new image is not what was sent.
     UploadMismatch,
     /// The store refused the keys.
@@ -145,6 +161,8 @@ pub enum FailureReason {
     NoBucket,
     /// The store cannot be reached, its certificate or its address is refused, or it answered with an error.
     StoreError,
+    /// The store has no room.
+    StoreFull,
     /// No restic repository where one is needed.
     RepositoryMissing,
     /// Somebody holds an exclusive lock.

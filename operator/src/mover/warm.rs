@@ -220,7 +220,7 @@ struct Spool {
 
 impl Spool {
     fn new(repository: &Repository) -> Result<Self, MoverError> {
-        let scratch = Scratch::new(repository.scratch_path(Kind::Patch(0)));
+        let scratch = Scratch::new(repository.scratch_path(Kind::Patch(0).file()));
         let file = File::create(&scratch.0).map_err(|error| scratch.failed(&error))?;
         Ok(Self { file, scratch, blocks: Runs::default(), bytes: 0, sha256: Sha256::new() })
     }

@@ -69,8 +69,8 @@ pub struct Restic {
     pub guard: Option<PathBuf>,
     /// Holds the repository's password.
     pub password_file: PathBuf,
-    /// The store's keys; `None` for a repository that needs none.
-    pub keys: Option<StoreKeys>,
+    /// The store's keys.
+    pub keys: StoreKeys,
     /// The store's CA.
     pub cacert: Option<PathBuf>,
     /// Temporary files and the cache go below.
@@ -94,7 +94,7 @@ pub struct Traffic {
 #[derive(Debug, Clone)]
 pub struct BackupArgs {
     /// The file's name.
-    pub file: &'static str,
+    pub file: String,
     /// Becomes the snapshot's host.
     pub host: String,
     /// Joined by commas.
@@ -119,7 +119,7 @@ impl Restic {
     /// `restic backup` of the feed command's output. Without a parent snapshot, so that all of it is read.
     pub fn backup(&self, args: &BackupArgs) -> Command {
         let mut line = vec!["backup".into(), "--force".into(), "--stdin-from-command".into()];
-        line.extend(["--stdin-filename".into(), OsString::from(args.file)]);
+        line.extend(["--stdin-filename".into(), OsString::from(&args.file)]);
         line.extend(["--host".into(), OsString::from(&args.host)]);
         line.extend(["--tag".into(), OsString::from(&args.tags)]);
         line.push("--no-scan".into());
@@ -195,15 +195,7 @@ impl Restic {
             .env("GOMAXPROCS", "2")
             // A soft limit: the collector works harder before the Job's own limit is reached.
             .env("GOMEMLIMIT", "200MiB");
-        if let Some(keys) = &self.keys {
-            command
-                .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
-                .env("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key)
-                .env("AWS_DEFAULT_REGION", keys.region());
-            if let Some(token) = &keys.session_token {
-                command.env("AWS_SESSION_TOKEN", token);
-            }
-        }
+        command.envs(self.keys.environment());
     }
 }
 
@@ -223,18 +215,20 @@ mod tests {
     use super::*;
 
     fn restic() -> Restic {
-        let keys = StoreKeys {
-            access_key_id: "key-id".into(),
-            secret_access_key: "secret-key".into(),
-            session_token: Some("session-token".into()),
-            region: None,
+        let location = crate::store::ObjectStoreLocation::parse("s3:https://h/b/p/n/u").unwrap();
+        let value = |name| match name {
+            "AWS_ACCESS_KEY_ID" => Some("key-id".to_owned()),
+            "AWS_SECRET_ACCESS_KEY" => Some("secret-key".to_owned()),
+            "AWS_SESSION_TOKEN" => Some("session-token".to_owned()),
+            _ => None,
         };
+        let keys = StoreKeys::find(&location, |name| Ok::<_, crate::store::StoreError>(value(name))).unwrap();
         Restic {
             program: "/bin/restic".into(),
             repository: "s3:https://h/b/p/n/u".into(),
             guard: None,
             password_file: "/config/restic-password".into(),
-            keys: Some(keys),
+            keys,
             cacert: Some("/config/store-cacert".into()),
             scratch: "/scratch".into(),
             traffic: Traffic { connections: 16, upload_kib: 0, download_kib: 100 },
@@ -251,7 +245,7 @@ mod tests {
 
     fn backup_args() -> BackupArgs {
         BackupArgs {
-            file: "segment",
+            file: "segment".into(),
             host: "u-1".into(),
             tags: "mig=u-1,disk=2".into(),
             no_extra_verify: true,
@@ -293,7 +287,9 @@ mod tests {
                 assert!(!line.contains(secret), "{line}");
             }
             let names: Vec<_> = command.as_std().get_envs().map(|(name, _)| name.to_owned()).collect();
-            assert!(names.iter().any(|name| name == "AWS_SECRET_ACCESS_KEY"));
+            for name in ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"] {
+                assert!(names.iter().any(|other| other == name), "{name}");
+            }
             assert!(!names.iter().any(|name| name == "RESTIC_PASSWORD"));
         }
         assert!(!format!("{restic:?}").contains("secret"));

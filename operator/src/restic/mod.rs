@@ -1,6 +1,7 @@
 //! restic as a child process: command lines, JSON output, exit codes.
 
 mod command;
+pub mod key_file;
 mod output;
 mod process;
 

@@ -8,6 +8,8 @@ use serde::Deserialize;
 const TAIL_LINES: usize = 8;
 /// How much of one line of stderr is kept.
 const TAIL_CHARS: usize = 256;
+/// How often a store may say that it is full before it is believed.
+const FULL_LINES: usize = 3;
 
 /// The end of a backup, as restic counts it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -61,6 +63,8 @@ struct ErrorText {
 /// The last lines of restic's stderr, and what it gave as the cause of its end.
 #[derive(Debug, Clone, Default)]
 pub struct StderrTail {
+    full: Option<String>,
+    full_lines: usize,
     exit_error: Option<String>,
     lines: VecDeque<String>,
 }
@@ -80,6 +84,10 @@ impl StderrTail {
         if text.is_empty() {
             return;
         }
+        if says_full(&text) {
+            self.full = Some(last_chars(&text));
+            self.full_lines += 1;
+        }
         if self.lines.len() == TAIL_LINES {
             self.lines.pop_front();
         }
@@ -95,10 +103,32 @@ impl StderrTail {
         }
     }
 
+    /// What the store said when it had no room, as soon as it has said so more than once or twice.
+    pub fn full(&self) -> Option<&str> {
+        self.full.as_deref().filter(|_| self.full_lines >= FULL_LINES)
+    }
+
     /// Whether any kept line holds this text.
     pub fn mentions(&self, text: &str) -> bool {
         self.exit_error.iter().chain(&self.lines).any(|line| line.contains(text))
     }
+}
+
+/// What stores say when there is no room: MinIO, Ceph, quotas of rest-server and Swift, a server's own disk. restic
+/// would go on for a quarter of an hour.
+fn says_full(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    [
+        "minimum free drive threshold",
+        "storagefull",
+        "quotaexceeded",
+        "quota exceeded",
+        "insufficient storage",
+        "request entity too large",
+        "no space left on device",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
 }
 
 /// The end of a text, on one line: the cause comes last in Go's wrapped errors.
@@ -110,6 +140,31 @@ fn last_chars(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_store_is_believed_in_the_end() {
+        let mut tail = StderrTail::default();
+        let line = r#"{"message_type":"error","error":{"message":"Save(<data/ab>) returned error, retrying after 1s: HTTP Error: 507: 507 Insufficient Storage"}}"#;
+        for _ in 0..2 {
+            tail.push(line);
+            tail.push("Save(<data/cd>) returned error, retrying after 507ms: 503 Slow Down");
+            assert_eq!(tail.full(), None);
+        }
+        tail.push(line);
+        assert!(tail.full().unwrap().ends_with("507 Insufficient Storage"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_is_taken(line in "\\PC{0,200}", json in r#"\{"message_type":"(summary|error|exit_error|status)".{0,80}\}"#) {
+            let mut tail = StderrTail::default();
+            for line in [&line, &json] {
+                let _ = Line::parse(line);
+                tail.push(line);
+                proptest::prop_assert!(tail.message().chars().count() <= TAIL_CHARS);
+            }
+        }
+    }
 
     #[test]
     fn lines_of_a_backup() {

@@ -37,6 +37,9 @@ pub enum ResticError {
     /// The store refused the keys.
     #[error("the store refused restic's keys ({0})")]
     Unauthorized(String),
+    /// The store has no room; we stopped it.
+    #[error("the store is full ({0}); make room there, or raise its quota")]
+    StoreFull(String),
     /// We stopped it (exit code 130, or killed after its time).
     #[error("restic was stopped by SIGTERM")]
     Terminated,
@@ -66,6 +69,9 @@ impl Finished {
     pub fn into_result(self) -> Result<(), ResticError> {
         if self.status.success() {
             return Ok(());
+        }
+        if let Some(answer) = self.stderr.full() {
+            return Err(ResticError::StoreFull(answer.to_owned()));
         }
         if self.stopped_by_us {
             return Err(ResticError::Terminated);
@@ -103,6 +109,7 @@ pub struct Child {
     child: tokio::process::Child,
     stdout: Option<ChildStdout>,
     stderr: JoinHandle<StderrTail>,
+    full: CancellationToken,
 }
 
 impl Child {
@@ -111,8 +118,9 @@ impl Child {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
         let mut child = command.spawn().map_err(|error| ResticError::Spawn(format!("{program}: {error}")))?;
         let stdout = child.stdout.take();
-        let stderr = tokio::spawn(read_stderr(child.stderr.take()));
-        Ok(Self { child, stdout, stderr })
+        let full = CancellationToken::new();
+        let stderr = tokio::spawn(read_stderr(child.stderr.take(), full.clone()));
+        Ok(Self { child, stdout, stderr, full })
     }
 
     /// Its output; to be taken once.
@@ -120,11 +128,13 @@ impl Child {
         self.stdout.take().ok_or_else(|| ResticError::Spawn("its output is not connected".to_owned()))
     }
 
-    /// Waits for the end. On `cancel` it gets SIGTERM, and SIGKILL when it does not end in time.
+    /// Waits for the end. On `cancel`, or when the store is full, it gets SIGTERM, and SIGKILL when it does not end in
+    /// time.
     pub async fn wait(mut self, cancel: &CancellationToken) -> Result<Finished, ResticError> {
         let lost = |error: io::Error| ResticError::Spawn(format!("waiting for it failed: {error}"));
         let (status, stopped_by_us) = tokio::select! {
             status = self.child.wait() => (status.map_err(lost)?, false),
+            () = self.full.cancelled() => (self.terminate().await.map_err(lost)?, true),
             () = cancel.cancelled() => (self.terminate().await.map_err(lost)?, true),
         };
         // A grandchild may hold stderr open; what was read until now is enough then.
@@ -190,12 +200,15 @@ impl Child {
     }
 }
 
-async fn read_stderr(stderr: Option<impl AsyncRead + Unpin>) -> StderrTail {
+async fn read_stderr(stderr: Option<impl AsyncRead + Unpin>, full: CancellationToken) -> StderrTail {
     let mut tail = StderrTail::default();
     let Some(stderr) = stderr else { return tail };
     let mut lines = BufReader::new(stderr).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         tail.push(&String::from_utf8_lossy(&line));
+        if tail.full().is_some() {
+            full.cancel();
+        }
     }
     tail
 }

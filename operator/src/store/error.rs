@@ -10,13 +10,11 @@ use super::policy::RefusedAddress;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The keys are wrong or may not do this.
-    #[error(
-        "{what}: the store refused the keys ({answer}); check the credentials Secret and the bucket's policy"
-    )]
+    #[error("{what}: the store refused the keys ({answer}); check the credentials Secret and what it may do")]
     Unauthorized {
         /// The call and the object.
         what: String,
-        /// Status, S3's code and message.
+        /// Status, and the store's own code and message.
         answer: String,
     },
     /// The object is not there.
@@ -25,8 +23,8 @@ pub enum StoreError {
         /// The call and the object.
         what: String,
     },
-    /// The bucket is not there.
-    #[error("{what}: no such bucket; create it or correct the location")]
+    /// The bucket or container is not there.
+    #[error("{what}: no such bucket or container; create it or correct the location")]
     NoBucket {
         /// The call and the object.
         what: String,
@@ -60,7 +58,7 @@ pub enum StoreError {
     ClockSkew {
         /// The call and the object.
         what: String,
-        /// Status, S3's code and message.
+        /// Status, and the store's own code and message.
         answer: String,
     },
     /// Worth another try: 429, 5xx, a cut connection.
@@ -90,12 +88,17 @@ impl StoreError {
         matches!(self, Self::Transient { .. } | Self::Unreachable { .. })
     }
 
+    /// Whether the store answered, but only with trouble: worth asking again at once, within bounds.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Transient { .. })
+    }
+
     /// Sorts an answer that is no success.
     pub(super) fn from_answer(what: String, status: StatusCode, body: &str) -> Self {
         let code = element(body, "Code").unwrap_or_default();
         let message = element(body, "Message").unwrap_or_default();
         let answer = match (code.is_empty(), message.is_empty()) {
-            (true, _) => status.to_string(),
+            (true, _) => plain(body).map_or_else(|| status.to_string(), |text| format!("{status}: {text}")),
             (false, true) => format!("{status}, {code}"),
             (false, false) => format!("{status}, {code}: {message}"),
         };
@@ -126,6 +129,13 @@ impl StoreError {
             Self::Transient { what, answer: cause }
         }
     }
+}
+
+/// The first line of an answer that is neither XML nor HTML.
+fn plain(body: &str) -> Option<String> {
+    let line = body.lines().next()?.trim();
+    let text: String = line.chars().filter(|c| !c.is_control()).take(256).collect();
+    (!text.is_empty() && !body.contains('<')).then_some(text)
 }
 
 /// The text of an element of S3's flat error document, bounded.
@@ -181,6 +191,9 @@ mod tests {
         assert!(matches!(sorted(503, &xml("SlowDown")), StoreError::Transient { .. }));
         assert!(matches!(sorted(500, "<html>"), StoreError::Transient { .. }));
         assert!(matches!(sorted(301, &xml("PermanentRedirect")), StoreError::Refused { .. }));
+        assert!(
+            sorted(507, "quota exceeded\n").to_string().ends_with("507 Insufficient Storage: quota exceeded")
+        );
         assert!(sorted(403, &xml("AccessDenied")).to_string().contains("AccessDenied: words"));
     }
 }

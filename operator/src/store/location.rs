@@ -1,4 +1,4 @@
-//! Where a repository lies: restic's `s3:https://host[:port]/bucket/prefix`, parsed and put together.
+//! Where a repository lies, in restic's form: `s3:`, `rest:` or `swift:`, parsed and put together.
 
 use std::{fmt, str::FromStr};
 
@@ -8,9 +8,12 @@ use url::{Host, Url};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
     /// Another backend of restic's, or none.
-    #[error("location {0:?} is not supported: it must look like s3:https://host[:port]/bucket/prefix")]
+    #[error(
+        "location {0:?} is not supported: it must look like s3:https://host[:port]/bucket/prefix, \
+         rest:https://host[:port]/prefix or swift:container:/prefix"
+    )]
     Unsupported(String),
-    /// The part after `s3:` is no URL.
+    /// The part after the kind is no URL.
     #[error("the URL of the location cannot be parsed: {0}")]
     Url(String),
     /// Anything but https.
@@ -22,59 +25,86 @@ pub enum LocationError {
     /// A query or a fragment.
     #[error("the location must not hold a query or a fragment")]
     Query,
-    /// No bucket.
-    #[error("the location names no bucket: s3:https://host/bucket/prefix")]
+    /// No bucket or container.
+    #[error(
+        "the location names no bucket or container: s3:https://host/bucket/prefix, swift:container:/prefix"
+    )]
     NoBucket,
-    /// The bucket's name, or one part of the prefix.
+    /// The name of a bucket or container, or one part of the prefix.
     #[error(
         "{what} {value:?} of the location is not allowed: use letters, digits, '.', '_', '-', no empty part"
     )]
     Segment {
-        /// Bucket, prefix part, namespace or uid.
+        /// Bucket, container, prefix part, namespace or uid.
         what: &'static str,
         /// What was given.
         value: String,
     },
 }
 
-/// One place in an S3 store: endpoint, bucket and prefix. Its text form is the one that restic reads.
+/// One place in a store. Its text form is the one that restic reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectStoreLocation {
-    endpoint: Url,
-    bucket: String,
+    place: Place,
     /// Parts joined by '/', neither at the start nor at the end one; may be empty.
     prefix: String,
+}
+
+/// A store of one of the three kinds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// S3.
+    S3 {
+        /// Its address, without a path.
+        endpoint: Url,
+        /// The bucket.
+        bucket: String,
+    },
+    /// restic's REST protocol.
+    Rest {
+        /// Its address, without a path.
+        endpoint: Url,
+    },
+    /// Swift; where it is, its keys say.
+    Swift {
+        /// The container.
+        container: String,
+    },
 }
 
 impl ObjectStoreLocation {
     /// Parses restic's form. Only https; plain http is taken for a loopback address when `allow_loopback` is set.
     pub fn parse_with(text: &str, allow_loopback: bool) -> Result<Self, LocationError> {
-        let Some(rest) = text.strip_prefix("s3:").filter(|rest| rest.contains("://")) else {
-            // Only the scheme is repeated: a refused location may hold a password.
-            let scheme = text.split(':').next().unwrap_or_default();
-            return Err(LocationError::Unsupported(scheme.chars().take(16).collect()));
-        };
-        let url = Url::parse(rest).map_err(|error| LocationError::Url(error.to_string()))?;
-        refuse_extras(&url)?;
-        match url.scheme() {
-            "https" => {}
-            "http" if allow_loopback && is_loopback(&url) => {}
-            other => return Err(LocationError::NotHttps(other.to_owned())),
+        let (kind, rest) = text.split_once(':').unwrap_or_default();
+        match kind {
+            "s3" if rest.contains("://") => {
+                let (endpoint, path) = address(rest, allow_loopback)?;
+                let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
+                if bucket.is_empty() {
+                    return Err(LocationError::NoBucket);
+                }
+                segment("bucket", bucket)?;
+                Self::new(Place::S3 { endpoint, bucket: bucket.to_owned() }, prefix)
+            }
+            "rest" if rest.contains("://") => {
+                let (endpoint, prefix) = address(rest, allow_loopback)?;
+                Self::new(Place::Rest { endpoint }, prefix)
+            }
+            "swift" => {
+                let (container, path) = rest.split_once(":/").ok_or(LocationError::NoBucket)?;
+                segment("container", container)?;
+                Self::new(Place::Swift { container: container.to_owned() }, without_last_slash(path))
+            }
+            // Only the kind is repeated: a refused location may hold a password.
+            kind => Err(LocationError::Unsupported(kind.chars().take(16).collect())),
         }
-        // Taken from the text, because the parser resolves `..` silently.
-        let path = rest.splitn(4, '/').nth(3).unwrap_or_default();
-        let path = path.strip_suffix('/').unwrap_or(path);
-        let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
-        if bucket.is_empty() {
-            return Err(LocationError::NoBucket);
-        }
-        segment("bucket", bucket)?;
+    }
+
+    fn new(place: Place, prefix: &str) -> Result<Self, LocationError> {
         if !prefix.is_empty() {
             prefix.split('/').try_for_each(|part| segment("prefix part", part))?;
         }
-        let mut endpoint = url.clone();
-        endpoint.set_path("/");
-        Ok(Self { endpoint, bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+        Ok(Self { place, prefix: prefix.to_owned() })
     }
 
     /// Parses restic's form; https only.
@@ -82,26 +112,23 @@ impl ObjectStoreLocation {
         Self::parse_with(text, false)
     }
 
-    /// The place of one migration's repository below this one.
+    /// The place of one migration's repository below this one. Without the namespace where folders are counted:
+    /// rest-server has two of them, and a uid is nobody else's anyhow.
     pub fn repository(&self, namespace: &str, uid: &str) -> Result<Self, LocationError> {
         segment("namespace", namespace)?;
         segment("uid", uid)?;
+        let namespace = if matches!(self.place, Place::Rest { .. }) { "" } else { namespace };
         let prefix = [self.prefix.as_str(), namespace, uid];
         let prefix = prefix.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/");
         Ok(Self { prefix, ..self.clone() })
     }
 
-    /// The store's address, without a path.
-    pub fn endpoint(&self) -> &Url {
-        &self.endpoint
+    /// The store.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
-    /// The bucket.
-    pub fn bucket(&self) -> &str {
-        &self.bucket
-    }
-
-    /// The prefix without a slash at either end; empty for the whole bucket.
+    /// The prefix without a slash at either end; empty for the whole store.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -114,8 +141,12 @@ impl ObjectStoreLocation {
 
 impl fmt::Display for ObjectStoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3:{}{}", self.endpoint, self.bucket)?;
-        if self.prefix.is_empty() { Ok(()) } else { write!(f, "/{}", self.prefix) }
+        match &self.place {
+            Place::S3 { endpoint, bucket } if self.prefix.is_empty() => write!(f, "s3:{endpoint}{bucket}"),
+            Place::S3 { endpoint, bucket } => write!(f, "s3:{endpoint}{bucket}/{}", self.prefix),
+            Place::Rest { endpoint } => write!(f, "rest:{endpoint}{}", self.prefix),
+            Place::Swift { container } => write!(f, "swift:{container}:/{}", self.prefix),
+        }
     }
 }
 
@@ -125,6 +156,25 @@ impl FromStr for ObjectStoreLocation {
     fn from_str(text: &str) -> Result<Self, LocationError> {
         Self::parse(text)
     }
+}
+
+/// The store's address, and the path behind it.
+fn address(text: &str, allow_loopback: bool) -> Result<(Url, &str), LocationError> {
+    let mut url = Url::parse(text).map_err(|error| LocationError::Url(error.to_string()))?;
+    refuse_extras(&url)?;
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_loopback && is_loopback(&url) => {}
+        other => return Err(LocationError::NotHttps(other.to_owned())),
+    }
+    url.set_path("/");
+    // Taken from the text, because the parser resolves `..` silently.
+    let path = text.splitn(4, '/').nth(3).unwrap_or_default();
+    Ok((url, without_last_slash(path)))
+}
+
+fn without_last_slash(path: &str) -> &str {
+    path.strip_suffix('/').unwrap_or(path)
 }
 
 fn refuse_extras(url: &Url) -> Result<(), LocationError> {
@@ -140,7 +190,7 @@ fn refuse_extras(url: &Url) -> Result<(), LocationError> {
     Ok(())
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
@@ -175,14 +225,20 @@ mod tests {
                 "s3:https://h/my.bucket/a/b_c/d-e",
             ),
             ("s3:https://[2001:db8::1]:9000/b/p", "b", "p", "s3:https://[2001:db8::1]:9000/b/p"),
+            ("rest:https://h:8000", "", "", "rest:https://h:8000/"),
+            ("rest:https://h/p/q/", "", "p/q", "rest:https://h/p/q"),
+            ("swift:c:/", "c", "", "swift:c:/"),
+            ("swift:c_1:/p/q/", "c_1", "p/q", "swift:c_1:/p/q"),
         ];
         for (text, bucket, prefix, shown) in table {
             let got = ObjectStoreLocation::parse(text).unwrap();
-            assert_eq!(
-                (got.bucket(), got.prefix(), got.to_string().as_str()),
-                (bucket, prefix, shown),
-                "{text}"
-            );
+            let store = match got.place() {
+                Place::S3 { bucket, .. } => bucket,
+                Place::Rest { .. } => "",
+                Place::Swift { container } => container,
+            };
+            assert_eq!((store, got.prefix(), got.to_string().as_str()), (bucket, prefix, shown), "{text}");
+            assert_eq!(ObjectStoreLocation::parse(shown), Ok(got), "{text}");
         }
     }
 
@@ -192,8 +248,18 @@ mod tests {
             "",
             "s3:",
             "s3:host/bucket",
-            "rest:https://h/b",
-            "swift:c:/p",
+            "rest:h/b",
+            "rest:http://h/b",
+            "rest:https://u:p@h/",
+            "rest:https://h//p",
+            "rest:https://h/..",
+            "swift:c",
+            "swift::/p",
+            "swift:c:p",
+            "swift:c:/p//q",
+            "swift:a/b:/p",
+            "swift:u@c:/p",
+            "b2:bucket:/p",
             "https://h/b/p",
             "s3:http://h/b",
             "s3:ftp://h/b",
@@ -237,6 +303,10 @@ mod tests {
         assert_eq!(repository.last_part(), "0f5c");
         let bare = ObjectStoreLocation::parse("s3:https://h/b").unwrap();
         assert_eq!(bare.repository("n", "u").unwrap().to_string(), "s3:https://h/b/n/u");
+        let of =
+            |text: &str| ObjectStoreLocation::parse(text).unwrap().repository("n", "u").unwrap().to_string();
+        assert_eq!(of("rest:https://h/p"), "rest:https://h/p/u");
+        assert_eq!(of("swift:c:/"), "swift:c:/n/u");
         for (namespace, uid) in [("", "u"), ("n", ""), ("..", "u"), ("n/m", "u"), ("n", "u/../..")] {
             assert!(base.repository(namespace, uid).is_err(), "{namespace:?} {uid:?}");
         }

@@ -1,5 +1,7 @@
 //! The manifest of one pass of one disk: which bytes lie in which snapshot, and what they must hash to.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -151,6 +153,22 @@ impl Manifest {
         (patched + self.zeroed.count()).saturating_mul(BLOCK).min(self.bytes)
     }
 
+    /// What is left of it when nothing is taken from these snapshots. Complete only if it never named one.
+    #[must_use]
+    pub fn without(mut self, condemned: &HashSet<SnapshotId>) -> Self {
+        let names = |content: &Content| matches!(content, Content::Stored(id) if condemned.contains(id));
+        for segment in &mut self.segments {
+            if segment.as_ref().is_some_and(|segment| names(&segment.content)) {
+                *segment = None;
+                self.complete = false;
+            }
+        }
+        let before = self.patches.len();
+        self.patches.retain(|patch| !condemned.contains(&patch.snapshot));
+        self.complete &= before == self.patches.len();
+        self
+    }
+
     fn check(&self) -> Result<(), String> {
         let layout = self.layout()?;
         if self.version != VERSION {
@@ -250,6 +268,18 @@ mod tests {
         let root = hex::encode(Sha256::digest([0x0d_u8; 96]));
         assert_eq!(example(0).root(), Some(root));
         assert_eq!(example(1).changed_bytes(), 4 * BLOCK);
+    }
+
+    #[test]
+    fn what_names_a_condemned_snapshot_is_not_complete() {
+        let condemned = |byte| HashSet::from([id(byte)]);
+        for (pass, wrong) in [(0, "ab"), (1, "cd")] {
+            assert_eq!(example(pass).without(&condemned("11")), example(pass));
+            let left = example(pass).without(&condemned(wrong));
+            assert!(!left.complete && left.patches.is_empty() && left.done() < example(pass).done());
+        }
+        let left = example(0).without(&condemned("ab"));
+        assert_eq!(left.segments.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a snapshot of ours is, written into its tags when it begins: whose, of which pass, and what part.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::layout::Layout;
@@ -50,6 +52,16 @@ impl PassKey {
         format!("mig={},disk={},pass={}", self.migration, self.disk, self.pass)
     }
 
+    /// The tags of the note that another snapshot of the pass holds wrong bytes.
+    pub fn condemn_tags(&self, id: &SnapshotId) -> String {
+        format!("{},kind=condemned,id={id}", self.filter())
+    }
+
+    /// The tags of the whole disk as a manifest describes it.
+    pub fn whole_tags(&self, manifest: &SnapshotId) -> String {
+        format!("{},kind=whole,of={manifest}", self.filter())
+    }
+
     /// All tags of one snapshot. `origin` is the image or volume that is read: bytes of another one are others.
     pub fn tags(&self, kind: Kind, layout: &Layout, origin: &str) -> String {
         let kind = match kind {
@@ -75,6 +87,15 @@ pub struct Listed {
     pub origin: String,
 }
 
+/// What the repository holds of one pass.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// Oldest first; those that hold wrong bytes are left out.
+    pub snapshots: Vec<Listed>,
+    /// Snapshots that gave other bytes than were read in the source. Nothing may be built on them.
+    pub condemned: HashSet<SnapshotId>,
+}
+
 #[derive(Deserialize)]
 struct RawSnapshot {
     id: String,
@@ -84,18 +105,44 @@ struct RawSnapshot {
 
 /// Reads `restic snapshots --json`, oldest first as restic gives them. Snapshots that are not of this pass, or whose
 /// tags are not ours, are left out.
-pub fn parse_listing(json: &[u8], key: &PassKey) -> Result<Vec<Listed>, String> {
+pub fn parse_listing(json: &[u8], key: &PassKey) -> Result<Listing, String> {
     let raw: Option<Vec<RawSnapshot>> =
         serde_json::from_slice(json).map_err(|error| format!("restic's list of snapshots: {error}"))?;
-    Ok(raw.unwrap_or_default().iter().filter_map(|snapshot| listed(snapshot, key)).collect())
+    let mut raw = raw.unwrap_or_default();
+    raw.retain(|snapshot| is_of(snapshot, key).unwrap_or_default());
+    let condemned: HashSet<_> = raw.iter().filter_map(condemned).collect();
+    let sound = |listed: &Listed| !condemned.contains(&listed.id);
+    let snapshots = raw.iter().filter_map(listed).filter(sound).collect();
+    Ok(Listing { snapshots, condemned })
 }
 
-fn listed(raw: &RawSnapshot, key: &PassKey) -> Option<Listed> {
-    let tags = raw.tags.as_deref().unwrap_or_default();
-    let tag = |name: &str| tags.iter().find_map(|tag| tag.strip_prefix(name)?.strip_prefix('='));
-    let ours = tag("mig")? == key.migration
-        && tag("disk")?.parse() == Ok(key.disk)
-        && tag("pass")?.parse() == Ok(key.pass);
+/// Reads only the ids of `restic snapshots --json`.
+pub fn parse_ids(json: &[u8]) -> Result<Vec<SnapshotId>, String> {
+    let raw: Option<Vec<RawSnapshot>> =
+        serde_json::from_slice(json).map_err(|error| format!("restic's list of snapshots: {error}"))?;
+    raw.unwrap_or_default().into_iter().map(|snapshot| snapshot.id.parse()).collect()
+}
+
+impl RawSnapshot {
+    fn tag(&self, name: &str) -> Option<&str> {
+        let tags = self.tags.as_deref().unwrap_or_default();
+        tags.iter().find_map(|tag| tag.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+fn is_of(raw: &RawSnapshot, key: &PassKey) -> Option<bool> {
+    let ours = raw.tag("mig")? == key.migration
+        && raw.tag("disk")?.parse() == Ok(key.disk)
+        && raw.tag("pass")?.parse() == Ok(key.pass);
+    Some(ours)
+}
+
+fn condemned(raw: &RawSnapshot) -> Option<SnapshotId> {
+    if raw.tag("kind")? == "condemned" { raw.tag("id")?.parse().ok() } else { None }
+}
+
+fn listed(raw: &RawSnapshot) -> Option<Listed> {
+    let tag = |name: &str| raw.tag(name);
     let kind = match tag("kind")? {
         "segment" => Kind::Segment(tag("seg")?.parse().ok()?),
         "manifest" => Kind::Manifest { done: tag("done")?.parse().ok()? },
@@ -110,7 +157,7 @@ fn listed(raw: &RawSnapshot, key: &PassKey) -> Option<Listed> {
         return None;
     }
     let (id, origin) = (raw.id.parse().ok()?, tag("from")?.to_owned());
-    ours.then_some(Listed { id, kind, layout, origin })
+    Some(Listed { id, kind, layout, origin })
 }
 
 #[cfg(test)]
@@ -133,10 +180,29 @@ mod tests {
         let layout = Layout::new(1 << 20, 65536).unwrap();
         for kind in [Kind::Segment(15), Kind::Manifest { done: 7 }, Kind::Table, Kind::Patch(4)] {
             let json = json!([snapshot(&key().tags(kind, &layout, "image-1"))]).to_string();
-            let found = parse_listing(json.as_bytes(), &key()).unwrap();
+            let found = parse_listing(json.as_bytes(), &key()).unwrap().snapshots;
             let id = "ab".repeat(32).parse().unwrap();
             assert_eq!(found, [Listed { id, kind, layout, origin: "image-1".into() }]);
         }
+    }
+
+    #[test]
+    fn what_is_condemned_is_left_out() {
+        let layout = Layout::new(1 << 20, 65536).unwrap();
+        let (wrong, right): (SnapshotId, SnapshotId) =
+            ("ab".repeat(32).parse().unwrap(), "cd".repeat(32).parse().unwrap());
+        let segment = |id: &SnapshotId| {
+            let tags = key().tags(Kind::Segment(1), &layout, "i");
+            json!({"id": id, "tags": tags.split(',').collect::<Vec<_>>()})
+        };
+        let note = |key: PassKey| snapshot(&key.condemn_tags(&wrong));
+        let parse = |list: Value| parse_listing(list.to_string().as_bytes(), &key()).unwrap();
+        let found = parse(json!([segment(&wrong), segment(&right), note(key())]));
+        assert_eq!(found.snapshots.iter().map(|listed| &listed.id).collect::<Vec<_>>(), [&right]);
+        assert_eq!(found.condemned, HashSet::from([wrong.clone()]));
+        // A note of another pass says nothing of this one.
+        let found = parse(json!([segment(&wrong), note(PassKey { pass: 2, ..key() })]));
+        assert_eq!((found.snapshots.len(), found.condemned.len()), (1, 0));
     }
 
     #[test]
@@ -154,9 +220,9 @@ mod tests {
         ] {
             let json = json!([snapshot(&good.replace(from, to)), {"id": "x"}, {"id": "y", "tags": null}])
                 .to_string();
-            assert_eq!(parse_listing(json.as_bytes(), &key()), Ok(vec![]), "{to}");
+            assert_eq!(parse_listing(json.as_bytes(), &key()), Ok(Listing::default()), "{to}");
         }
-        assert_eq!(parse_listing(b"null", &key()), Ok(vec![]));
+        assert_eq!(parse_listing(b"null", &key()), Ok(Listing::default()));
         for bad in ["", "{}", "[", "[1]", "[{}]"] {
             assert!(parse_listing(bad.as_bytes(), &key()).is_err(), "{bad}");
         }
@@ -164,14 +230,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_tags_are_ours_or_left_out(tags in prop::collection::vec("(mig|disk|pass|kind|seg|done|layout|from)=[a-z0-9/-]{0,12}", 0..9)) {
+        fn any_tags_are_ours_or_left_out(tags in prop::collection::vec("(mig|disk|pass|kind|seg|done|layout|from|id)=[a-z0-9/-]{0,12}", 0..9)) {
             let json = json!([{"id": "ab".repeat(32), "tags": tags}]).to_string();
             prop_assert!(parse_listing(json.as_bytes(), &key()).is_ok());
         }
 
         #[test]
         fn any_bytes_are_a_listing_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse_listing(&bytes, &key());
+            let _ = (parse_listing(&bytes, &key()), parse_ids(&bytes));
         }
     }
 }

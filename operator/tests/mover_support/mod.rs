@@ -1,7 +1,9 @@
 //! A store, a cloud and the mover's binary, all on loopback.
 
 pub mod cloud;
+pub mod rest;
 pub mod s3;
+pub mod swift;
 
 use std::{
     path::PathBuf,
@@ -34,6 +36,8 @@ pub fn restore_line<'a>(more: &[&'a str]) -> Vec<&'a str> {
 
 /// Everything one test needs.
 pub struct Bed {
+    /// Where the repository is; in `s3` unless a test says otherwise.
+    pub repository: String,
     pub s3: FakeS3,
     pub cloud: FakeCloud,
     pub directory: TempDir,
@@ -72,8 +76,10 @@ impl Ended {
 
 impl Bed {
     pub async fn new() -> Self {
+        let s3 = FakeS3::start().await;
         let bed = Self {
-            s3: FakeS3::start().await,
+            repository: format!("s3:{}/bucket/movers/team-a/{UID}", s3.url),
+            s3,
             cloud: FakeCloud::start().await,
             directory: TempDir::new().unwrap(),
         };
@@ -105,8 +111,27 @@ impl Bed {
         format!("movers/team-a/{UID}/")
     }
 
-    pub fn repository(&self) -> String {
-        format!("s3:{}/bucket/movers/team-a/{UID}", self.s3.url)
+    /// Plain restic, as anybody has it who knows the password and the store's keys.
+    pub async fn restic(&self, arguments: &[&str], stdin: Stdio) -> Output {
+        let mut command = Command::new(restic());
+        if self.repository.starts_with("s3:") {
+            command.args(["-o", "s3.bucket-lookup=path"]);
+        }
+        command.args(arguments).stdin(stdin);
+        let output = self.plain_environment(&mut command).output().await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        output
+    }
+
+    /// What plain restic needs to know.
+    pub fn plain_environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env("RESTIC_REPOSITORY", &self.repository)
+            .env("RESTIC_PASSWORD", REPOSITORY_PASSWORD)
+            .env("RESTIC_CACHE_DIR", self.path("plain-cache"))
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     }
 
     /// The mover's command line; every option that names a place is filled in.
@@ -124,7 +149,7 @@ impl Bed {
                 .arg(self.path("config"))
                 .arg("--scratch-dir")
                 .arg(self.path(&format!("scratch{beside}")));
-            command.arg("--repository").arg(self.repository());
+            command.arg("--repository").arg(&self.repository);
         }
         command.args(&arguments[1..]).env("RESTIC", restic());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -163,7 +188,15 @@ impl Bed {
         let _ = std::fs::remove_file(self.path(termination));
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let (stdout, stderr) = (text(stdout), text(stderr));
-        for secret in [SECRET_KEY, CLOUD_PASSWORD, REPOSITORY_PASSWORD, "X-Amz-Signature", cloud::TOKEN] {
+        for secret in [
+            SECRET_KEY,
+            CLOUD_PASSWORD,
+            REPOSITORY_PASSWORD,
+            "X-Amz-Signature",
+            cloud::TOKEN,
+            rest::PASSWORD,
+            swift::SECRET,
+        ] {
             for said in [&message, &stdout, &stderr] {
                 assert!(!said.contains(secret), "{secret} came out: {said}");
             }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use axum::body::HttpBody;
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
@@ -39,6 +40,12 @@ struct Trouble {
     delay: Duration,
     /// Bytes that were taken.
     written: usize,
+    /// Bytes that were given.
+    read: usize,
+    /// Whether there is no room any more.
+    full: bool,
+    /// How many more calls of any kind are refused with 503.
+    refused_calls: usize,
 }
 
 impl FakeS3 {
@@ -58,17 +65,43 @@ impl FakeS3 {
         self.trouble.lock().unwrap().written
     }
 
+    /// Bytes of packs that were given so far.
+    pub fn read(&self) -> usize {
+        self.trouble.lock().unwrap().read
+    }
+
+    /// Takes no pack any more, or again.
+    pub fn fill_up(&self, full: bool) {
+        self.trouble.lock().unwrap().full = full;
+    }
+
+    /// Refuses the next calls, whatever they are.
+    pub fn refuse_all(&self, calls: usize) {
+        self.trouble.lock().unwrap().refused_calls = calls;
+    }
+
+    fn refuses(&self) -> bool {
+        let mut trouble = self.trouble.lock().unwrap();
+        let refused = trouble.refused_calls > 0;
+        trouble.refused_calls = trouble.refused_calls.saturating_sub(1);
+        refused
+    }
+
     /// What happens to the upload of a pack.
     async fn treat(&self, bytes: usize) -> Option<Response> {
         let delay = {
             let mut trouble = self.trouble.lock().unwrap();
+            if trouble.full {
+                // As MinIO says it.
+                return Some(error(
+                    StatusCode::INSUFFICIENT_STORAGE,
+                    "XMinioStorageFull",
+                    "Storage backend has reached its minimum free drive threshold. Please delete a few objects to proceed.",
+                ));
+            }
             if trouble.refused > 0 {
                 trouble.refused -= 1;
-                return Some(error(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "SlowDown",
-                    "Please reduce your request rate.",
-                ));
+                return Some(slow_down());
             }
             if trouble.broken > 0 {
                 trouble.broken -= 1;
@@ -127,6 +160,9 @@ async fn answer(State(s3): State<FakeS3>, request: Request) -> Response {
             "The Access Key Id you provided does not exist",
         );
     }
+    if s3.refuses() {
+        return slow_down();
+    }
     let mut content = to_bytes(body, usize::MAX).await.unwrap();
     if header("x-amz-content-sha256").starts_with("STREAMING-") {
         content = unchunk(&content);
@@ -162,13 +198,21 @@ async fn answer(State(s3): State<FakeS3>, request: Request) -> Response {
         }
         Method::GET | Method::HEAD => match objects.get(key) {
             None => error(StatusCode::NOT_FOUND, "NoSuchKey", "The specified key does not exist."),
-            Some(object) => send(object, header("range"), parts.method == Method::HEAD),
+            Some(object) => {
+                let head = parts.method == Method::HEAD;
+                let response = send(object, header("range"), head);
+                if !head && key.contains("/data/") {
+                    s3.trouble.lock().unwrap().read +=
+                        response.body().size_hint().exact().unwrap_or(0) as usize;
+                }
+                response
+            }
         },
         _ => error(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "object"),
     }
 }
 
-fn send(object: &Bytes, range: &str, head: bool) -> Response {
+pub fn send(object: &Bytes, range: &str, head: bool) -> Response {
     let response =
         Response::builder().header("etag", "\"e\"").header("last-modified", "Sat, 01 Aug 2026 00:00:00 GMT");
     if head {
@@ -252,6 +296,10 @@ fn unchunk(mut rest: &[u8]) -> Bytes {
         content.extend_from_slice(&rest[end + 2..end + 2 + length]);
         rest = &rest[end + 4 + length..];
     }
+}
+
+fn slow_down() -> Response {
+    error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.")
 }
 
 fn reply(status: StatusCode, body: &str) -> Response {

@@ -171,6 +171,7 @@ impl Lab {
         let spec = ObjectStoreSpec {
             location: self.location()?,
             credentials_secret_ref: StoreSecretRef { name: "transfer".into() },
+            bandwidth: None,
         };
         self.api(namespace).create(&PostParams::default(), &ObjectStore::new("transfer", spec)).await?;
         Ok(())
@@ -207,15 +208,15 @@ impl Lab {
 
     /// The place in the store that is this test's own.
     pub fn store(&self) -> Result<Store> {
-        let keys = StoreKeys {
-            access_key_id: setting("TESTBED_S3_ACCESS_KEY")?,
-            secret_access_key: setting("TESTBED_S3_SECRET_KEY")?,
-            session_token: None,
-            region: None,
-        };
+        let location = ObjectStoreLocation::parse(&self.location()?)?;
+        let keys = StoreKeys::find(&location, |name| match name {
+            "AWS_ACCESS_KEY_ID" => setting("TESTBED_S3_ACCESS_KEY").map(Some),
+            "AWS_SECRET_ACCESS_KEY" => setting("TESTBED_S3_SECRET_KEY").map(Some),
+            _ => Ok(None),
+        })?;
         let mut options = StoreOptions::new(address_check(EndpointPolicy::default()));
         options.ca_pem = Some(ca()?);
-        Ok(Store::new(&ObjectStoreLocation::parse(&self.location()?)?, &keys, &options)?)
+        Ok(Store::new(&location, &keys, &options)?)
     }
 
     /// A migration of the server `server` in the test's namespace; not created yet.

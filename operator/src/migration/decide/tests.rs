@@ -359,7 +359,11 @@ impl World {
         );
         view.console = Some(self.console.clone());
         Observed {
-            store: Some(StoreView { name: "s".into(), repository: "s3:https://x/b/team/uid".into() }),
+            store: Some(StoreView {
+                name: "s".into(),
+                repository: "s3:https://x/b/team/uid".into(),
+                bandwidth: Bandwidth { upload: Some("10Mi".into()), download: None },
+            }),
             source: Seen::View(source_view(
                 &self.me,
                 Some(self.source.clone()).filter(|_| !self.source_gone),
@@ -2090,4 +2094,11 @@ fn a_failed_attempt_of_a_backup_does_not_fail_its_restore() {
     let attempt = |what: &str| w.status.jobs.iter().find(|j| j.name == what).map(|j| j.attempt);
     assert!(attempt("backup-0") > Some(1), "{:?}", w.status.jobs);
     assert_eq!(attempt("restore-0"), Some(1));
+}
+
+#[test]
+fn looks_at_a_cloud_get_rarer_with_the_wait() {
+    for (waited, pause) in [(-3, 2), (0, 2), (10, 2), (15, 3), (40, 8), (75, 15), (3000, 15)] {
+        assert_eq!(super::pause(waited).as_secs(), pause, "after {waited} s");
+    }
 }

@@ -49,6 +49,15 @@ fn store(location: &str) -> Request {
     Create(object("ObjectStore", json!({"location": location, "credentialsSecretRef": {"name": "s"}})))
 }
 
+fn limited(direction: &str, bytes: &str) -> Request {
+    let spec = json!({
+        "location": "s3:https://s3.example.com/bucket",
+        "credentialsSecretRef": {"name": "s"},
+        "bandwidth": {direction: bytes},
+    });
+    Create(object("ObjectStore", spec))
+}
+
 /// The smallest migration with `changes` in its spec; null removes.
 fn migration(changes: Value) -> Value {
     let mut spec = json!({"source": {"cloud": "a", "server": "web-1"}, "destination": {"cloud": "b"},
@@ -117,6 +126,8 @@ const HOOK: &str = "a hook is exactly one of job, ssh, client";
 const JOB_HOOK: &str = "a job hook is exactly one of script, configMap";
 const SSH_HOOK: &str = "an ssh hook is exactly one of script, configMap";
 const POLICY: &str = "sourcePolicy.after is needed with action Delete, and only with it";
+const LOCATION: &str = "location must be s3:https://host[:port]/bucket[/prefix], \
+                        rest:https://host[:port][/prefix] or swift:container:/[prefix]";
 const SOURCE: &str = "spec.source cannot be changed any more: only while the phase is Blocked; \
                       delete this VmMigration and create another";
 const DESTINATION: &str = "spec.destination cannot be changed any more: only while the phase is Blocked; \
@@ -144,8 +155,17 @@ fn cases() -> Vec<Case> {
     };
     let policy = |policy: Value| Create(migration(json!({"sourcePolicy": policy})));
     vec![
-        case("location must be s3:https://host[:port]/bucket[/prefix]: only S3 over HTTPS is supported",
-            good(), store("s3:http://s3.example.com/bucket")),
+        case(LOCATION, good(), store("s3:http://s3.example.com/bucket")),
+        case(LOCATION, store("rest:https://h:8000/team"), store("rest:http://h:8000/team")),
+        case(LOCATION, store("swift:moves:/"), store("b2:moves:/")),
+        case("location must name a server and no query: rest:https://host[:port][/prefix]",
+            store("rest:https://h"), store("rest:https://h/team?x=1")),
+        case("location must name a container: swift:container:/[prefix]",
+            store("swift:moves:/team"), store("swift:moves")),
+        case("bandwidth.upload is a whole number of bytes a second, such as 25Mi",
+            limited("upload", "25Mi"), limited("upload", "0")),
+        case("bandwidth.download is a whole number of bytes a second, such as 25Mi",
+            limited("download", "1000000"), limited("download", "fast")),
         case("location must not contain user information: keys belong into the Secret named by credentialsSecretRef",
             good(), store("s3:https://key:secret@s3.example.com/bucket")),
         case("location must name a bucket: s3:https://host[:port]/bucket[/prefix]",

@@ -1,6 +1,8 @@
 //! In the source cloud: from a disk to its bytes in the repository.
 
-use super::{AT_ONCE, Draft, MAKING, SAVING, digest, repository, transfer_seconds, usable, with_progress};
+use super::{
+    AT_ONCE, Draft, MAKING, SAVING, bandwidth, digest, repository, transfer_seconds, usable, with_progress,
+};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -98,7 +100,9 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
             &image.id,
         ]
         .map(String::from)
-        .to_vec(),
+        .into_iter()
+        .chain(bandwidth(d))
+        .collect(),
         credentials: true,
         deadline_seconds: transfer_seconds(image.size.unwrap_or(0)),
         attempts: d.input.limits.job_attempts,

@@ -1,6 +1,6 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
-use super::{AT_ONCE, Draft, SAVING, digest, repository, transfer_seconds, usable, with_progress};
+use super::{AT_ONCE, Draft, SAVING, bandwidth, digest, repository, transfer_seconds, usable, with_progress};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -30,7 +30,8 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
     };
     d.status.disks[i].import.image_id = Some(image.id.clone());
     let backup = d.status.disks[i].backup.clone();
-    let args = restore_args(d, i, &image.id, backup.as_ref());
+    let mut args = restore_args(d, i, &image.id, backup.as_ref());
+    args.extend(bandwidth(d));
     let job = d.input.me.job(&purpose, attempt);
     let started = d.input.seen.destination_cluster.view().is_some_and(|c| c.jobs.contains_key(&job));
     if d.input.seen.destination_cluster.view().is_some() && !started && image.status != "queued" {

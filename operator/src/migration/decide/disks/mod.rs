@@ -114,6 +114,7 @@ fn usable(
         d.fail("UnrecoverableError", format!("{what} is still {status} since {since} (bound {bound} s)"));
         return Err(String::new());
     }
+    d.wait_calmly(since);
     let until = since.checked_add(SignedDuration::from_secs(bound)).map(super::clock).unwrap_or_default();
     Err(format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since)))
 }
@@ -130,6 +131,16 @@ fn waited_since(d: &mut Draft<'_>, i: usize, what: &str) -> Timestamp {
 
 fn repository(d: &Draft<'_>) -> String {
     d.status.store.as_ref().map(|s| s.repository.clone()).unwrap_or_default()
+}
+
+/// The store's limits, as options of a mover.
+fn bandwidth(d: &Draft<'_>) -> Vec<String> {
+    let limits = d.input.seen.store.as_ref().map(|s| s.bandwidth.clone()).unwrap_or_default();
+    [("--limit-upload", limits.upload_kib()), ("--limit-download", limits.download_kib())]
+        .into_iter()
+        .filter(|(_, kib)| *kib > 0)
+        .flat_map(|(option, kib)| [option.to_string(), kib.to_string()])
+        .collect()
 }
 
 /// Ten minutes and then 1 MiB a second: what one attempt to copy a disk one way may take.
