@@ -44,6 +44,10 @@ unit: tools ## unit, adapter and controller tests; generated files, samples and 
 test-long: ## random sequences against the model of both clouds, for about half an hour (SEEDS=number)
 	EXPLORE_SEEDS=$(or $(SEEDS),200000) cargo test -p vmmigration $(FEATURES) --lib --locked -- explore
 
+.PHONY: bench
+bench: ## our movers beside nbdcopy, qemu-img, rsync, zstd and restic on shaped links; writes docs/benchmarks.md (needs root, 45 minutes)
+	tests/bench/run
+
 .PHONY: client
 client: ## build kubectl-vmmigration; in a directory of PATH it is `kubectl vmmigration`
 	cargo build $(FEATURES) --bin kubectl-vmmigration --locked
