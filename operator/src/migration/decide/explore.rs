@@ -150,7 +150,8 @@ impl Explorer {
                 self.w.now = self.w.now.checked_add(seconds.seconds()).unwrap();
             }
             9 => self.w.unreachable = !self.w.unreachable,
-            10 => self.w.job_fails = true,
+            10 if self.one_in(2) => self.w.job_fails = true,
+            10 => self.w.wrong_segment = true,
             11 => {
                 let steps = [
                     "create-server",

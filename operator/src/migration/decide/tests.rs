@@ -69,6 +69,8 @@ pub(super) struct World {
     abandoned: bool,
     /// The next Job to end fails.
     pub(super) job_fails: bool,
+    /// The next restore to end finds a segment wrong in the store, and condemns it there.
+    pub(super) wrong_segment: bool,
     pub(super) unreachable: bool,
     /// Humans act, too: what runs is not our doing alone.
     pub(super) humans: bool,
@@ -170,6 +172,7 @@ impl World {
             timeless: false,
             abandoned: false,
             job_fails: false,
+            wrong_segment: false,
             unreachable: false,
             humans: false,
             status: VmMigrationStatus::default(),
@@ -253,7 +256,13 @@ impl World {
             let Some((_, job)) = self.jobs.get_mut(&name) else { continue };
             let (state, said) = match result {
                 Ok(result) => (JobState::Succeeded, json!({"ok": true, "result": result})),
-                Err(why) => (JobState::Failed, json!({"ok": false, "message": why, "retryable": true})),
+                Err(why) => {
+                    let wrong = why == "WrongSegment";
+                    (
+                        JobState::Failed,
+                        json!({"ok": false, "reason": why, "message": why, "retryable": !wrong}),
+                    )
+                }
             };
             (job.state, job.termination) = (state, Some(said.to_string()));
         }
@@ -314,6 +323,10 @@ impl World {
                 let (recorded, image) = (arg("--snapshot"), arg("--image"));
                 let snapshot = self.passes.get(&arg("--origin")).cloned().unwrap_or(recorded);
                 let hash = self.rests.get(&snapshot).ok_or("never 4: no such snapshot")?.clone();
+                if std::mem::take(&mut self.wrong_segment) {
+                    self.passes.retain(|_, s| *s != snapshot);
+                    return Err("WrongSegment");
+                }
                 let (disk, pass, _) = &self.manifests[&snapshot];
                 assert_eq!((arg("--disk"), arg("--pass")), (disk.clone(), pass.to_string()), "another pass");
                 let found = self.images.iter_mut().find(|(_, i)| i.id == image);
@@ -1948,6 +1961,27 @@ fn a_job_is_tried_within_bounds_and_once_when_another_try_is_no_use() {
         assert!(w.status.failure.as_ref().unwrap().message.contains(purpose), "{:?}", w.status.failure);
         w.assert_given_back();
     }
+}
+
+#[test]
+fn a_segment_that_is_wrong_in_the_store_is_sent_again_within_bounds() {
+    let mut w = World::new();
+    w.wrong_segment = true;
+    w.run(400, |w| w.phase() == Some(Phase::Succeeded), || false);
+    let attempts = |w: &World, job: &str| w.status.jobs.iter().find(|j| j.name == job).map(|j| j.attempt);
+    let disk = w.status.timeline.iter().find(|r| r.message.contains("sending it again"));
+    let n = if disk.expect("it is told").message.starts_with("disk 0") { 0 } else { 1 };
+    assert_eq!(attempts(&w, &format!("backup-{n}")), Some(2));
+    assert_eq!(attempts(&w, &format!("restore-{n}")), Some(2));
+
+    let mut w = World::new();
+    for _ in 0..600 {
+        w.wrong_segment = true;
+        w.pass(false);
+    }
+    assert_eq!(w.phase(), Some(Phase::Failed));
+    assert_eq!(attempts(&w, "backup-0"), Some(4));
+    w.assert_given_back();
 }
 
 #[test]

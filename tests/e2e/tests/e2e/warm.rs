@@ -26,10 +26,11 @@ async fn write_all_the_time(guest: &Guest, written: &RefCell<Written>) -> Result
         if guest.get(&format!("/cgi-bin/app?add={line}")).await.is_err() {
             break;
         }
-        let mut written = written.borrow_mut();
-        written.lines.push(line);
-        written.last = Instant::now();
-        drop(written);
+        {
+            let mut written = written.borrow_mut();
+            written.lines.push(line);
+            written.last = Instant::now();
+        }
         sleep(Duration::from_millis(200)).await;
     }
     std::future::pending().await

@@ -118,6 +118,8 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
             &number,
             "--image",
             &image.id,
+            // What it guards against, a bad blob out of bad memory, the digests find while the source still exists.
+            "--no-extra-verify",
         ]
         .map(String::from)
         .to_vec(),
@@ -129,7 +131,7 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
         purpose,
         args: args.concat(),
         credentials: true,
-        deadline_seconds: transfer_seconds(image.size.unwrap_or(0)),
+        deadline_seconds: transfer_seconds(d, image.size.unwrap_or(0)),
         attempts: d.input.limits.job_attempts,
     };
     match d.job(wanted) {

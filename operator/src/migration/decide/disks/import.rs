@@ -1,6 +1,8 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
-use super::{AT_ONCE, Draft, SAVING, bandwidth, digest, repository, transfer_seconds, usable, with_progress};
+use super::{
+    AT_ONCE, Draft, SAVING, bandwidth, digest, job_of, repository, transfer_seconds, usable, with_progress,
+};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -9,8 +11,10 @@ use crate::{
         observed::{DestinationView, find_attempt},
         step::{ObjectKind, Step},
     },
+    mover::result::FailureReason,
     openstack::Image,
 };
+use serde_json::Value;
 
 /// In the destination: until the image service holds exactly the bytes that were read in the source. It begins while
 /// they are still read there.
@@ -39,6 +43,9 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
         d.next_attempt(&purpose, None);
         return format!("Restoring disk {n} again");
     }
+    if let Some(waiting) = send_again(d, i, &purpose) {
+        return waiting;
+    }
     let wanted = Wanted {
         side: Side::Destination,
         purpose,
@@ -59,6 +66,31 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
             String::new()
         }
     }
+}
+
+/// A segment that is wrong in the store was condemned there by the restore: the next backup sends it again.
+fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<String> {
+    let said = job_of(d, Side::Destination, restore)?.termination.as_deref()?;
+    let said: Value = serde_json::from_str(said).ok()?;
+    // What an earlier pass sent cannot be read any more.
+    if said["reason"] != FailureReason::WrongSegment.to_string() || d.status.disks[i].pass > 0 {
+        return None;
+    }
+    let (n, backup) = (d.status.disks[i].index, format!("backup-{}", d.status.disks[i].index));
+    let record = d.job_record(&backup);
+    if record.attempt - record.earlier >= d.input.limits.job_attempts {
+        return None;
+    }
+    if d.status.disks[i].backup.take().is_none() {
+        return Some(format!(
+            "A segment of disk {n} is wrong in the store; it is sent again after the backup"
+        ));
+    }
+    let message = format!("disk {n}: {}; sending it again", said["message"].as_str().unwrap_or_default());
+    d.note(&message);
+    d.next_attempt(&backup, Some(message.clone()));
+    d.next_attempt(restore, Some(message));
+    Some(format!("Sending a segment of disk {n} again"))
 }
 
 /// What is known is told. While the backup runs that is the image it reads: segments of another one, that an earlier
@@ -87,12 +119,12 @@ fn recorded_args(backup: &Digest) -> Vec<String> {
 /// A restore beside its backup must outlast all attempts of that.
 fn seconds(d: &Draft<'_>, i: usize, backup: Option<&Digest>) -> i64 {
     match backup {
-        Some(backup) => transfer_seconds(backup.bytes),
+        Some(backup) => transfer_seconds(d, backup.bytes),
         None => {
             let origin = &d.status.disks[i].export.image_id;
             let images = d.input.seen.source.view().map(|v| v.images.as_slice()).unwrap_or_default();
             let image = images.iter().find(|(_, image)| Some(&image.id) == origin.as_ref());
-            let one = transfer_seconds(image.and_then(|(_, image)| image.size).unwrap_or(0));
+            let one = transfer_seconds(d, image.and_then(|(_, image)| image.size).unwrap_or(0));
             one * (1 + i64::from(d.input.limits.job_attempts))
         }
     }

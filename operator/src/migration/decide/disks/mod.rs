@@ -133,9 +133,14 @@ fn repository(d: &Draft<'_>) -> String {
     d.status.store.as_ref().map(|s| s.repository.clone()).unwrap_or_default()
 }
 
-/// The store's limits, as options of a mover.
+/// The store's limits for movers.
+fn limits(d: &Draft<'_>) -> Bandwidth {
+    d.input.seen.store.as_ref().map(|s| s.bandwidth.clone()).unwrap_or_default()
+}
+
+/// The same as options of a mover.
 fn bandwidth(d: &Draft<'_>) -> Vec<String> {
-    let limits = d.input.seen.store.as_ref().map(|s| s.bandwidth.clone()).unwrap_or_default();
+    let limits = limits(d);
     [("--limit-upload", limits.upload_kib()), ("--limit-download", limits.download_kib())]
         .into_iter()
         .filter(|(_, kib)| *kib > 0)
@@ -143,9 +148,13 @@ fn bandwidth(d: &Draft<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Ten minutes and then 1 MiB a second: what one attempt to copy a disk one way may take.
-fn transfer_seconds(bytes: i64) -> i64 {
-    600 + bytes / (1 << 20)
+/// Ten minutes and then 1 MiB a second, or half of what the store's limit allows: what one attempt to copy a disk one
+/// way may take.
+fn transfer_seconds(d: &Draft<'_>, bytes: i64) -> i64 {
+    let limits = limits(d);
+    let allowed = [limits.upload_kib(), limits.download_kib()].into_iter().filter(|kib| *kib > 0).min();
+    let kib = allowed.map_or(1 << 10, |kib| (kib / 2).clamp(1, 1 << 10));
+    600 + bytes / (1 << 10) / i64::try_from(kib).unwrap_or(1)
 }
 
 fn digest(result: &Value, now: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time) -> Digest {
