@@ -2,7 +2,7 @@
 
 use super::{
     AT_ONCE, Draft, MAKING, SAVING, digest, repository, show_progress, transfer_seconds, usable,
-    with_progress,
+    volume_device, volume_export, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -12,11 +12,14 @@ use crate::{
         observed::{SourceView, find},
         step::Step,
     },
-    openstack::{Image, Snapshot},
+    openstack::{Image, Snapshot, Volume},
 };
 
 /// In the source: until the disk's bytes are in the repository.
 pub(super) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
+    if volume_device::travels(d, i, Side::Source) {
+        return volume_export::export(d, i, view);
+    }
     let image = match export_image(d, i, view) {
         Ok(image) => image,
         Err(waiting) => return waiting,
@@ -46,6 +49,23 @@ pub(super) fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Re
         d.step(Step::CreateServerImage { disk: n });
         return Err(format!("Making an image of the local root disk in {cloud}"));
     }
+    let copy = copy(d, i, view)?;
+    let what = format!("{cloud}: temporary volume {} of disk {n}", copy.id);
+    usable(d, i, &what, (&copy.status, "available"), &MAKING, &copy.created_at)?;
+    d.step(Step::UploadVolume {
+        side: Side::Source,
+        role: Role::ExportImage,
+        disk: n,
+        volume_id: copy.id.clone(),
+    });
+    Err(format!("Uploading temporary volume {} to an image in {cloud}", copy.id))
+}
+
+/// The temporary volume, as it was asked for; or what it waits for.
+pub(super) fn copy(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Volume, String> {
+    let n = d.status.disks[i].index;
+    let cloud = d.input.spec.source.cloud.clone();
+    let busy = view.server.as_ref().and_then(|s| s.task_state.clone());
     let volume_id = d.status.disks[i].source_volume_id.clone().unwrap_or_default();
     let Some(snapshot) = fresh_snapshot(d, view, n) else {
         // While a server's image is made Nova refuses the snapshots that file backends ask it for.
@@ -64,15 +84,7 @@ pub(super) fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Re
         return Err(format!("Making a temporary volume from snapshot {}", snapshot.id));
     };
     d.status.disks[i].export.volume_id = Some(copy.id.clone());
-    let what = format!("{cloud}: temporary volume {} of disk {n}", copy.id);
-    usable(d, i, &what, (&copy.status, "available"), &MAKING, &copy.created_at)?;
-    d.step(Step::UploadVolume {
-        side: Side::Source,
-        role: Role::ExportImage,
-        disk: n,
-        volume_id: copy.id.clone(),
-    });
-    Err(format!("Uploading temporary volume {} to an image in {cloud}", copy.id))
+    Ok(copy.clone())
 }
 
 /// The snapshot of this try: one of an earlier try that had to stay holds what the disk was then.

@@ -1,7 +1,8 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
 use super::{
-    AT_ONCE, Draft, SAVING, digest, repository, show_progress, transfer_seconds, usable, with_progress,
+    AT_ONCE, Draft, SAVING, digest, repository, show_progress, transfer_seconds, usable,
+    volume_device, volume_import, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -16,6 +17,9 @@ use crate::{
 
 /// In the destination: until the image service holds exactly the bytes that were read in the source.
 pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> String {
+    if volume_device::travels(d, i, Side::Destination) {
+        return volume_import::import(d, i, view);
+    }
     let n = d.status.disks[i].index;
     let purpose = format!("restore-{n}");
     let attempt = d.job_record(&purpose).attempt;
@@ -60,18 +64,23 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
 }
 
 fn restore_args(repository: &str, n: i32, image_id: &str, backup: &Digest) -> Vec<String> {
-    let (bytes, n) = (backup.bytes.to_string(), n.to_string());
-    let text = |o: &Option<String>| o.clone().unwrap_or_default();
-    let (snapshot, sha256) = (text(&backup.snapshot_id), text(&backup.sha256));
-    let (algo, value) = (text(&backup.hash_algo), text(&backup.hash_value));
-    [
-        ["restore", "--repository", repository, "--snapshot", &snapshot, "--disk", &n]
-            .map(String::from)
-            .to_vec(),
-        ["--image", image_id, "--bytes", &bytes, "--sha256", &sha256].map(String::from).to_vec(),
-        ["--hash-algo", &algo, "--hash-value", &value].map(String::from).to_vec(),
-    ]
-    .concat()
+    let n = n.to_string();
+    let target = ["restore", "--repository", repository, "--disk", &n, "--image", image_id];
+    target.into_iter().map(String::from).chain(recorded_args(backup)).collect()
+}
+
+/// What was recorded in the source, as far as it was: a volume there has no hash of its own.
+pub(super) fn recorded_args(backup: &Digest) -> Vec<String> {
+    let bytes = Some(backup.bytes.to_string());
+    let known = [
+        ("--snapshot", &backup.snapshot_id),
+        ("--bytes", &bytes),
+        ("--sha256", &backup.sha256),
+        ("--hash-algo", &backup.hash_algo),
+        ("--hash-value", &backup.hash_value),
+    ];
+    let given = known.into_iter().filter_map(|(name, value)| Some([name.to_string(), value.clone()?]));
+    given.flatten().collect()
 }
 
 /// One image per attempt: those of earlier attempts go.
@@ -89,9 +98,8 @@ fn restored(d: &mut Draft<'_>, i: usize, n: i32, image: &Image, backup: &Digest,
     if let Err(waiting) = usable(d, i, &what, (&image.status, "active"), &SAVING, "") {
         return waiting;
     }
-    let equal = restore.bytes == backup.bytes
-        && restore.hash_value == backup.hash_value
-        && image.os_hash_value == backup.hash_value
+    let equal = restore.agrees(backup) == Some(true)
+        && image.os_hash_value == restore.hash_value
         && image.size == Some(backup.bytes);
     if !equal {
         let text = format!(

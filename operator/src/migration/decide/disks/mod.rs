@@ -3,6 +3,11 @@
 mod export;
 mod import;
 mod proof;
+mod volume_device;
+mod volume_export;
+mod volume_import;
+
+pub(super) use volume_device::take_away;
 
 use super::{AT_ONCE, Draft};
 use crate::{
@@ -47,6 +52,10 @@ pub(super) fn all(d: &mut Draft<'_>) -> bool {
 }
 
 fn one(d: &mut Draft<'_>, i: usize) -> Stage {
+    if d.status.disks[i].backup.is_some() && volume_device::travels(d, i, Side::Source) {
+        // Nothing waits for it here; clean-up does.
+        let _ = volume_device::release(d, i, Side::Source);
+    }
     if d.status.disks[i].backup.is_none() {
         let Some(view) = d.input.seen.source.view() else {
             return Some("Waiting for the source cloud".into());
@@ -68,6 +77,9 @@ fn one(d: &mut Draft<'_>, i: usize) -> Stage {
         DiskKind::Image => {
             d.status.disks[i].readback = d.status.disks[i].restore.clone();
             None
+        }
+        DiskKind::Volume if volume_device::travels(d, i, Side::Destination) => {
+            volume_import::prove(d, i, view)
         }
         DiskKind::Volume => proof::prove(d, i, view),
     }
