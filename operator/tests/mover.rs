@@ -704,3 +704,26 @@ async fn https_needs_a_certificate_of_a_known_authority() {
     let ended = bed.run(&arguments).await;
     assert!(ended.failed("CheckFailed", 2).contains("certificate"), "{ended:?}");
 }
+
+#[tokio::test]
+async fn a_restore_takes_nothing_that_an_earlier_try_left_of_another_image() {
+    let bed = ready().await;
+    let other = "aaaaaaaa-0000-0000-0000-000000000003";
+    let old = bed.backup(SOURCE).await.ok().clone();
+    let line = |origin: &'static str, image: &'static str| {
+        restore_line(&["--image", image, "--origin", origin, "--patience-seconds", "0"])
+    };
+    bed.run(&line(other, DESTINATION)).await.failed("NothingArrives", 1);
+    let content: Vec<u8> = noise(SIZE).into_iter().rev().collect();
+    bed.cloud.add_active(other, content.clone());
+    let new = bed.backup(other).await.ok().clone();
+    let restored = bed.run(&line(other, DESTINATION)).await.ok().clone();
+    assert_eq!((&restored["snapshotId"], &restored["sha256"]), (&new["snapshotId"], &new["sha256"]));
+    assert!(bed.cloud.image(DESTINATION).content == content);
+    // The newest is not simply taken.
+    let second = "bbbbbbbb-0000-0000-0000-000000000004";
+    bed.cloud.add_queued(second);
+    let restored = bed.run(&line(SOURCE, second)).await.ok().clone();
+    assert_eq!(restored["snapshotId"], old["snapshotId"]);
+    assert!(bed.cloud.image(second).content == noise(SIZE));
+}

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     build,
     crd::v1alpha1::{
-        Check, HookState, OUTPUT_BYTES, Phase, ResolvedTransfer, VmMigration, VmMigrationReport, VmMigrationSpec,
+        Check, ExportStatus, HookState, OUTPUT_BYTES, Phase, ResolvedTransfer, VmMigration, VmMigrationReport, VmMigrationSpec,
         VmMigrationStatus, output_tail,
     },
     migration::{
@@ -102,10 +102,10 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
     if status.cleaned_up_at.is_some() {
         return Needs::default();
     }
-    let backed_up = |all: bool| {
-        let mut disks = status.disks.iter().map(|d| d.backup.is_some());
-        if all { disks.all(|b| b) } else { disks.any(|b| b) }
-    };
+    let backed_up = status.disks.iter().all(|d| d.backup.is_some());
+    let by_volume = status.source.as_ref().and_then(|s| s.transfer.as_ref()).is_some_and(|t| t.is_volume());
+    let begun = |e: &ExportStatus| e.image_id.is_some() || by_volume && e.volume_id.is_some();
+    let readable = status.disks.iter().any(|d| d.backup.is_some() || begun(&d.export));
     match status.phase.unwrap_or_default() {
         Phase::Pending | Phase::Preflight | Phase::Blocked => {
             Needs { inventory: true, clusters: true, ..Default::default() }
@@ -114,9 +114,10 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
         Phase::Stopping if !claimed => Needs { inventory: true, clusters: true, ..Default::default() },
         Phase::Stopping => Needs { source: S::Server, clusters: true, ..Default::default() },
         Phase::Transferring => Needs {
-            // What is not looked at is not decided about: exports end with the last backup, imports begin with the first.
-            source: if backed_up(true) { S::Server } else { S::All },
-            destination: if backed_up(false) { D::Disks } else { D::Nothing },
+            // What is not looked at is not decided about: exports end with the last backup, imports begin with the
+            // first image that can be read.
+            source: if backed_up { S::Server } else { S::All },
+            destination: if readable { D::Disks } else { D::Nothing },
             ..all
         },
         Phase::Creating => Needs { source: S::Server, ..all },
@@ -649,9 +650,12 @@ mod tests {
         let spec = json!({"source": {"cloud": "a", "server": "s"}, "destination": {"cloud": "b"}, "cutover": {"mode": "Now"}});
         let object = VmMigration::new("m", serde_json::from_value(spec).unwrap());
         let disk = |done: bool| DiskStatus { backup: done.then(Digest::default), ..Default::default() };
+        let readable = DiskStatus {
+            export: ExportStatus { image_id: Some("i".into()), ..Default::default() },
+            ..Default::default()
+        };
         let claimed = Some(SourceStatus { claimed_at: Some(Time(Default::default())), ..Default::default() });
-        let at = |phase, disks: &[bool]| {
-            let disks = disks.iter().map(|d| disk(*d)).collect();
+        let with = |phase, disks: Vec<DiskStatus>| {
             let status = VmMigrationStatus {
                 phase: Some(phase),
                 disks,
@@ -661,10 +665,12 @@ mod tests {
             let n = needs(&object, &status);
             (n.source, n.destination)
         };
+        let at = |phase, disks: &[bool]| with(phase, disks.iter().map(|d| disk(*d)).collect());
         use {DestinationNeeds as D, SourceNeeds as S};
         assert_eq!(at(Phase::AwaitingCutover, &[false]), (S::Nothing, D::Nothing));
         assert_eq!(at(Phase::Stopping, &[false]), (S::Server, D::Nothing));
         assert_eq!(at(Phase::Transferring, &[false, false]), (S::All, D::Nothing));
+        assert_eq!(with(Phase::Transferring, vec![readable]), (S::All, D::Disks));
         assert_eq!(at(Phase::Transferring, &[false, true]), (S::All, D::Disks));
         assert_eq!(at(Phase::Transferring, &[true, true]), (S::Server, D::Disks));
         assert_eq!(at(Phase::Creating, &[true]), (S::Server, D::All));

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{error::MoverError, repository::Repository, result::FailureReason};
+use super::{error::MoverError, repository::Repository, restore::RestoreRequest, result::FailureReason};
 use crate::{
     restic::SnapshotId,
     transfer::{
@@ -31,14 +31,16 @@ pub struct Catalog {
     listed: BTreeMap<usize, SnapshotId>,
     /// The manifest that knows most.
     pub manifest: Option<Manifest>,
+    /// Its snapshot.
+    pub manifest_id: Option<SnapshotId>,
 }
 
 impl Catalog {
     /// Everything about a pass that has ended.
-    pub fn complete(manifest: Manifest) -> Result<Self, MoverError> {
+    pub fn complete(id: SnapshotId, manifest: Manifest) -> Result<Self, MoverError> {
         let layout =
             manifest.layout().map_err(|why| MoverError::terminal(FailureReason::DigestMismatch, why))?;
-        Ok(Self { layout, listed: BTreeMap::new(), manifest: Some(manifest) })
+        Ok(Self { layout, listed: BTreeMap::new(), manifest: Some(manifest), manifest_id: Some(id) })
     }
 
     /// Where a segment's bytes are, if that is known.
@@ -68,7 +70,6 @@ pub struct Watcher<'a> {
     /// For how long nothing new may appear.
     patience: Duration,
     origin: String,
-    read: Option<SnapshotId>,
     seen: usize,
 }
 
@@ -76,16 +77,21 @@ impl<'a> Watcher<'a> {
     /// Waits for the first snapshot of the pass.
     pub async fn begin(
         repository: &'a Repository,
-        patience: Duration,
+        request: &RestoreRequest,
         cancel: &CancellationToken,
     ) -> Result<(Self, Catalog), MoverError> {
+        let patience = request.patience;
         let until = Instant::now() + patience;
         loop {
             let list = repository.list(cancel).await?;
-            if let Some(last) = list.last() {
-                let mut watcher =
-                    Self { repository, patience, origin: last.origin.clone(), read: None, seen: 0 };
-                let mut catalog = Catalog { layout: last.layout, listed: BTreeMap::new(), manifest: None };
+            if let Some(last) = list.iter().rfind(|listed| wanted(request.origin.as_deref(), listed)) {
+                let mut watcher = Self { repository, patience, origin: last.origin.clone(), seen: 0 };
+                let mut catalog = Catalog {
+                    layout: last.layout,
+                    listed: BTreeMap::new(),
+                    manifest: None,
+                    manifest_id: None,
+                };
                 watcher.take(list, &mut catalog, cancel).await?;
                 return Ok((watcher, catalog));
             }
@@ -155,12 +161,17 @@ impl<'a> Watcher<'a> {
                 _ => {}
             }
         }
-        if let Some((_, id)) = best.filter(|(_, id)| self.read.as_ref() != Some(id)) {
+        if let Some((_, id)) = best.filter(|(_, id)| catalog.manifest_id.as_ref() != Some(id)) {
             catalog.manifest = Some(self.repository.manifest(&id, cancel).await?);
-            self.read = Some(id);
+            catalog.manifest_id = Some(id);
         }
         Ok(news)
     }
+}
+
+/// Whether a snapshot is of the source that is asked for, if one is.
+fn wanted(origin: Option<&str>, listed: &Listed) -> bool {
+    origin.is_none_or(|origin| origin == listed.origin)
 }
 
 async fn pause(cancel: &CancellationToken) -> Result<(), MoverError> {

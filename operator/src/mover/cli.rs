@@ -243,6 +243,9 @@ pub struct RestoreCommand {
     /// How long to wait for the next segment of a pass that is being made
     #[arg(long, default_value_t = 3600)]
     pub patience_seconds: u64,
+    /// Take only segments that were read from this image or volume: an earlier try may have left others
+    #[arg(long, conflicts_with = "snapshot")]
+    pub origin: Option<String>,
     /// Bytes, as read in the source cloud
     #[arg(long)]
     pub bytes: Option<u64>,
@@ -506,6 +509,7 @@ async fn restore_with(
     let hash = args.hash_algo.clone().zip(args.hash_value.clone());
     let request = RestoreRequest {
         snapshot: snapshot("--snapshot", args.snapshot.as_ref())?,
+        origin: args.origin.clone(),
         bytes: args.bytes,
         sha256: args.sha256.clone(),
         hash: hash.map(|(algorithm, value)| ImageHash { algorithm, value }),

@@ -165,6 +165,8 @@ async fn chain(
         return Ok((catalog.clone(), Vec::new()));
     }
     let mut manifest = restoring.complete(catalog).await?;
+    let known = catalog.borrow().manifest_id.clone();
+    let mut id = known.ok_or_else(MoverError::terminated)?;
     while let Some(base) = manifest.base.clone() {
         let before = repository.manifest(&base, &restoring.cancel).await?;
         if before.pass + 1 != manifest.pass || before.bytes != manifest.bytes || !before.complete {
@@ -173,8 +175,9 @@ async fn chain(
         }
         later.push_front(manifest);
         manifest = before;
+        id = base;
     }
-    Ok((watch::channel(Catalog::complete(manifest)?).1, later.into()))
+    Ok((watch::channel(Catalog::complete(id, manifest)?).1, later.into()))
 }
 
 async fn send_all(

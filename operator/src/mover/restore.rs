@@ -28,6 +28,8 @@ pub(super) const ATTEMPTS: u32 = 3;
 pub struct RestoreRequest {
     /// The manifest of a pass that has ended; `None` to take segments while they arrive.
     pub snapshot: Option<SnapshotId>,
+    /// The image or volume whose segments are taken while they arrive; `None`: that of the newest.
+    pub origin: Option<String>,
     /// Bytes as read in the source cloud, if already known.
     pub bytes: Option<u64>,
     /// Digest over all segments' digests as read in the source cloud, if already known.
@@ -77,10 +79,10 @@ pub(super) async fn restore(
         Some(id) => {
             let manifest = repository.manifest(id, cancel).await?;
             check_manifest(repository, request, id, &manifest)?;
-            (None, Catalog::complete(manifest)?)
+            (None, Catalog::complete(id.clone(), manifest)?)
         }
         None => {
-            let (watcher, first) = Watcher::begin(repository, request.patience, cancel).await?;
+            let (watcher, first) = Watcher::begin(repository, request, cancel).await?;
             (Some(watcher), first)
         }
     };
@@ -146,7 +148,8 @@ fn result(
     tracing::info!(disk = restoring.repository.key.disk, bytes = catalog.layout.bytes(), "disk restored");
     let (hash_algo, hash_value) = hash.map(|hash| (hash.algorithm, hash.value)).unzip();
     let seconds = start.elapsed().as_secs();
-    Ok(RestoreResult { bytes: catalog.layout.bytes(), sha256, hash_algo, hash_value, seconds })
+    let snapshot_id = catalog.manifest_id.as_ref().map(ToString::to_string).unwrap_or_default();
+    Ok(RestoreResult { snapshot_id, bytes: catalog.layout.bytes(), sha256, hash_algo, hash_value, seconds })
 }
 
 fn check_manifest(

@@ -45,6 +45,9 @@ pub struct BackupResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreResult {
+    /// The full id of the manifest that says what the disk is.
+    #[serde(default)]
+    pub snapshot_id: String,
     /// Bytes written to the image; equal to what was read in the source cloud.
     pub bytes: u64,
     /// SHA-256 over the SHA-256 digests of all segments, in hex; equal to the source's.

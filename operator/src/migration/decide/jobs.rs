@@ -128,6 +128,7 @@ impl Draft<'_> {
         match (job.state, outcome) {
             (JobState::Active, _) => {
                 self.recheck = self.recheck.map(|r| r.min(SOON));
+                self.job_runs = true;
                 Progress::Running(job.reason.clone().unwrap_or_else(|| "running".into()))
             }
             (JobState::Succeeded, Some(o)) if o["ok"] == true => {

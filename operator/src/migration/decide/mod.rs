@@ -143,10 +143,16 @@ pub(super) struct Draft<'a> {
     pub recheck: Option<Duration>,
     /// Something could not be seen or done in this pass.
     troubled: bool,
+    /// How soon to look again when all that is waited for takes its time.
+    calm: Option<Duration>,
+    /// A Job runs: its progress is read at each look.
+    job_runs: bool,
 }
 
 /// How soon to look again while a cloud works.
 const SOON: Duration = Duration::from_secs(2);
+/// How soon to look again at the latest while a Job runs.
+const PROGRESS: Duration = Duration::from_secs(4);
 /// How soon to look again while nothing but a change of ours is expected.
 const AT_ONCE: Duration = Duration::from_millis(20);
 /// How soon to look again while something outside has to change.
@@ -154,7 +160,15 @@ const LATER: Duration = Duration::from_secs(15);
 
 impl<'a> Draft<'a> {
     fn new(input: Input<'a>) -> Self {
-        Draft { input, status: input.status.clone(), steps: vec![], recheck: Some(SOON), troubled: false }
+        Draft {
+            input,
+            status: input.status.clone(),
+            steps: vec![],
+            recheck: Some(SOON),
+            troubled: false,
+            calm: None,
+            job_runs: false,
+        }
     }
 
     fn now(&self) -> Time {
@@ -218,7 +232,10 @@ impl<'a> Draft<'a> {
 
     /// Records that something cannot be seen or done now, and gives up when that lasts too long.
     fn trouble(&mut self, what: &str, message: &str) {
-        self.troubled = true;
+        if std::mem::replace(&mut self.troubled, true) {
+            // The first of a pass counts: two that take turns would never last long enough.
+            return;
+        }
         let now = self.now();
         let t = self.status.trouble.get_or_insert_default();
         if t.what != what {
@@ -257,8 +274,17 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// A cloud has worked on something since then: whole lists are asked for at each look, so looks get rarer.
+    fn wait_calmly(&mut self, since: Timestamp) {
+        let pause = pause(self.input.now.duration_since(since).as_secs());
+        self.calm = Some(self.calm.map_or(pause, |c| c.min(pause)));
+    }
+
     fn decided(mut self) -> Decision {
         self.bound_trouble();
+        if let (Some(SOON), Some(calm), false) = (self.recheck, self.calm, self.troubled) {
+            self.recheck = Some(if self.job_runs { calm.min(PROGRESS) } else { calm });
+        }
         if !self.steps.is_empty() && self.recheck.is_none_or(|r| r > AT_ONCE) {
             self.recheck = Some(AT_ONCE);
         }
@@ -287,6 +313,11 @@ impl<'a> Draft<'a> {
     fn past(&self, since: &Option<Time>, seconds: i64) -> bool {
         since.as_ref().is_some_and(|t| self.input.now.duration_since(t.0).as_secs() > seconds)
     }
+}
+
+/// How soon to look again at what was waited for so many seconds: the end is seen at most a fifth too late.
+fn pause(waited: i64) -> Duration {
+    Duration::from_secs((waited / 5).clamp(2, 15).unsigned_abs())
 }
 
 /// Hours and minutes, for messages.

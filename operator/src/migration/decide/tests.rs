@@ -42,6 +42,8 @@ pub(super) struct World {
     content: BTreeMap<String, String>,
     /// What rests in the repository, by its snapshots' ids.
     rests: BTreeMap<String, String>,
+    /// The snapshot of each pass that is complete, by the image that was read.
+    passes: BTreeMap<String, String>,
     pub(super) anchors: bool,
     pub(super) vault: bool,
     pub(super) report: bool,
@@ -150,6 +152,7 @@ impl World {
             version: 1,
             content: BTreeMap::new(),
             rests: BTreeMap::new(),
+            passes: BTreeMap::new(),
             anchors: false,
             vault: false,
             report: false,
@@ -237,6 +240,9 @@ impl World {
                 }
                 continue;
             }
+            if self.waits(&name) && !self.job_fails {
+                continue;
+            }
             let result = match std::mem::take(&mut self.job_fails) {
                 true => Err("it was killed"),
                 false => self.finish_job(&name),
@@ -267,6 +273,12 @@ impl World {
         };
     }
 
+    /// A restore that takes segments while they arrive ends after the backup.
+    fn waits(&self, job: &str) -> bool {
+        let args = self.asked.get(job).map(Vec::as_slice).unwrap_or_default();
+        args.iter().position(|a| a == "--origin").is_some_and(|at| !self.passes.contains_key(&args[at + 1]))
+    }
+
     /// What a Job does, and what it tells.
     fn finish_job(&mut self, name: &str) -> Result<serde_json::Value, &'static str> {
         let args = self.asked.get(name).cloned().unwrap_or_default();
@@ -280,11 +292,14 @@ impl World {
                 let hash = self.content[&arg("--image")].clone();
                 self.serial += 1;
                 let snapshot = format!("{:064x}", self.serial);
+                // An attempt after one that finished the pass finds it.
+                let snapshot = self.passes.entry(arg("--image")).or_insert(snapshot).clone();
                 self.rests.insert(snapshot.clone(), hash.clone());
                 Ok(digest(&snapshot, &hash))
             }
             "restore" => {
-                let (snapshot, image) = (arg("--snapshot"), arg("--image"));
+                let (recorded, image) = (arg("--snapshot"), arg("--image"));
+                let snapshot = self.passes.get(&arg("--origin")).cloned().unwrap_or(recorded);
                 let hash = self.rests.get(&snapshot).ok_or("never 4: no such snapshot")?.clone();
                 let found = self.images.iter_mut().find(|(_, i)| i.id == image);
                 let (_, found) = found.ok_or("the image is gone")?;
@@ -306,6 +321,7 @@ impl World {
             "purge" => {
                 self.repository = false;
                 self.rests.clear();
+                self.passes.clear();
                 Ok(json!({}))
             }
             "init" => {
@@ -1935,7 +1951,8 @@ fn what_a_cloud_never_finishes_is_given_up() {
 /// The restore's Job has ended well, and its image is never active.
 fn a_filled_image_stays_queued(w: &mut World) {
     let filling = |w: &World| w.jobs.keys().find(|n| n.contains("-restore-0-")).cloned();
-    w.run(400, |w| filling(w).is_some(), || false);
+    w.run(400, |w| filling(w).is_some() && w.status.disks[0].backup.is_some(), || false);
+    assert!(w.status.disks[0].restore.is_none());
     let name = filling(w).unwrap();
     let job = &mut w.jobs.get_mut(&name).unwrap().1;
     let said =
@@ -2045,4 +2062,39 @@ fn whoever_gives_up_on_clean_up_is_let_go() {
     assert!(!w.released);
     w.abandoned = true;
     w.run(5, |w| w.released, || false);
+}
+
+#[test]
+fn the_restore_runs_beside_its_backup_and_takes_only_segments_of_its_image() {
+    let mut w = World::new();
+    // The backups never get anywhere: the restores are there all the same.
+    w.failing = Some(("-backup-", true));
+    w.run(400, |w| w.jobs.keys().any(|n| n.contains("-restore-0-")), || false);
+    assert!(w.status.disks[0].backup.is_none());
+    let (name, args) = w.asked.iter().find(|(n, _)| n.contains("-restore-0-")).unwrap();
+    let origin = args.iter().position(|a| a == "--origin").map(|at| args[at + 1].clone());
+    assert_eq!(origin, w.status.disks[0].export.image_id, "{name}: {args:?}");
+    assert!(!args.contains(&"--snapshot".to_string()), "{args:?}");
+    // A backup that fails for the last time takes the restore and its image with it.
+    w.run(400, |w| w.phase() == Some(Phase::Failed) && w.clean(), || false);
+    w.assert_given_back();
+}
+
+#[test]
+fn a_failed_attempt_of_a_backup_does_not_fail_its_restore() {
+    let mut w = World::new();
+    w.failing = Some(("-backup-", true));
+    w.run(400, |w| w.jobs.keys().any(|n| n.contains("-restore-0-")), || false);
+    w.failing = None;
+    w.run(400, |w| w.phase() == Some(Phase::Succeeded), || false);
+    let attempt = |what: &str| w.status.jobs.iter().find(|j| j.name == what).map(|j| j.attempt);
+    assert!(attempt("backup-0") > Some(1), "{:?}", w.status.jobs);
+    assert_eq!(attempt("restore-0"), Some(1));
+}
+
+#[test]
+fn looks_at_a_cloud_get_rarer_with_the_wait() {
+    for (waited, pause) in [(-3, 2), (0, 2), (10, 2), (15, 3), (40, 8), (75, 15), (3000, 15)] {
+        assert_eq!(super::pause(waited).as_secs(), pause, "after {waited} s");
+    }
 }

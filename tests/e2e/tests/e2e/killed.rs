@@ -34,11 +34,12 @@ fn mover_pods_killed_in_the_middle_of_a_backup_and_of_a_restore() -> Result<()> 
         let page = written(&made, &[]).await?;
         let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
         for (job, client) in [("backup-0", &lab.kube), ("restore-0", &lab.kube_b)] {
+            // Both run at once: the restore waits for segments or takes them.
             let copying = |s: &VmMigrationStatus| {
                 let disk = s.disks.first()?;
-                let restoring = disk.backup.is_some();
                 let some = disk.progress.as_ref().is_some_and(|p| p.bytes > 0 && p.bytes < p.total);
-                (some && restoring == job.starts_with("restore")).then_some(())
+                let running = s.jobs.iter().any(|j| j.name == job && j.state == "Running");
+                (running && (some || job != "backup-0") && disk.restore.is_none()).then_some(())
             };
             migration.wait(&format!("in the middle of {job}"), 400, copying).await?;
             migration.kill_mover(client, job).await?;

@@ -1,8 +1,8 @@
 //! In the source cloud: from a disk to its bytes in the repository.
 
 use super::{
-    AT_ONCE, Draft, MAKING, SAVING, digest, repository, show_progress, transfer_seconds, usable,
-    volume_device, volume_export, with_progress,
+    AT_ONCE, Draft, MAKING, SAVING, digest, repository, transfer_seconds, usable, volume_device,
+    volume_export, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -100,7 +100,7 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
     let uid = d.input.me.uid.clone();
     let wanted = Wanted {
         side: Side::Source,
-        purpose: purpose.clone(),
+        purpose,
         args: [
             "backup",
             "--repository",
@@ -118,7 +118,6 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
         deadline_seconds: transfer_seconds(image.size.unwrap_or(0)),
         attempts: d.input.limits.job_attempts,
     };
-    show_progress(d, i, Side::Source, &purpose);
     match d.job(wanted) {
         Progress::Succeeded(result) => {
             let digest = digest(&result, d.now());

@@ -1,8 +1,8 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
 use super::{
-    AT_ONCE, Draft, SAVING, digest, repository, show_progress, transfer_seconds, usable,
-    volume_device, volume_import, with_progress,
+    AT_ONCE, Draft, SAVING, digest, origin, repository, transfer_seconds, usable, volume_device,
+    volume_import, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -15,7 +15,8 @@ use crate::{
     openstack::Image,
 };
 
-/// In the destination: until the image service holds exactly the bytes that were read in the source.
+/// In the destination: until the image service holds exactly the bytes that were read in the source. It begins while
+/// they are still read there.
 pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> String {
     if volume_device::travels(d, i, Side::Destination) {
         return volume_import::import(d, i, view);
@@ -34,8 +35,8 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
         return format!("Making an image for disk {n} in {}", d.input.spec.destination.cloud);
     };
     d.status.disks[i].import.image_id = Some(image.id.clone());
-    let Some(backup) = d.status.disks[i].backup.clone() else { return String::new() };
-    let args = restore_args(&repository(d), n, &image.id, &backup);
+    let backup = d.status.disks[i].backup.clone();
+    let args = restore_args(d, i, &image.id, backup.as_ref());
     let job = d.input.me.job(&purpose, attempt);
     let started = d.input.seen.destination_cluster.view().is_some_and(|c| c.jobs.contains_key(&job));
     if d.input.seen.destination_cluster.view().is_some() && !started && image.status != "queued" {
@@ -43,17 +44,19 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
         d.next_attempt(&purpose, None);
         return format!("Restoring disk {n} again");
     }
-    show_progress(d, i, Side::Destination, &purpose);
     let wanted = Wanted {
         side: Side::Destination,
         purpose,
         args,
         credentials: true,
-        deadline_seconds: transfer_seconds(backup.bytes),
+        deadline_seconds: seconds(d, i, backup.as_ref()),
         attempts: d.input.limits.job_attempts,
     };
     match d.job(wanted) {
-        Progress::Succeeded(result) => restored(d, i, n, image, &backup, digest(&result, d.now())),
+        Progress::Succeeded(result) => match backup {
+            Some(backup) => restored(d, i, n, image, &backup, digest(&result, d.now())),
+            None => format!("Disk {n} was restored; waiting for its backup's own end"),
+        },
         Progress::Running(why) => format!("Restoring disk {n}: {}", with_progress(d, i, &why)),
         Progress::Again => format!("Restoring disk {n} again"),
         Progress::Failed(why) => {
@@ -63,14 +66,17 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
     }
 }
 
-fn restore_args(repository: &str, n: i32, image_id: &str, backup: &Digest) -> Vec<String> {
-    let n = n.to_string();
-    let target = ["restore", "--repository", repository, "--disk", &n, "--image", image_id];
-    target.into_iter().map(String::from).chain(recorded_args(backup)).collect()
+/// What is known is told. While the backup runs that is what it reads: segments of another image or volume, that an
+/// earlier try left in the repository, are not the disk.
+fn restore_args(d: &Draft<'_>, i: usize, image_id: &str, backup: Option<&Digest>) -> Vec<String> {
+    let (repository, disk) = (repository(d), d.status.disks[i].index.to_string());
+    let target = ["restore", "--repository", &repository, "--disk", &disk, "--image", image_id];
+    target.into_iter().map(String::from).chain(known_args(d, i, backup)).collect()
 }
 
 /// What was recorded in the source, as far as it was: a volume there has no hash of its own.
-pub(super) fn recorded_args(backup: &Digest) -> Vec<String> {
+pub(super) fn known_args(d: &Draft<'_>, i: usize, backup: Option<&Digest>) -> Vec<String> {
+    let Some(backup) = backup else { return vec!["--origin".into(), origin(d, i)] };
     let bytes = Some(backup.bytes.to_string());
     let known = [
         ("--snapshot", &backup.snapshot_id),
@@ -81,6 +87,21 @@ pub(super) fn recorded_args(backup: &Digest) -> Vec<String> {
     ];
     let given = known.into_iter().filter_map(|(name, value)| Some([name.to_string(), value.clone()?]));
     given.flatten().collect()
+}
+
+/// A restore beside its backup must outlast all attempts of that.
+pub(super) fn seconds(d: &Draft<'_>, i: usize, backup: Option<&Digest>) -> i64 {
+    match backup {
+        Some(backup) => transfer_seconds(backup.bytes),
+        None => {
+            let origin = origin(d, i);
+            let images = d.input.seen.source.view().map(|v| v.images.as_slice()).unwrap_or_default();
+            let image = images.iter().find(|(_, image)| image.id == origin);
+            let volume = d.status.disks[i].size_gib << 30;
+            let one = transfer_seconds(image.and_then(|(_, image)| image.size).unwrap_or(volume));
+            one * (1 + i64::from(d.input.limits.job_attempts))
+        }
+    }
 }
 
 /// One image per attempt: those of earlier attempts go.
@@ -98,7 +119,8 @@ fn restored(d: &mut Draft<'_>, i: usize, n: i32, image: &Image, backup: &Digest,
     if let Err(waiting) = usable(d, i, &what, (&image.status, "active"), &SAVING, "") {
         return waiting;
     }
-    let equal = restore.agrees(backup) == Some(true)
+    let equal = restore.snapshot_id == backup.snapshot_id
+        && restore.agrees(backup) == Some(true)
         && image.os_hash_value == restore.hash_value
         && image.size == Some(backup.bytes);
     if !equal {

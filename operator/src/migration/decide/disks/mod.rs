@@ -1,4 +1,5 @@
-//! The way of one disk: snapshot, temporary volume, image, backup; image, volume, read-back. All disks side by side.
+//! The way of one disk: snapshot, temporary volume, image, backup; image, volume, read-back. All disks side by side,
+//! and of each disk the restore beside the backup: they meet only in the repository.
 
 mod export;
 mod import;
@@ -12,10 +13,7 @@ pub(super) use volume_device::take_away;
 use super::{AT_ONCE, Draft};
 use crate::{
     crd::v1alpha1::*,
-    migration::{
-        names::Side,
-        observed::{DestinationView, SourceView},
-    },
+    migration::{names::Side, observed::JobView},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -56,11 +54,14 @@ fn one(d: &mut Draft<'_>, i: usize) -> Stage {
         // Nothing waits for it here; clean-up does.
         let _ = volume_device::release(d, i, Side::Source);
     }
-    if d.status.disks[i].backup.is_none() {
-        let Some(view) = d.input.seen.source.view() else {
-            return Some("Waiting for the source cloud".into());
-        };
-        return Some(export::export(d, i, view));
+    show_progress(d, i);
+    let exporting = match (d.status.disks[i].backup.is_some(), d.input.seen.source.view()) {
+        (true, _) => None,
+        (false, None) => return Some("Waiting for the source cloud".into()),
+        (false, Some(view)) => Some(export::export(d, i, view)),
+    };
+    if d.status.failure.is_some() || exporting.is_some() && !begun(d, i) {
+        return exporting;
     }
     let Some(view) = d.input.seen.destination.view() else {
         let p = d.input.seen.destination.problem().cloned();
@@ -70,7 +71,8 @@ fn one(d: &mut Draft<'_>, i: usize) -> Stage {
         return Some("Waiting for the destination cloud".into());
     };
     if d.status.disks[i].restore.is_none() {
-        return Some(import::import(d, i, view));
+        let importing = import::import(d, i, view);
+        return Some(exporting.unwrap_or(importing));
     }
     match d.status.disks[i].kind {
         // An image-backed root's proof is the image's bytes.
@@ -83,6 +85,30 @@ fn one(d: &mut Draft<'_>, i: usize) -> Stage {
         }
         DiskKind::Volume => proof::prove(d, i, view),
     }
+}
+
+/// What the backup reads: its segments carry this name.
+fn origin(d: &Draft<'_>, i: usize) -> String {
+    let export = &d.status.disks[i].export;
+    let volume = volume_device::travels(d, i, Side::Source);
+    if volume { export.volume_id.clone() } else { export.image_id.clone() }.unwrap_or_default()
+}
+
+/// Was a Job of the backup seen? From then on there is something to restore, and a later attempt ends nothing.
+fn begun(d: &Draft<'_>, i: usize) -> bool {
+    let purpose = format!("backup-{}", d.status.disks[i].index);
+    let again = |j: &JobRecord| j.name == purpose && j.attempt - j.earlier > 1;
+    job_of(d, Side::Source, &purpose).is_some()
+        || d.status.disks[i].import.image_id.is_some()
+        || d.status.disks[i].import.volume_id.is_some()
+        || d.status.jobs.iter().any(again)
+}
+
+/// The current attempt of a Job, as seen.
+fn job_of<'v>(d: &Draft<'v>, side: Side, purpose: &str) -> Option<&'v JobView> {
+    let attempt = d.status.jobs.iter().find(|j| j.name == purpose)?.attempt;
+    let name = d.input.me.job(purpose, attempt);
+    d.input.seen.cluster(side).view()?.jobs.get(&name)
 }
 
 /// Is an object in the state that is wanted? Otherwise: what is waited for, or the failure.
@@ -108,6 +134,7 @@ fn usable(
         d.fail("UnrecoverableError", format!("{what} is still {status} since {since} (bound {bound} s)"));
         return Err(String::new());
     }
+    d.wait_calmly(since);
     let until = since.checked_add(SignedDuration::from_secs(bound)).map(super::clock).unwrap_or_default();
     Err(format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since)))
 }
@@ -126,7 +153,7 @@ fn repository(d: &Draft<'_>) -> String {
     d.status.store.as_ref().map(|s| s.repository.clone()).unwrap_or_default()
 }
 
-/// Ten minutes and then 1 MiB a second.
+/// Ten minutes and then 1 MiB a second: what one attempt to copy a disk one way may take.
 fn transfer_seconds(bytes: i64) -> i64 {
     600 + bytes / (1 << 20)
 }
@@ -144,10 +171,12 @@ fn digest(result: &Value, now: k8s_openapi::apimachinery::pkg::apis::meta::v1::T
     }
 }
 
-fn show_progress(d: &mut Draft<'_>, i: usize, side: Side, purpose: &str) {
-    let name = d.input.me.job(purpose, d.job_record(purpose).attempt);
-    let job = d.input.seen.cluster(side).view().and_then(|c| c.jobs.get(&name));
-    if let Some((bytes, total, rate)) = job.and_then(|j| j.progress) {
+/// The bytes settled by the slower of the two movers that tell of any: mostly the restore, once it has begun to fill.
+fn show_progress(d: &mut Draft<'_>, i: usize) {
+    let n = d.status.disks[i].index;
+    let told = [(Side::Source, "backup"), (Side::Destination, "restore")]
+        .map(|(side, what)| job_of(d, side, &format!("{what}-{n}")).and_then(|j| j.progress));
+    if let Some((bytes, total, rate)) = told.into_iter().flatten().min_by_key(|(bytes, ..)| *bytes) {
         d.status.disks[i].progress = Some(DiskProgress { bytes, total, rate });
     }
 }

@@ -1,7 +1,7 @@
 //! In the source cloud, as a block device: the temporary volume is read by the backup Job itself.
 
 use super::{
-    AT_ONCE, Draft, MAKING, digest, export, repository, show_progress, transfer_seconds, usable,
+    AT_ONCE, Draft, MAKING, digest, export, repository, transfer_seconds, usable,
     volume_device as device, with_progress,
 };
 use crate::migration::{
@@ -38,7 +38,6 @@ fn backup(d: &mut Draft<'_>, i: usize, volume_id: &str, claim: String) -> String
     let what = ["--device", crate::build::volume::PATH, "--device-id", volume_id];
     let args = whose.into_iter().chain(what).map(String::from).collect();
     let purpose = format!("backup-{n}");
-    show_progress(d, i, Side::Source, &purpose);
     let wanted = Wanted {
         side: Side::Source,
         purpose,

@@ -1,7 +1,7 @@
 //! In the destination cloud, as a block device: the restore Job writes the new volume, and reads it back.
 
 use super::{
-    AT_ONCE, Draft, MAKING, Stage, digest, import, repository, show_progress, transfer_seconds, usable,
+    AT_ONCE, Draft, MAKING, Stage, digest, import, repository, usable,
     volume_device as device, with_progress,
 };
 use crate::{
@@ -43,20 +43,22 @@ fn claimed(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Result<String
 
 fn restore(d: &mut Draft<'_>, i: usize, claim: String) -> String {
     let n = d.status.disks[i].index;
-    let Some(backup) = d.status.disks[i].backup.clone() else { return String::new() };
+    let backup = d.status.disks[i].backup.clone();
     let purpose = format!("restore-{n}");
-    show_progress(d, i, Side::Destination, &purpose);
     let wanted = Wanted {
         side: Side::Destination,
-        args: args(d, i, &purpose, &backup),
+        args: args(d, i, &purpose, backup.as_ref()),
         purpose,
         credentials: true,
         // It is written, and then read.
-        deadline_seconds: 2 * transfer_seconds(backup.bytes),
+        deadline_seconds: 2 * import::seconds(d, i, backup.as_ref()),
         attempts: d.input.limits.job_attempts,
     };
     match d.job_with_device(wanted, claim) {
-        Progress::Succeeded(result) => restored(d, i, &backup, digest(&result, d.now())),
+        Progress::Succeeded(result) => match backup {
+            Some(backup) => restored(d, i, &backup, digest(&result, d.now())),
+            None => format!("Disk {n} was restored; waiting for its backup's own end"),
+        },
         Progress::Running(why) => format!("Restoring disk {n}: {}", with_progress(d, i, &why)),
         Progress::Again => format!("Restoring disk {n} again"),
         Progress::Failed(why) => {
@@ -66,7 +68,7 @@ fn restore(d: &mut Draft<'_>, i: usize, claim: String) -> String {
     }
 }
 
-fn args(d: &mut Draft<'_>, i: usize, purpose: &str, backup: &Digest) -> Vec<String> {
+fn args(d: &mut Draft<'_>, i: usize, purpose: &str, backup: Option<&Digest>) -> Vec<String> {
     let (repository, disk) = (repository(d), d.status.disks[i].index.to_string());
     let target = ["restore", "--repository", &repository, "--disk", &disk, "--device", crate::build::volume::PATH];
     let mut args: Vec<String> = target.into_iter().map(String::from).collect();
@@ -80,7 +82,7 @@ fn args(d: &mut Draft<'_>, i: usize, purpose: &str, backup: &Digest) -> Vec<Stri
     } else {
         args.push("--resume".into());
     }
-    args.extend(import::recorded_args(backup));
+    args.extend(import::known_args(d, i, backup));
     args
 }
 
@@ -88,7 +90,7 @@ fn restored(d: &mut Draft<'_>, i: usize, backup: &Digest, restore: Digest) -> St
     let disk = &d.status.disks[i];
     let (n, volume_id) = (disk.index, disk.import.volume_id.clone().unwrap_or_default());
     let cloud = d.input.spec.destination.cloud.clone();
-    if restore.agrees(backup) != Some(true) {
+    if restore.snapshot_id != backup.snapshot_id || restore.agrees(backup) != Some(true) {
         let text = format!("disk {n}: volume {volume_id} in {cloud} is not what was read in the source");
         d.fail("DigestMismatch", text);
         return String::new();
