@@ -236,7 +236,7 @@ mod tests {
         let d = disk(1, DiskKind::Volume);
         for body in [
             export_volume(&me(), &d, "s")["volume"].clone(),
-            volume(&me(), &d, &plan, "i")["volume"].clone(),
+            volume(&me(), &d, &plan, Some("i"))["volume"].clone(),
             server(&me(), &plan, std::slice::from_ref(&d), &[], "src")["server"].clone(),
         ] {
             assert_eq!(body["metadata"][MARK_MIGRATION], "u-1", "{body}");

@@ -109,12 +109,18 @@ mod tests {
         assert_eq!((&to.name, to.namespace.as_deref()), (&claim.metadata.name, Some("movers")));
         assert_eq!(v.persistent_volume_reclaim_policy.as_deref(), Some("Retain"));
         assert_eq!(v.csi.unwrap().volume_handle, "cinder-id");
-        let of = [(v.access_modes, v.volume_mode, v.storage_class_name), (c.access_modes, c.volume_mode, c.storage_class_name)];
+        let of = [
+            (v.access_modes, v.volume_mode, v.storage_class_name),
+            (c.access_modes, c.volume_mode, c.storage_class_name),
+        ];
         for (modes, mode, class) in of {
             assert_eq!(modes, Some(vec!["ReadWriteOncePod".to_string()]));
             assert_eq!((mode.as_deref(), class.as_deref()), (Some("Block"), Some("")));
         }
         assert_eq!(claim.metadata.owner_references.unwrap()[0].uid, "anchor-uid");
-        assert!(volume.metadata.owner_references.is_none(), "it is cluster-scoped: nothing namespaced can own it");
+        assert!(
+            volume.metadata.owner_references.is_none(),
+            "it is cluster-scoped: nothing namespaced can own it"
+        );
     }
 }

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     build,
     crd::v1alpha1::{
-        Check, ExportStatus, HookState, OUTPUT_BYTES, Phase, ResolvedTransfer, VmMigration, VmMigrationReport, VmMigrationSpec,
-        VmMigrationStatus, output_tail,
+        Check, ExportStatus, HookState, OUTPUT_BYTES, Phase, ResolvedTransfer, VmMigration,
+        VmMigrationReport, VmMigrationSpec, VmMigrationStatus, output_tail,
     },
     migration::{
         block_storage::BlockStorage,

@@ -1,6 +1,8 @@
 //! One reconcile of an `OpenStackCloud`: a session, real calls, `Ready`.
 
-use super::{Error, clusters::MoverCluster, context::Context, observe::cloud_problem, references::credentials};
+use super::{
+    Error, clusters::MoverCluster, context::Context, observe::cloud_problem, references::credentials,
+};
 use crate::{
     crd::{
         conditions::{Outcome, reason, set_outcome},

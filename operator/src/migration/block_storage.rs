@@ -35,8 +35,11 @@ pub fn resolve(storage: &BlockStorage, zones: &[String]) -> Result<ResolvedTrans
         reason,
         assume_zero_target,
     };
-    let image =
-        |reason: String| ResolvedTransfer { mode: ResolvedTransfer::IMAGE.into(), reason, ..Default::default() };
+    let image = |reason: String| ResolvedTransfer {
+        mode: ResolvedTransfer::IMAGE.into(),
+        reason,
+        ..Default::default()
+    };
     match (asked, possible(storage, zones)) {
         (TransferMode::Image, _) => Ok(image("asked for".into())),
         (TransferMode::Volume, Ok(why)) => Ok(volume(format!("asked for; {why}"))),
@@ -47,7 +50,8 @@ pub fn resolve(storage: &BlockStorage, zones: &[String]) -> Result<ResolvedTrans
 }
 
 fn possible(storage: &BlockStorage, zones: &[String]) -> Result<String, String> {
-    let cluster = storage.cluster.as_ref().map_err(|why| format!("its cluster's storage cannot be seen: {why}"))?;
+    let cluster =
+        storage.cluster.as_ref().map_err(|why| format!("its cluster's storage cannot be seen: {why}"))?;
     if !cluster.driver {
         return Err(format!("its cluster has no CSI driver {DRIVER}"));
     }
@@ -117,7 +121,9 @@ mod tests {
     fn a_target_is_zero_only_where_somebody_says_so() {
         let asked = Some(Transfer { mode: TransferMode::Auto, assume_zero_target: true });
         let cluster = Ok(ClusterStorage { driver: true, ready_nodes: vec![None] });
-        let of = |asked| resolve(&BlockStorage { asked, cluster: cluster.clone() }, &[]).unwrap().assume_zero_target;
+        let of = |asked| {
+            resolve(&BlockStorage { asked, cluster: cluster.clone() }, &[]).unwrap().assume_zero_target
+        };
         assert!(of(asked) && !of(None));
     }
 }

@@ -741,7 +741,8 @@ impl DiskStatus {
     /// Is what is in the destination, as written and as read back, what was read in the source? Each cloud tells what
     /// it can: a digest that two of the three have must be equal, and none may stand alone.
     pub fn proven(&self) -> bool {
-        let (Some(backup), Some(restore), Some(readback)) = (&self.backup, &self.restore, &self.readback) else {
+        let (Some(backup), Some(restore), Some(readback)) = (&self.backup, &self.restore, &self.readback)
+        else {
             return false;
         };
         let pairs = [(backup, restore), (backup, readback), (restore, readback)];

@@ -280,7 +280,10 @@ fn look(d: &mut Draft<'_>, scope: Scope) -> Flow {
 
 /// No volume is deleted while a cluster may still have it.
 fn take_devices_away(d: &mut Draft<'_>, side: Side, cluster: &ClusterView) {
-    d.say(format!("Waiting for the cluster near the {side} cloud to let go of {} volumes", cluster.devices.len()));
+    d.say(format!(
+        "Waiting for the cluster near the {side} cloud to let go of {} volumes",
+        cluster.devices.len()
+    ));
     for (name, device) in &cluster.devices {
         disks::take_away(d, side, name, device);
     }

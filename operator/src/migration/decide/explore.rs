@@ -57,6 +57,11 @@ impl Explorer {
         if rng.random_bool(0.2) {
             w.source.status = "SHUTOFF".into();
         }
+        for side in super::SIDES {
+            if rng.random_bool(0.4) {
+                w.modes.insert(side, TransferMode::Volume);
+            }
+        }
         if rng.random_bool(0.3) {
             w.spec.hooks = serde_json::from_value(everywhere()).unwrap();
             for hook in w.spec.hooks.iter().filter(|_| rng.random_bool(0.1)) {
@@ -300,6 +305,7 @@ impl Explorer {
                 "seed {seed}: left in B"
             );
         }
+        assert!(w.devices.is_empty(), "seed {seed}: a cluster still has volumes");
         assert!(w.volumes.is_empty() && w.images.is_empty(), "seed {seed}: temporary objects are left");
         let secrets = w.vault || w.anchors;
         assert!(

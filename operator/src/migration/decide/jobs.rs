@@ -82,7 +82,12 @@ impl Draft<'_> {
         self.job_with(wanted, BTreeMap::new(), Some(claim))
     }
 
-    fn job_with(&mut self, wanted: Wanted, keys: BTreeMap<String, KeyRef>, device: Option<String>) -> Progress {
+    fn job_with(
+        &mut self,
+        wanted: Wanted,
+        keys: BTreeMap<String, KeyRef>,
+        device: Option<String>,
+    ) -> Progress {
         let attempt = self.job_record(&wanted.purpose).attempt;
         let cluster = match self.input.seen.cluster(wanted.side) {
             Seen::View(c) => c,

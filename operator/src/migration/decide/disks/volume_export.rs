@@ -1,8 +1,8 @@
 //! In the source cloud, as a block device: the temporary volume is read by the backup Job itself.
 
 use super::{
-    AT_ONCE, Draft, MAKING, digest, export, repository, transfer_seconds, usable,
-    volume_device as device, with_progress,
+    AT_ONCE, Draft, MAKING, digest, export, repository, transfer_seconds, usable, volume_device as device,
+    with_progress,
 };
 use crate::migration::{
     decide::jobs::{Progress, Wanted},

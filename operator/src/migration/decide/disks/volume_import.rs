@@ -1,8 +1,7 @@
 //! In the destination cloud, as a block device: the restore Job writes the new volume, and reads it back.
 
 use super::{
-    AT_ONCE, Draft, MAKING, Stage, digest, import, repository, usable,
-    volume_device as device, with_progress,
+    AT_ONCE, Draft, MAKING, Stage, digest, import, repository, usable, volume_device as device, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -70,12 +69,14 @@ fn restore(d: &mut Draft<'_>, i: usize, claim: String) -> String {
 
 fn args(d: &mut Draft<'_>, i: usize, purpose: &str, backup: Option<&Digest>) -> Vec<String> {
     let (repository, disk) = (repository(d), d.status.disks[i].index.to_string());
-    let target = ["restore", "--repository", &repository, "--disk", &disk, "--device", crate::build::volume::PATH];
+    let target =
+        ["restore", "--repository", &repository, "--disk", &disk, "--device", crate::build::volume::PATH];
     let mut args: Vec<String> = target.into_iter().map(String::from).collect();
     args.push("--verify-disk".into());
     let record = d.job_record(purpose);
     let first = record.attempt - record.earlier <= 1;
-    let zero = d.status.destination.as_ref().and_then(|x| x.transfer.as_ref()).is_some_and(|t| t.assume_zero_target);
+    let zero =
+        d.status.destination.as_ref().and_then(|x| x.transfer.as_ref()).is_some_and(|t| t.assume_zero_target);
     if first {
         // What an earlier attempt has written is no zero any more.
         args.extend(zero.then(|| "--target-is-zero".into()));
