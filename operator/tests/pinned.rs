@@ -72,8 +72,10 @@ impl Bed {
             // The sessions are there already: only a test may have clouds on loopback.
             ctx.clouds.session(&credentials, &loopback(), name).await.unwrap();
         }
-        let side =
-            |name: &str| Ok(SideRef { name: name.into(), cluster: None, credentials: credentials.clone() });
+        let side = |name: &str| {
+            let credentials = credentials.clone();
+            Ok(SideRef { name: name.into(), cluster: None, credentials, transfer: None })
+        };
         let store = StoreView {
             name: "s".into(),
             repository: "s3:https://x/b/team/uid".into(),

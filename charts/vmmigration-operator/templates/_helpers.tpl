@@ -39,4 +39,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+# Disks that travel as block devices: claims of the volumes that movers get.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [create, list, delete]
+{{- end }}
+
+{{/* Disks that travel as block devices: what is not in any namespace, here and in a registered cluster. */}}
+{{- define "vmm.volumeRules" -}}
+# Volumes of the clouds for movers; found by the migration's label. Nothing of others is deleted.
+- apiGroups: [""]
+  resources: [persistentvolumes]
+  verbs: [create, list, delete]
+# Whether this is possible here: the CSI driver, and Ready nodes with their zones.
+- apiGroups: [storage.k8s.io]
+  resources: [csidrivers]
+  verbs: [list]
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list]
 {{- end }}

@@ -18,8 +18,8 @@ pub fn export_volume(me: &Identity, disk: &DiskStatus, attempt: i32, snapshot_id
     }})
 }
 
-/// A disk in the destination.
-pub fn volume(me: &Identity, disk: &DiskStatus, plan: &Plan, image_id: &str) -> Value {
+/// A disk in the destination, made of an image or blank.
+pub fn volume(me: &Identity, disk: &DiskStatus, plan: &Plan, image_id: Option<&str>) -> Value {
     let a = disk.attributes.clone().unwrap_or_default();
     let mut metadata = a.metadata;
     metadata.extend(me.marks(Role::Volume, disk.index));
@@ -27,9 +27,11 @@ pub fn volume(me: &Identity, disk: &DiskStatus, plan: &Plan, image_id: &str) -> 
         "name": a.name,
         "description": a.description,
         "size": disk.size_gib,
-        "imageRef": image_id,
         "metadata": metadata,
     });
+    if let Some(image) = image_id {
+        body["imageRef"] = json!(image);
+    }
     if let Some(kind) = a.to_volume_type {
         body["volume_type"] = json!(kind);
     }
@@ -234,7 +236,7 @@ mod tests {
         let d = disk(1, DiskKind::Volume);
         for body in [
             export_volume(&me(), &d, 1, "s")["volume"].clone(),
-            volume(&me(), &d, &plan, "i")["volume"].clone(),
+            volume(&me(), &d, &plan, Some("i"))["volume"].clone(),
             server(&me(), &plan, std::slice::from_ref(&d), &[], "src")["server"].clone(),
         ] {
             assert_eq!(body["metadata"][MARK_MIGRATION], "u-1", "{body}");

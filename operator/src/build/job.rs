@@ -136,8 +136,10 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
             ..Default::default()
         });
     }
+    let device = VolumeDevice { name: "disk".into(), device_path: super::volume::PATH.into() };
     Container {
         args: Some(args),
+        volume_devices: request.device.as_ref().map(|_| vec![device]),
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         ..restricted_container("mover", image, mounts)
     }
@@ -214,8 +216,16 @@ fn volumes(me: &Identity, request: &JobRequest) -> Vec<Volume> {
         ..Default::default()
     };
     let keys = Volume { name: "keys".into(), secret: Some(keys), ..Default::default() };
+    let disk = request.device.as_ref().map(|claim| Volume {
+        name: "disk".into(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim.clone(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
     let all = [(config, request.credentials), (keys, !request.keys.is_empty())];
-    all.into_iter().filter(|(_, wanted)| *wanted).map(|(volume, _)| volume).collect()
+    all.into_iter().filter(|(_, wanted)| *wanted).map(|(volume, _)| volume).chain(disk).collect()
 }
 
 #[cfg(test)]
@@ -231,6 +241,7 @@ mod tests {
             attempt: 2,
             args: vec!["backup".into()],
             credentials,
+            device: None,
             keys: BTreeMap::new(),
             deadline_seconds: 60,
         };
@@ -261,6 +272,28 @@ mod tests {
     }
 
     #[test]
+    fn a_mover_with_a_device_is_as_restricted_as_any() {
+        let me = Identity { uid: "u-1".into(), namespace: "team".into(), name: "web".into() };
+        let request = JobRequest {
+            side: Side::Source,
+            purpose: "backup-0".into(),
+            attempt: 1,
+            args: vec!["backup".into()],
+            credentials: true,
+            device: Some(me.device(Side::Source, 0)),
+            keys: BTreeMap::new(),
+            deadline_seconds: 60,
+        };
+        let pod = job(&me, &request, &MoverImage::default(), "a").spec.unwrap().template.spec.unwrap();
+        let device = pod.containers[0].volume_devices.clone().unwrap().remove(0);
+        let volume = pod.volumes.unwrap().pop().unwrap();
+        assert_eq!((device.name, device.device_path), (volume.name, crate::build::volume::PATH.to_string()));
+        assert_eq!(Some(volume.persistent_volume_claim.unwrap().claim_name), request.device);
+        let context = pod.security_context.unwrap();
+        assert_eq!((context.run_as_user, context.run_as_non_root), (Some(USER), Some(true)));
+    }
+
+    #[test]
     fn a_check_gets_no_credentials() {
         let pod = example(false).spec.unwrap().template.spec.unwrap();
         assert_eq!(pod.volumes.unwrap().len(), 1);
@@ -277,6 +310,7 @@ mod tests {
             attempt: 1,
             args: vec!["check".into()],
             credentials: false,
+            device: None,
             keys: BTreeMap::from([("0".into(), key)]),
             deadline_seconds: 60,
         };

@@ -5,3 +5,4 @@ pub mod hook;
 pub mod job;
 pub mod report;
 pub mod secret;
+pub mod volume;

@@ -129,7 +129,7 @@ fn disk(disk: &DiskStatus) -> Vec<String> {
     let digest = |d: &Option<Digest>| d.as_ref().map(digest_text).unwrap_or_default();
     let (read, back) = (digest(&disk.backup), digest(&disk.readback));
     let bytes = disk.backup.as_ref().map(|b| human(b.bytes)).unwrap_or_default();
-    let equal = yes(!read.is_empty() && read == back);
+    let equal = yes(disk.proven());
     vec![disk.index.to_string(), bytes, read, back, equal]
 }
 
@@ -201,6 +201,7 @@ mod tests {
                 "migration": migration, "uid": "u", "outcome": "Succeeded", "source": server("site-a"),
                 "destination": destination, "finishedAt": finished, "downtimeSeconds": 190,
                 "disks": [{"index": 0, "backup": {"bytes": 1_073_741_824, "hashAlgo": "sha512", "hashValue": "ab"},
+                    "restore": {"bytes": 1_073_741_824, "hashAlgo": "sha512", "hashValue": "ab"},
                     "readback": {"bytes": 1_073_741_824, "hashAlgo": "sha512", "hashValue": "ab"}}],
                 "checks": [{"name": "page", "passed": true, "message": "HTTP 200 | ok"}],
             },

@@ -10,13 +10,17 @@ use crate::{
     },
     openstack::{Cloud, CloudError, ErrorKind},
 };
-use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Secret},
+};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 use tokio::time::timeout;
 
 /// No step may take longer: what a cloud does later is observed later.
@@ -90,6 +94,19 @@ impl Hands<'_> {
             Step::CreateJob(request) => self.create_job(request).await,
             Step::RunHook(request) => self.run_hook(request).await,
             Step::DeleteJob { side, name } => self.delete_job(*side, name).await,
+            Step::CreatePersistentVolume { side, disk, volume_id, size_gib } => {
+                self.create_persistent_volume(*side, *disk, volume_id, *size_gib).await
+            }
+            Step::CreateClaim { side, disk, size_gib } => self.create_claim(*side, *disk, *size_gib).await,
+            Step::DeleteClaim { side, name } => {
+                let cluster = self.cluster(*side).await?;
+                delete(&Api::<PersistentVolumeClaim>::namespaced(cluster.client, &cluster.namespace), name)
+                    .await
+            }
+            Step::DeletePersistentVolume { side, name } => {
+                let cluster = self.cluster(*side).await?;
+                delete(&Api::<PersistentVolume>::all(cluster.client), name).await
+            }
             Step::DeleteAnchor(side) => self.delete_anchor(*side).await,
             Step::DeleteVault => self.delete_vault().await,
             Step::CreateReport => self.create_report().await,
@@ -208,7 +225,7 @@ impl Hands<'_> {
                 Effect::Created { id: cloud.create_image(&body).await?.id }
             }
             Step::CreateVolume { disk, image_id } => {
-                let body = build::cloud::volume(me, self.disk(*disk)?, &plan, image_id);
+                let body = build::cloud::volume(me, self.disk(*disk)?, &plan, image_id.as_deref());
                 Effect::Created { id: cloud.create_volume(&body).await?.id }
             }
             Step::DressVolume { disk, volume_id } => self.dress(cloud, *disk, volume_id).await?,
@@ -338,6 +355,21 @@ impl Hands<'_> {
         }
     }
 
+    async fn create_persistent_volume(&self, side: Side, disk: i32, volume_id: &str, size_gib: i64) -> Done {
+        let cluster = self.cluster(side).await?;
+        let volume =
+            build::volume::persistent_volume(self.me, side, disk, volume_id, size_gib, &cluster.namespace);
+        create(&Api::<PersistentVolume>::all(cluster.client), &volume).await
+    }
+
+    async fn create_claim(&self, side: Side, disk: i32, size_gib: i64) -> Done {
+        let cluster = self.cluster(side).await?;
+        let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+        let anchor = secrets.get_metadata(&self.me.anchor(side)).await?.uid().unwrap_or_default();
+        let claim = build::volume::claim(self.me, side, disk, size_gib, &anchor);
+        create(&Api::<PersistentVolumeClaim>::namespaced(cluster.client, &cluster.namespace), &claim).await
+    }
+
     /// Read when the Job is made: they may have changed since preflight.
     async fn private_keys(&self, request: &JobRequest) -> Result<build::secret::Files, StepFailure> {
         let mut keys = build::secret::Files::new();
@@ -360,18 +392,12 @@ impl Hands<'_> {
             // Copies of the tenant's Secrets, for this Job only.
             self.delete_secret(cluster, name).await?;
         }
-        match jobs.delete(name, &DeleteParams::background()).await {
-            Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Effect::Done),
-            other => Ok(other.map(|_| Effect::Done)?),
-        }
+        delete(&jobs, name).await
     }
 
     async fn delete_secret(&self, cluster: super::clusters::MoverCluster, name: &str) -> Done {
         let api: Api<Secret> = Api::namespaced(cluster.client, &cluster.namespace);
-        match api.delete(name, &DeleteParams::background()).await {
-            Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Effect::Done),
-            other => Ok(other.map(|_| Effect::Done)?),
-        }
+        delete(&api, name).await
     }
 
     async fn delete_anchor(&self, side: Side) -> Done {
@@ -420,6 +446,27 @@ impl Hands<'_> {
             apply(self.cluster(side).await?, anchor(self.me, side, files)).await?;
         }
         Ok(Effect::Done)
+    }
+}
+
+async fn delete<K>(api: &Api<K>, name: &str) -> Done
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    match api.delete(name, &DeleteParams::background()).await {
+        Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Effect::Done),
+        other => Ok(other.map(|_| Effect::Done)?),
+    }
+}
+
+/// What was made already, by one of us who was killed, is taken as it is.
+async fn create<K>(api: &Api<K>, object: &K) -> Done
+where
+    K: Clone + DeserializeOwned + Serialize + Debug,
+{
+    match api.create(&PostParams::default(), object).await {
+        Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(Effect::Done),
+        other => Ok(other.map(|_| Effect::Done)?),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The controllers: what watches, what reconciles, and how it ends.
 
+mod block_storage;
 mod clouds;
 mod clusters;
 pub mod context;

@@ -1,7 +1,7 @@
 //! All reads of a reconcile: both clouds and clusters, as far as the phase needs them.
 
 use super::{
-    Error,
+    Error, block_storage,
     clusters::MoverCluster,
     context::Context,
     hooks,
@@ -10,10 +10,11 @@ use super::{
 use crate::{
     build,
     crd::v1alpha1::{
-        Check, HookState, OUTPUT_BYTES, Phase, VmMigration, VmMigrationReport, VmMigrationSpec,
-        VmMigrationStatus, output_tail,
+        Check, ExportStatus, HookState, OUTPUT_BYTES, Phase, ResolvedTransfer, VmMigration,
+        VmMigrationReport, VmMigrationSpec, VmMigrationStatus, output_tail,
     },
     migration::{
+        block_storage::BlockStorage,
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
     },
@@ -102,7 +103,9 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
         return Needs::default();
     }
     let backed_up = status.disks.iter().all(|d| d.backup.is_some());
-    let readable = status.disks.iter().any(|d| d.backup.is_some() || d.export.image_id.is_some());
+    let by_volume = status.source.as_ref().and_then(|s| s.transfer.as_ref()).is_some_and(|t| t.is_volume());
+    let begun = |e: &ExportStatus| e.image_id.is_some() || by_volume && e.volume_id.is_some();
+    let readable = status.disks.iter().any(|d| d.backup.is_some() || begun(&d.export));
     match status.phase.unwrap_or_default() {
         Phase::Pending | Phase::Preflight | Phase::Blocked => {
             Needs { inventory: true, clusters: true, ..Default::default() }
@@ -157,11 +160,21 @@ pub async fn observe(
     if !needs.clusters {
         return Ok(look);
     }
+    let of = |side: &Result<SideRef, Problem>| side.as_ref().ok().map(|r| r.cluster.clone());
+    let shared = of(&refs.source) == of(&refs.destination);
+    let with_devices = |transfer: Option<&ResolvedTransfer>| ClusterNeeds {
+        captured: &captured,
+        devices: transfer.is_some_and(ResolvedTransfer::is_volume),
+        storage: needs.inventory,
+        shared,
+    };
+    let of_source = with_devices(status.source.as_ref().and_then(|s| s.transfer.as_ref()));
+    let of_destination = with_devices(status.destination.as_ref().and_then(|x| x.transfer.as_ref()));
     let (source, destination, a, b, report) = tokio::join!(
         session(ctx, &refs.source, Side::Source),
         session(ctx, &refs.destination, Side::Destination),
-        cluster(ctx, me, &refs.source, Side::Source, &captured),
-        cluster(ctx, me, &refs.destination, Side::Destination, &captured),
+        cluster(ctx, me, &refs.source, Side::Source, of_source),
+        cluster(ctx, me, &refs.destination, Side::Destination, of_destination),
         report(ctx, me, object, status),
     );
     (look.seen.source_cluster, look.seen.destination_cluster) = (a, b);
@@ -427,12 +440,25 @@ async fn report(
     Ok((ours.is_some(), finished))
 }
 
+/// What a look at one side's cluster is for. What needs rights that older charts did not give is asked for only then.
+#[derive(Clone, Copy)]
+struct ClusterNeeds<'a> {
+    /// Hooks whose output is kept.
+    captured: &'a BTreeSet<String>,
+    /// PersistentVolumes and claims of ours.
+    devices: bool,
+    /// Whether disks could travel as block devices.
+    storage: bool,
+    /// The other cloud's Jobs run there, too.
+    shared: bool,
+}
+
 async fn cluster(
     ctx: &Context,
     me: &Identity,
     side_ref: &Result<SideRef, Problem>,
     side: Side,
-    captured: &BTreeSet<String>,
+    needs: ClusterNeeds<'_>,
 ) -> Seen<ClusterView> {
     let r = match side_ref {
         Ok(r) => r,
@@ -451,7 +477,15 @@ async fn cluster(
             transient: true,
         })
     };
-    match timeout(CLUSTER_TIMEOUT, view_cluster(me, &cluster, side, r.cluster.is_none(), captured)).await {
+    let look = async {
+        let mut view = view_cluster(me, &cluster, side, r.cluster.is_none(), needs).await?;
+        if needs.storage {
+            let cluster = block_storage::look(&cluster).await;
+            view.storage = Some(BlockStorage { asked: r.transfer, cluster, shared: needs.shared });
+        }
+        Ok::<_, kube::Error>(view)
+    };
+    match timeout(CLUSTER_TIMEOUT, look).await {
         Ok(Ok(view)) => Seen::View(view),
         Ok(Err(e)) => unseen(crate::mover::result::shorten(&e.to_string(), 256)),
         Err(_) => unseen(format!("no answer within {} s", CLUSTER_TIMEOUT.as_secs())),
@@ -463,8 +497,9 @@ async fn view_cluster(
     cluster: &MoverCluster,
     side: Side,
     own: bool,
-    captured: &BTreeSet<String>,
+    needs: ClusterNeeds<'_>,
 ) -> Result<ClusterView, kube::Error> {
+    let captured = needs.captured;
     let (client, namespace) = (cluster.client.clone(), cluster.namespace.as_str());
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
@@ -485,6 +520,10 @@ async fn view_cluster(
     let purge = purge.trim_end_matches('0');
     view.purge_pods = pods_now.iter().filter(|p| job_of(p).starts_with(purge)).count();
     view.pods = pods_now.len() - view.purge_pods;
+    view.with_pods = pods_now.iter().map(job_of).collect();
+    if needs.devices {
+        view.devices = block_storage::devices(me, cluster, side).await?;
+    }
     if own {
         view_hooks(&mut view, me, cluster.client.clone(), side, captured).await?;
     }
@@ -612,7 +651,7 @@ async fn progress(pods: &Api<Pod>, name: &str) -> Option<(i64, i64, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::v1alpha1::{CopyingStatus, Digest, DiskStatus, ExportStatus, SourceStatus};
+    use crate::crd::v1alpha1::{CopyingStatus, Digest, DiskStatus, SourceStatus};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 

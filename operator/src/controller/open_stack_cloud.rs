@@ -1,16 +1,25 @@
 //! One reconcile of an `OpenStackCloud`: a session, real calls, `Ready`.
 
-use super::{Error, context::Context, observe::cloud_problem, references::credentials};
+use super::{
+    Error, clusters::MoverCluster, context::Context, observe::cloud_problem, references::credentials,
+};
 use crate::{
     crd::{
         conditions::{Outcome, reason, set_outcome},
         v1alpha1::*,
     },
-    migration::names::Side,
+    migration::{
+        block_storage::{self, BlockStorage},
+        names::Side,
+    },
     openstack::{Cloud, CloudError},
 };
 use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::time::timeout;
+
+/// A cluster that does not answer is one without block storage, for now.
+const STORAGE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Looks; a Secret is not watched, so it looks again by itself.
 pub async fn reconcile(cached: Arc<OpenStackCloud>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -55,9 +64,10 @@ async fn look(
         Ok(c) => c,
         Err(message) => return Ok(Err((reason::INVALID_CONFIGURATION, message))),
     };
-    if let Err(problem) = ctx.clusters.get(object.spec.cluster.as_deref()).await {
-        return Ok(Err((reason::INVALID_CONFIGURATION, problem.message)));
-    }
+    let cluster = match ctx.clusters.get(object.spec.cluster.as_deref()).await {
+        Ok(cluster) => cluster,
+        Err(problem) => return Ok(Err((reason::INVALID_CONFIGURATION, problem.message))),
+    };
     let name = object.name_any();
     let answer = async {
         let cloud = ctx.clouds.session(&credentials, &ctx.policy(), &name).await?;
@@ -72,19 +82,36 @@ async fn look(
                 .map(|v| CloudService { name: v.service, version: v.version, microversion: v.microversion })
                 .collect();
             status.quotas = quotas;
-            let asked = object.spec.transfer.as_ref().map(|t| t.mode);
-            let reason = match asked {
-                Some(TransferMode::Image) => "asked for",
-                _ => "images work with every cloud; volumes as block devices are not supported yet",
-            };
-            status.transfer = Some(ResolvedTransfer { mode: "Image".into(), reason: reason.into() });
-            Ok(Ok(()))
+            Ok(transfer(&cluster, object.spec.transfer, status).await)
         }
         Err(e) => {
             ctx.clouds.forget(&credentials, &name).await;
             let problem = cloud_problem(Side::Source, &e);
             let why = if problem.transient { reason::TRANSIENT_ERROR } else { reason::INVALID_CONFIGURATION };
             Ok(Err((why, problem.message)))
+        }
+    }
+}
+
+/// How disks would travel now. A migration looks again, at the zones of its volumes, too, and keeps what it finds.
+async fn transfer(
+    cluster: &MoverCluster,
+    asked: Option<Transfer>,
+    status: &mut OpenStackCloudStatus,
+) -> Outcome {
+    let cluster = match timeout(STORAGE_TIMEOUT, super::block_storage::look(cluster)).await {
+        Ok(seen) => seen,
+        Err(_) => Err(format!("no answer within {} s", STORAGE_TIMEOUT.as_secs())),
+    };
+    match block_storage::resolve(&BlockStorage { asked, cluster, shared: false }, &[], false) {
+        Ok(found) => {
+            status.transfer = Some(found);
+            Ok(())
+        }
+        Err(why) => {
+            status.transfer = None;
+            let message = format!("spec.transfer.mode Volume is not possible: {why}");
+            Err((reason::INVALID_CONFIGURATION, message))
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::{Error, context::Context};
 use crate::{
     build::secret::{Files, vault},
-    crd::v1alpha1::{ObjectStore, OpenStackCloud, VmMigration, VmMigrationSpec},
+    crd::v1alpha1::{ObjectStore, OpenStackCloud, Transfer, VmMigration, VmMigrationSpec},
     migration::{
         names::{Identity, Side},
         observed::{Problem, StoreView},
@@ -25,6 +25,8 @@ pub struct SideRef {
     pub cluster: Option<String>,
     /// Its credentials.
     pub credentials: Credentials,
+    /// How disks are to leave or enter it.
+    pub transfer: Option<Transfer>,
 }
 
 /// What the references of a migration lead to.
@@ -106,7 +108,8 @@ fn from_vault(kept: &Files, side: Side, name: &str) -> Option<SideRef> {
     let credentials = Credentials::parse(yaml, None, key(vault::CACERT).map(Vec::as_slice)).ok()?;
     let cluster =
         key(vault::CLUSTER).and_then(|c| String::from_utf8(c.clone()).ok()).filter(|c| !c.is_empty());
-    Some(SideRef { name: name.into(), cluster, credentials })
+    // How disks travel was decided long ago.
+    Some(SideRef { name: name.into(), cluster, credentials, transfer: None })
 }
 
 async fn side(
@@ -123,7 +126,12 @@ async fn side(
     let found = credentials(ctx, namespace, &cloud).await?;
     let id = format!("{side}-credentials");
     Ok(found
-        .map(|credentials| SideRef { name: name.into(), cluster: cloud.spec.cluster.clone(), credentials })
+        .map(|credentials| SideRef {
+            name: name.into(),
+            cluster: cloud.spec.cluster.clone(),
+            credentials,
+            transfer: cloud.spec.transfer,
+        })
         .map_err(|message| problem(&id, format!("OpenStackCloud {name}: {message}"), "correct the Secret")))
 }
 

@@ -1,5 +1,6 @@
 //! The pure core: what is known of a migration, and what to do next. No client, no clock, no randomness.
 
+pub mod block_storage;
 pub mod checks;
 pub mod decide;
 pub mod hook_context;

@@ -170,6 +170,12 @@ impl Identity {
         name.starts_with(&format!("vmm-{}-hook-", self.uid))
     }
 
+    /// Name of a disk's PersistentVolume and of its claim: one of each for all attempts, so that no volume is attached
+    /// twice.
+    pub fn device(&self, side: Side, disk: i32) -> String {
+        format!("vmm-{}-disk-{side}-{disk}", self.uid)
+    }
+
     /// Name of the report.
     pub fn report(&self) -> String {
         format!("{}-{}", self.name, self.uid.get(..8).unwrap_or(&self.uid))

@@ -1,6 +1,9 @@
 //! What a reconcile saw of both clouds and clusters, as plain data.
 
-use super::names::{Identity, Side, Tagged};
+use super::{
+    block_storage::BlockStorage,
+    names::{Identity, Side, Tagged},
+};
 use crate::{
     crd::v1alpha1::Finding,
     openstack::{
@@ -8,7 +11,7 @@ use crate::{
         VolumeAttachment,
     },
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a look at one side gave.
 #[derive(Clone, Debug, Default)]
@@ -228,6 +231,41 @@ pub struct ClusterView {
     pub pods: usize,
     /// Pods of the purge that are not seen gone.
     pub purge_pods: usize,
+    /// Jobs whose pods are not seen gone, whether or not the Job is.
+    pub with_pods: BTreeSet<String>,
+    /// Where disks travel as block devices: what hands them to our Jobs, by the common name of volume and claim.
+    pub devices: BTreeMap<String, DeviceView>,
+    /// How disks could travel. Only where that is decided.
+    pub storage: Option<BlockStorage>,
+}
+
+/// A PersistentVolume of ours and its claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceView {
+    /// The PersistentVolume.
+    pub volume: Option<PersistentVolumeView>,
+    /// The PersistentVolumeClaim.
+    pub claim: Option<ClaimView>,
+}
+
+/// A PersistentVolume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PersistentVolumeView {
+    /// The Cinder volume that it stands for.
+    pub handle: String,
+    /// Its claim is gone: it can be bound to no other.
+    pub released: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
+/// A PersistentVolumeClaim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClaimView {
+    /// It is bound to its volume.
+    pub bound: bool,
+    /// It is being deleted.
+    pub deleting: bool,
 }
 
 /// How far a Job is.

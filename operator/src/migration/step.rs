@@ -99,12 +99,46 @@ pub enum Step {
         /// The image in the source that it is a copy of.
         like: Option<String>,
     },
-    /// Volume from an image.
+    /// Volume from an image, or a blank one.
     CreateVolume {
         /// Which disk.
         disk: i32,
         /// The image.
-        image_id: String,
+        image_id: Option<String>,
+    },
+    /// PersistentVolume that stands for a volume of ours.
+    CreatePersistentVolume {
+        /// In whose cluster.
+        side: Side,
+        /// Which disk.
+        disk: i32,
+        /// The volume.
+        volume_id: String,
+        /// Its size.
+        size_gib: i64,
+    },
+    /// Claim of that PersistentVolume.
+    CreateClaim {
+        /// In whose cluster.
+        side: Side,
+        /// Which disk.
+        disk: i32,
+        /// Its size.
+        size_gib: i64,
+    },
+    /// Deletes a claim of ours.
+    DeleteClaim {
+        /// In whose cluster.
+        side: Side,
+        /// The claim.
+        name: String,
+    },
+    /// Deletes a PersistentVolume of ours; what it stands for stays.
+    DeletePersistentVolume {
+        /// In whose cluster.
+        side: Side,
+        /// The PersistentVolume.
+        name: String,
     },
     /// Bootable flag and image metadata of a volume.
     DressVolume {
@@ -181,6 +215,8 @@ pub struct JobRequest {
     pub args: Vec<String>,
     /// It may use the cloud and the store. A check gets neither.
     pub credentials: bool,
+    /// The claim of the block device that it gets.
+    pub device: Option<String>,
     /// Private keys of the tenant that it gets, by the name of the file.
     pub keys: BTreeMap<String, KeyRef>,
     /// After how many seconds Kubernetes ends it.
@@ -211,6 +247,10 @@ impl Step {
             CreateJob(j) => Some(j.side),
             RunHook(h) => Some(h.side),
             DeleteJob { side, .. }
+            | CreatePersistentVolume { side, .. }
+            | CreateClaim { side, .. }
+            | DeleteClaim { side, .. }
+            | DeletePersistentVolume { side, .. }
             | UploadVolume { side, .. }
             | TagImage { side, .. }
             | Delete { side, .. } => Some(*side),

@@ -49,7 +49,7 @@ impl BlockFile {
 
     fn open_with(path: &Path, options: &mut OpenOptions) -> Result<Self, MoverError> {
         let refused = |error: io::Error| {
-            let message = format!("{} cannot be opened: {error}", path.display());
+            let message = format!("{} cannot be opened: {error}{}", path.display(), hint(&error));
             MoverError::terminal(FailureReason::DeviceError, message)
         };
         let mut plain = options.open(path).map_err(refused)?;
@@ -163,6 +163,18 @@ impl BlockFile {
     }
 }
 
+/// What to do about a device that its node gives to root alone.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "; the container runtime gave the device to root and not to the pod's user: set \
+             device_ownership_from_security_context = true (containerd: in the CRI plugin's section; CRI-O: in \
+             [crio.runtime]) on the nodes and restart it, or set transfer.mode to Image in the OpenStackCloud"
+        }
+        _ => "",
+    }
+}
+
 /// A zeroed buffer whose start suits `O_DIRECT`, its length rounded up.
 pub fn aligned(length: usize) -> BytesMut {
     let padded = length.next_multiple_of(ALIGN);
@@ -209,6 +221,13 @@ mod tests {
         assert!(BlockFile::open(directory.path()).is_err());
         assert!(BlockFile::open(&directory.path().join("nothing")).is_err());
         assert!(BlockFile::open(Path::new("/dev/null")).is_err());
+    }
+
+    #[test]
+    fn who_is_refused_a_device_learns_what_to_set() {
+        let denied = io::Error::from_raw_os_error(Errno::ACCESS.raw_os_error());
+        assert!(hint(&denied).contains("device_ownership_from_security_context = true"));
+        assert_eq!(hint(&io::Error::from_raw_os_error(Errno::NOENT.raw_os_error())), "");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::{Lab, Site, Stays, until};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Pod, Secret},
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Secret},
 };
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde::de::DeserializeOwned;
@@ -128,7 +128,11 @@ async fn in_cluster(client: &Client, cluster: &str, uid: &str) -> Result<Vec<Str
     let say = |kind: &'static str, names: Vec<String>| {
         names.into_iter().map(move |n| format!("cluster {cluster}: {kind} {n}"))
     };
-    Ok(say("Secret", secrets).chain(say("Job", jobs)).chain(say("pod", pods)).collect())
+    let claims = names::<PersistentVolumeClaim>(client, uid).await?;
+    let volumes = Api::<PersistentVolume>::all(client.clone()).list(&ListParams::default()).await?;
+    let volumes = volumes.iter().map(ResourceExt::name_any).filter(|name| name.contains(uid)).collect();
+    let devices = say("PersistentVolumeClaim", claims).chain(say("PersistentVolume", volumes));
+    Ok(say("Secret", secrets).chain(say("Job", jobs)).chain(say("pod", pods)).chain(devices).collect())
 }
 
 /// What all migrations of a test have left, after their objects are gone.

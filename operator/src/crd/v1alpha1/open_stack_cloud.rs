@@ -60,11 +60,16 @@ pub struct CloudCredentialsRef {
 }
 
 /// How disks leave and enter a cloud.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Transfer {
-    /// `Auto` chooses; `Image` sends every disk through the cloud's image service.
+    /// `Auto` chooses; `Volume` gives Jobs the volumes as block devices; `Image` sends every disk through the cloud's
+    /// image service.
     pub mode: TransferMode,
+    /// With `Volume`: new volumes of this cloud read as zeros, so zeros need not be written. Wrong for encrypted volume
+    /// types, and where the storage hands out what another volume held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assume_zero_target: bool,
 }
 
 /// How disks leave and enter a cloud.
@@ -72,6 +77,8 @@ pub struct Transfer {
 pub enum TransferMode {
     /// The operator chooses and says why.
     Auto,
+    /// As block devices: the nodes of the cluster are servers of that cloud and run its CSI driver.
+    Volume,
     /// Through images: works with every cloud.
     Image,
 }
@@ -126,11 +133,26 @@ pub struct Quota {
 }
 
 /// The transfer mode in use and the reason for it.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ResolvedTransfer {
-    /// The mode in use.
+    /// `Volume` or `Image`.
     pub mode: String,
     /// Why it was chosen.
     pub reason: String,
+    /// As `spec.transfer.assumeZeroTarget` said.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub assume_zero_target: bool,
+}
+
+impl ResolvedTransfer {
+    /// The mode as it is written in `mode`.
+    pub const VOLUME: &str = "Volume";
+    /// The mode as it is written in `mode`.
+    pub const IMAGE: &str = "Image";
+
+    /// Do disks travel as block devices?
+    pub fn is_volume(&self) -> bool {
+        self.mode == Self::VOLUME
+    }
 }

@@ -1,7 +1,7 @@
 //! Clean-up: Jobs, temporary objects by mark, the repository, the Secrets. It looks twice before it says that it is done.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON, hooks,
+    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON, disks, hooks,
     jobs::{Progress, Wanted},
     requests, retire, retry, undo,
 };
@@ -9,7 +9,7 @@ use crate::{
     crd::v1alpha1::*,
     migration::{
         names::{Role, Side, Tagged},
-        observed::{DestinationView, Seen, SourceView},
+        observed::{ClusterView, DestinationView, Seen, SourceView},
         step::{ObjectKind, Step},
     },
 };
@@ -255,6 +255,10 @@ fn look(d: &mut Draft<'_>, scope: Scope) -> Flow {
                 d.say(format!("Waiting for {} pods near the {side} cloud to end", c.pods));
                 false
             }
+            Seen::View(c) if !c.devices.is_empty() => {
+                take_devices_away(d, side, c);
+                false
+            }
             Seen::View(_) if untouched => true,
             Seen::View(_) => objects(d, side, scope),
             Seen::Unseen(p) => {
@@ -272,6 +276,17 @@ fn look(d: &mut Draft<'_>, scope: Scope) -> Flow {
         d.status.clean_looks = 0;
     }
     Flow::Wait
+}
+
+/// No volume is deleted while a cluster may still have it.
+fn take_devices_away(d: &mut Draft<'_>, side: Side, cluster: &ClusterView) {
+    d.say(format!(
+        "Waiting for the cluster near the {side} cloud to let go of {} volumes",
+        cluster.devices.len()
+    ));
+    for (name, device) in &cluster.devices {
+        disks::take_away(d, side, name, device);
+    }
 }
 
 /// Names the deletes of one cloud. True: nothing is left there.
@@ -430,7 +445,9 @@ fn drop_secrets(d: &mut Draft<'_>) -> Flow {
                 for name in c.jobs.iter().filter(|(_, j)| !j.deleting).map(|(n, _)| n) {
                     d.step(Step::DeleteJob { side, name: name.clone() });
                 }
-                if c.anchor && c.jobs.is_empty() && c.purge_pods == 0 {
+                if !c.devices.is_empty() {
+                    take_devices_away(d, side, c);
+                } else if c.anchor && c.jobs.is_empty() && c.purge_pods == 0 {
                     d.step(Step::DeleteAnchor(side));
                 }
             }

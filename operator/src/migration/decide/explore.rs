@@ -57,6 +57,11 @@ impl Explorer {
         if rng.random_bool(0.2) {
             w.source.status = "SHUTOFF".into();
         }
+        for side in super::SIDES {
+            if rng.random_bool(0.4) {
+                w.modes.insert(side, TransferMode::Volume);
+            }
+        }
         if rng.random_bool(0.3) {
             w.spec.hooks = serde_json::from_value(everywhere()).unwrap();
             for hook in w.spec.hooks.iter().filter(|_| rng.random_bool(0.1)) {
@@ -314,6 +319,7 @@ impl Explorer {
                 "seed {seed}: left in B"
             );
         }
+        assert!(w.devices.is_empty(), "seed {seed}: a cluster still has volumes");
         assert!(w.volumes.is_empty() && w.images.is_empty(), "seed {seed}: temporary objects are left");
         // Of a stopped server's volumes those of the last pass stay, and of every try that stopped it.
         let most = if w.source.status == "ACTIVE" { 0 } else { 2 * status.attempts.max(1) };

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     crd::v1alpha1::*,
     migration::{
-        checks as application,
+        block_storage, checks as application,
         names::{MARK_CLAIM, Role, Side},
         observed::{Problem, Seen, SourceView},
         preflight,
@@ -123,6 +123,7 @@ fn look(d: &mut Draft<'_>) -> Look {
         }
     }
     let waiting = if problems.is_empty() { probe(d, &mut findings) } else { None };
+    findings.extend(transfer_modes(d));
     findings.sort_by_key(|f| f.severity);
     // A reference that leads nowhere is met by the cloud and by its cluster.
     findings.dedup();
@@ -159,6 +160,35 @@ fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
     disks.iter_mut().for_each(|disk| warm::carry(&d.status, d.input.spec, disk));
     d.status.disks = disks;
     d.status.fidelity = found.fidelity;
+}
+
+/// How disks leave A and enter B; what was asked for and cannot be is a blocker.
+fn transfer_modes(d: &mut Draft<'_>) -> Vec<Finding> {
+    let seen = d.input.seen;
+    let disks = seen.inventory.iter().flat_map(|i| &i.source.volumes);
+    let from: Vec<_> = disks.filter_map(|v| v.availability_zone.clone()).collect();
+    let to: Vec<_> = d.input.spec.destination.availability_zone.clone().into_iter().collect();
+    let mut findings = vec![];
+    for (side, zones) in [(Side::Source, from), (Side::Destination, to)] {
+        let Some(storage) = seen.cluster(side).view().and_then(|c| c.storage.as_ref()) else { continue };
+        let cloud = match side {
+            Side::Source => &d.input.spec.source.cloud,
+            Side::Destination => &d.input.spec.destination.cloud,
+        };
+        let found = block_storage::resolve(storage, &zones, warm::is_warm(d.input.spec));
+        let transfer = match found {
+            Ok(transfer) => Some(transfer),
+            Err(why) => {
+                findings.push(block_storage::blocker(side, cloud, &why));
+                None
+            }
+        };
+        match side {
+            Side::Source => d.source().transfer = transfer,
+            Side::Destination => d.destination().transfer = transfer,
+        }
+    }
+    findings
 }
 
 /// All addresses, fixed ones first.
@@ -759,15 +789,7 @@ pub(super) fn proven(status: &VmMigrationStatus) -> Result<(), String> {
         return Err(format!("check {} did not pass", c.name));
     }
     for disk in &status.disks {
-        let equal = |a: &Option<Digest>, b: &Option<Digest>| match (a, b) {
-            (Some(a), Some(b)) => {
-                a.bytes == b.bytes
-                    && a.hash_value.is_some()
-                    && (&a.hash_algo, &a.hash_value) == (&b.hash_algo, &b.hash_value)
-            }
-            _ => false,
-        };
-        if !equal(&disk.backup, &disk.restore) || !equal(&disk.backup, &disk.readback) {
+        if !disk.proven() {
             return Err(format!("disk {} has no equal digests on both sides", disk.index));
         }
     }

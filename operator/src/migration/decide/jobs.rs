@@ -74,6 +74,20 @@ impl Draft<'_> {
 
     /// The same for a Job that gets private keys of the tenant.
     pub(super) fn job_with_keys(&mut self, wanted: Wanted, keys: BTreeMap<String, KeyRef>) -> Progress {
+        self.job_with(wanted, keys, None)
+    }
+
+    /// The same for a Job that gets a block device, by its claim.
+    pub(super) fn job_with_device(&mut self, wanted: Wanted, claim: String) -> Progress {
+        self.job_with(wanted, BTreeMap::new(), Some(claim))
+    }
+
+    fn job_with(
+        &mut self,
+        wanted: Wanted,
+        keys: BTreeMap<String, KeyRef>,
+        device: Option<String>,
+    ) -> Progress {
         let attempt = self.job_record(&wanted.purpose).attempt;
         let cluster = match self.input.seen.cluster(wanted.side) {
             Seen::View(c) => c,
@@ -100,6 +114,7 @@ impl Draft<'_> {
                     attempt,
                     args: wanted.args,
                     credentials: wanted.credentials,
+                    device,
                     keys,
                     deadline_seconds: wanted.deadline_seconds,
                 }));

@@ -5,6 +5,7 @@ use crate::{
     build,
     crd::v1alpha1::*,
     migration::{
+        block_storage::{BlockStorage, ClusterStorage},
         names::{MARK_CLAIM, Role},
         observed::*,
         step::{JobRequest, ObjectKind, StepFailure},
@@ -46,6 +47,12 @@ pub(super) struct World {
     pub(super) manifests: BTreeMap<String, (String, i32, bool)>,
     /// The snapshot of each pass that is complete, by the image that was read.
     passes: BTreeMap<String, String>,
+    /// What the `OpenStackCloud`s ask for.
+    pub(super) modes: BTreeMap<Side, TransferMode>,
+    /// PersistentVolumes and claims.
+    pub(super) devices: BTreeMap<String, (Side, DeviceView)>,
+    /// The claim that a Job uses, by the Job.
+    holds: BTreeMap<String, String>,
     pub(super) anchors: bool,
     pub(super) vault: bool,
     pub(super) report: bool,
@@ -158,6 +165,9 @@ impl World {
             rests: BTreeMap::new(),
             manifests: BTreeMap::new(),
             passes: BTreeMap::new(),
+            modes: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            holds: BTreeMap::new(),
             anchors: false,
             vault: false,
             report: false,
@@ -209,6 +219,7 @@ impl World {
         for v in self.volumes.iter_mut().chain(&mut self.made) {
             v.status = "available".into();
         }
+        self.settle_devices();
         self.snapshots.iter_mut().for_each(|s| s.status = "available".into());
         for (_, i) in self.images.iter_mut().filter(|(_, i)| i.status == "saving") {
             let wrong = self.corrupt && i.name.contains("readback");
@@ -285,6 +296,35 @@ impl World {
         };
     }
 
+    /// What Kubernetes does with volumes and claims: a claim goes after the pods that use it, a volume after its claim.
+    fn settle_devices(&mut self) {
+        let held: Vec<String> = self
+            .holds
+            .iter()
+            .filter(|(job, _)| self.jobs.contains_key(*job))
+            .map(|(_, c)| c.clone())
+            .collect();
+        for (name, (_, device)) in &mut self.devices {
+            if device.claim.as_ref().is_some_and(|c| c.deleting) && !held.contains(name) {
+                device.claim = None;
+                device.volume.iter_mut().for_each(|v| v.released = true);
+            }
+            match (&mut device.volume, &mut device.claim) {
+                (Some(v), Some(c)) if !v.released && !v.deleting && !c.deleting => c.bound = true,
+                (v @ Some(_), None) if v.as_ref().is_some_and(|v| v.deleting) => *v = None,
+                _ => {}
+            }
+        }
+        self.devices.retain(|_, (_, d)| *d != DeviceView::default());
+    }
+
+    /// The volume that a Job has as its device.
+    fn device_of(&self, job: &str) -> Option<String> {
+        let (_, device) = self.devices.get(self.holds.get(job)?)?;
+        assert!(device.claim.as_ref().is_some_and(|c| c.bound), "a Job runs with a claim that is not bound");
+        device.volume.as_ref().map(|v| v.handle.clone())
+    }
+
     /// A restore that takes segments while they arrive ends after the backup.
     fn waits(&self, job: &str) -> bool {
         let args = self.asked.get(job).map(Vec::as_slice).unwrap_or_default();
@@ -298,13 +338,18 @@ impl World {
             let at = args.iter().position(|a| a == key).unwrap_or(usize::MAX - 1);
             args.get(at + 1).cloned().unwrap_or_default()
         };
+        // Of a device nobody but the mover knows a digest.
+        let device = self.device_of(name);
         let digest = |snapshot: &str, hash: &str| {
-            json!({"snapshotId": snapshot, "bytes": 100, "sha256": "s",
-            "hashAlgo": "sha512", "hashValue": hash, "changedBytes": 10, "storedBytes": 5, "seconds": 2})
+            let algo = if args.contains(&"--device".to_string()) { "" } else { "sha512" };
+            let value = if algo.is_empty() { "" } else { hash };
+            json!({"snapshotId": snapshot, "bytes": 100, "sha256": hash, "hashAlgo": algo, "hashValue": value,
+                "changedBytes": 10, "storedBytes": 5, "seconds": 2})
         };
         match args.first().map(String::as_str).unwrap_or_default() {
             "backup" => {
-                let hash = self.content[&arg("--image")].clone();
+                let read = device.unwrap_or_else(|| arg("--image"));
+                let hash = self.content[&read].clone();
                 self.serial += 1;
                 let snapshot = format!("{:064x}", self.serial);
                 let (disk, pass) = (arg("--disk"), arg("--pass").parse().unwrap_or(0));
@@ -313,7 +358,7 @@ impl World {
                     assert_eq!(base, Some(&(disk.clone(), pass - 1, true)), "pass {pass} builds on another");
                 }
                 // An attempt after one that finished the pass finds it.
-                let snapshot = self.passes.entry(arg("--image")).or_insert(snapshot).clone();
+                let snapshot = self.passes.entry(read).or_insert(snapshot).clone();
                 let keeps = args.iter().any(|a| a == "--keep-digests");
                 self.manifests.insert(snapshot.clone(), (disk, pass, keeps));
                 self.rests.insert(snapshot.clone(), hash.clone());
@@ -328,7 +373,14 @@ impl World {
                     return Err("WrongSegment");
                 }
                 let (disk, pass, _) = &self.manifests[&snapshot];
-                assert_eq!((arg("--disk"), arg("--pass")), (disk.clone(), pass.to_string()), "another pass");
+                let pass_asked =
+                    args.iter().position(|a| a == "--pass").map_or("0".into(), |_| arg("--pass"));
+                assert_eq!((arg("--disk"), pass_asked), (disk.clone(), pass.to_string()), "another pass");
+                if let Some(volume) = device {
+                    let back = if self.corrupt { "bad".into() } else { hash };
+                    self.content.insert(volume, back.clone());
+                    return Ok(digest(&snapshot, &back));
+                }
                 let found = self.images.iter_mut().find(|(_, i)| i.id == image);
                 let (_, found) = found.ok_or("the image is gone")?;
                 (found.status, found.size) = ("active".into(), Some(100));
@@ -364,7 +416,16 @@ impl World {
     fn cluster(&self, side: Side) -> Seen<ClusterView> {
         let jobs =
             self.jobs.iter().filter(|(_, (s, _))| *s == side).map(|(n, (_, j))| (n.clone(), j.clone()));
-        Seen::View(ClusterView { anchor: self.anchors, jobs: jobs.collect(), ..Default::default() })
+        let devices = self.devices.iter().filter(|(_, (s, _))| *s == side);
+        let asked = self.modes.get(&side).map(|mode| Transfer { mode: *mode, assume_zero_target: false });
+        let cluster = ClusterStorage { driver: asked.is_some(), ready_nodes: vec![None] };
+        Seen::View(ClusterView {
+            anchor: self.anchors,
+            jobs: jobs.collect(),
+            devices: devices.map(|(n, (_, d))| (n.clone(), d.clone())).collect(),
+            storage: Some(BlockStorage { asked, cluster: Ok(cluster), shared: false }),
+            ..Default::default()
+        })
     }
 
     pub(super) fn observe(&self) -> Observed {
@@ -485,6 +546,9 @@ impl World {
                 let name = me.job(&j.purpose, j.attempt);
                 assert!(self.anchors && self.vault, "a Job without its Secrets");
                 self.asked.insert(name.clone(), j.args.clone());
+                if let Some(claim) = &j.device {
+                    self.holds.insert(name.clone(), claim.clone());
+                }
                 self.jobs.entry(name).or_insert((j.side, JobView::default()));
             }
             Step::RunHook(h) => {
@@ -497,6 +561,32 @@ impl World {
                 }
             }
             Step::DeleteJob { name, .. } => drop(self.jobs.remove(name)),
+            Step::CreatePersistentVolume { side, disk, volume_id, .. } => {
+                let other = |d: &DeviceView| d.volume.as_ref().is_some_and(|v| v.handle == *volume_id);
+                assert!(!self.devices.values().any(|(_, d)| other(d)), "a volume is attached twice");
+                let all = self.volumes.iter().chain(&self.made);
+                assert!(
+                    all.into_iter().any(|v| v.id == *volume_id && v.status == "available"),
+                    "not available"
+                );
+                let volume = PersistentVolumeView { handle: volume_id.clone(), ..Default::default() };
+                let name = me.device(*side, *disk);
+                self.devices.entry(name).or_insert((*side, DeviceView::default())).1.volume = Some(volume);
+            }
+            Step::CreateClaim { side, disk, .. } => {
+                assert!(self.anchors, "a claim without its owner");
+                let device =
+                    self.devices.get_mut(&me.device(*side, *disk)).expect("a claim without its volume");
+                device.1.claim.get_or_insert_default();
+            }
+            Step::DeleteClaim { name, .. } => {
+                let claim = self.devices.get_mut(name).and_then(|(_, d)| d.claim.as_mut());
+                claim.into_iter().for_each(|c| c.deleting = true);
+            }
+            Step::DeletePersistentVolume { name, .. } => {
+                let volume = self.devices.get_mut(name).and_then(|(_, d)| d.volume.as_mut());
+                volume.into_iter().for_each(|v| v.deleting = true);
+            }
             Step::DeleteAnchor(_) => self.anchors = false,
             Step::DeleteVault => self.vault = false,
             Step::ClaimSource => drop(self.source.metadata.insert(MARK_CLAIM.into(), me.uid)),
@@ -564,7 +654,8 @@ impl World {
             }
             Step::CreateVolume { disk, image_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::Volume, *disk));
-                self.content.insert(id.clone(), self.content[image_id].clone());
+                let content = image_id.as_ref().map(|i| self.content[i].clone()).unwrap_or_default();
+                self.content.insert(id.clone(), content);
                 self.made.push(creating(id, metadata, self.made_at()));
             }
             Step::CreatePort { index } => {
@@ -624,6 +715,8 @@ impl World {
     fn create_server(&mut self) -> Effect {
         assert_eq!(self.source.status, "SHUTOFF", "never 2: B is asked for while A is not SHUTOFF");
         assert!(self.servers.is_empty(), "never 5: B is asked for twice");
+        let handed = self.devices.values().any(|(side, _)| *side == Side::Destination);
+        assert!(!handed, "a volume is attached to a server while a cluster may still have it");
         assert!(!self.corrupt, "never 8: B is made of a disk that differs");
         let wanted = format!("version {}", self.version);
         for volume in &self.made {
@@ -662,6 +755,11 @@ impl World {
             }
             ObjectKind::Image => self.images.retain(|(_, i)| i.id != id),
             ObjectKind::Volume => {
+                let has = |d: &DeviceView| d.volume.as_ref().is_some_and(|v| v.handle == id);
+                assert!(
+                    !self.devices.values().any(|(_, d)| has(d)),
+                    "a volume goes while a cluster may have it"
+                );
                 self.volumes.retain(|v| v.id != id);
                 self.made.retain(|v| v.id != id);
             }
@@ -744,6 +842,7 @@ impl World {
         );
         assert!(
             self.volumes.is_empty()
+                && self.devices.is_empty()
                 && self.jobs.is_empty()
                 && !self.vault
                 && !self.anchors
@@ -778,6 +877,95 @@ fn the_whole_way() {
     assert!(w.images.is_empty() && w.volumes.is_empty() && w.jobs.is_empty() && !w.vault && !w.repository);
     assert_eq!(w.status.retained.len(), 2, "snapshots stay while A is stopped");
     assert!(w.status.disks.iter().all(|d| d.readback.is_some()));
+}
+
+/// Worlds in which disks travel as block devices, on either side or both.
+fn volume_worlds() -> Vec<World> {
+    let table = [(true, true), (true, false), (false, true)];
+    let world = |(a, b)| {
+        let mut w = World::new();
+        let sides = [(Side::Source, a), (Side::Destination, b)];
+        w.modes = sides.into_iter().filter(|(_, v)| *v).map(|(s, _)| (s, TransferMode::Volume)).collect();
+        w
+    };
+    table.into_iter().map(world).collect()
+}
+
+#[test]
+fn disks_travel_as_block_devices_on_either_side_or_both() {
+    for mut w in volume_worlds() {
+        let modes = w.modes.clone();
+        w.run(300, World::clean, || false);
+        assert_eq!(w.phase(), Some(Phase::Succeeded), "{modes:?}: {:?}", w.status.failure);
+        assert_eq!((w.servers.len(), w.made.len(), w.ports.len()), (1, 2, 1), "{modes:?}");
+        assert!(w.images.is_empty() && w.volumes.is_empty() && w.devices.is_empty() && !w.repository);
+        let pinned = |t: &Option<ResolvedTransfer>| t.as_ref().is_some_and(ResolvedTransfer::is_volume);
+        let (a, b) = (w.status.source.unwrap().transfer, w.status.destination.unwrap().transfer);
+        let asked = |side| modes.contains_key(&side);
+        assert_eq!((pinned(&a), pinned(&b)), (asked(Side::Source), asked(Side::Destination)));
+        assert!(w.status.disks.iter().all(DiskStatus::proven), "{modes:?}");
+        assert!(w.status.disks.iter().all(|d| d.import.dressed), "{modes:?}");
+    }
+}
+
+#[test]
+fn block_devices_survive_crashes_and_deletion_at_any_point() {
+    for seed in 0..60 {
+        for mut w in volume_worlds() {
+            w.run(3000, World::clean, dice(seed, 3));
+            assert_eq!(w.phase(), Some(Phase::Succeeded), "seed {seed}: {:?}", w.status.failure);
+            assert!(w.devices.is_empty() && w.volumes.is_empty() && w.made.len() == 2, "seed {seed}");
+        }
+    }
+    for passes in 0..70 {
+        for mut w in volume_worlds() {
+            (0..passes).for_each(|_| w.pass(false));
+            if w.phase().is_some_and(Phase::succeeded) {
+                continue;
+            }
+            w.deleting = true;
+            w.run(1000, |w| w.released, dice(passes, 4));
+            assert_eq!(w.source.status, "ACTIVE", "after {passes} passes");
+            if w.status.destination.as_ref().is_none_or(|x| x.active_at.is_none()) {
+                w.assert_nothing_left();
+            }
+            assert!(w.devices.is_empty(), "after {passes} passes");
+        }
+    }
+}
+
+#[test]
+fn a_device_that_reads_back_otherwise_is_no_success() {
+    for mut w in volume_worlds() {
+        w.corrupt = true;
+        w.run(600, |w| w.phase() == Some(Phase::Failed) && w.clean(), || false);
+        assert_eq!(w.status.failure.as_ref().unwrap().reason, "DigestMismatch");
+        w.assert_given_back();
+        w.assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_was_pinned_stays_and_what_cannot_be_blocks() {
+    let mut w = volume_worlds().remove(0);
+    w.run(100, |w| w.phase() == Some(Phase::Transferring), || false);
+    w.modes.clear();
+    w.run(300, World::clean, || false);
+    assert!(w.status.source.as_ref().unwrap().transfer.as_ref().unwrap().is_volume());
+    assert!(w.images.is_empty() && w.phase() == Some(Phase::Succeeded));
+}
+
+#[test]
+fn a_claim_that_is_never_bound_is_given_up() {
+    let mut w = volume_worlds().remove(0);
+    w.run(100, |w| w.devices.values().any(|(_, d)| d.claim.is_some()), || false);
+    w.stuck = true;
+    w.devices.values_mut().for_each(|(_, d)| d.claim.iter_mut().for_each(|c| c.bound = false));
+    w.pass(false);
+    w.now = w.now.checked_add(4000.seconds()).unwrap();
+    w.pass(false);
+    let failure = w.status.failure.clone().unwrap().message;
+    assert!(failure.contains("PersistentVolumeClaim") && failure.contains("Pending"), "{failure}");
 }
 
 #[test]

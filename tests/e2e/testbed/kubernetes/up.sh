@@ -139,8 +139,9 @@ Y
   done
   start kubelet "${in[@]}" kubelet --config "$D/kubelet.yaml" --kubeconfig "$D/kubelet.conf" --hostname-override "node-$C" --node-ip "$NODE"
   start proxy "${in[@]}" kube-proxy --config "$D/proxy.yaml"
-  mkdir -p "$K8S/volumes-$C"
-  start csi "${in[@]}" csi-cinder --node "node-$C" --volumes "$K8S/volumes-$C"
+  # The share of this site's Cinder; the lab's mounts are seen in the node.
+  mkdir -p "$CLOUDS/$C/share"
+  start csi "${in[@]}" csi-cinder --node "node-$C" --volumes "$CLOUDS/$C/share"
 }
 
 up() {

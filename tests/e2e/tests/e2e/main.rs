@@ -20,4 +20,5 @@ mod retire;
 mod rollback;
 mod rules;
 mod security;
+mod volume_mode;
 mod warm;

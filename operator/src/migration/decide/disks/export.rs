@@ -1,7 +1,8 @@
 //! In the source cloud: from a disk to its bytes in the repository.
 
 use super::{
-    AT_ONCE, Draft, MAKING, SAVING, bandwidth, digest, repository, transfer_seconds, usable, with_progress,
+    AT_ONCE, Draft, MAKING, SAVING, bandwidth, digest, repository, transfer_seconds, usable, volume_device,
+    volume_export, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -14,11 +15,14 @@ use crate::{
         observed::{SourceView, find, find_attempt},
         step::Step,
     },
-    openstack::{Image, Snapshot},
+    openstack::{Image, Snapshot, Volume},
 };
 
 /// In the source: until the disk's bytes are in the repository.
 pub(in crate::migration::decide) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
+    if volume_device::travels(d, i, Side::Source) {
+        return volume_export::export(d, i, view);
+    }
     let image = match export_image(d, i, view) {
         Ok(image) => image,
         Err(waiting) => return waiting,
@@ -48,6 +52,24 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
         d.step(Step::CreateServerImage { disk: n });
         return Err(format!("Making an image of the local root disk in {cloud}"));
     }
+    let copy = copy(d, i, view)?;
+    let what = format!("{cloud}: temporary volume {} of disk {n}", copy.id);
+    usable(d, i, &what, (&copy.status, "available"), &MAKING, &copy.created_at)?;
+    d.step(Step::UploadVolume {
+        side: Side::Source,
+        role: Role::ExportImage,
+        disk: n,
+        attempt,
+        volume_id: copy.id.clone(),
+    });
+    Err(format!("Uploading temporary volume {} to an image in {cloud}", copy.id))
+}
+
+/// The temporary volume, as it was asked for; or what it waits for.
+pub(super) fn copy(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Volume, String> {
+    let (n, attempt) = (d.status.disks[i].index, d.status.disks[i].export.attempt());
+    let cloud = d.input.spec.source.cloud.clone();
+    let busy = view.server.as_ref().and_then(|s| s.task_state.clone());
     let volume_id = d.status.disks[i].source_volume_id.clone().unwrap_or_default();
     let Some(snapshot) = fresh_snapshot(d, view, n, attempt) else {
         // While a server's image is made Nova refuses the snapshots that file backends ask it for.
@@ -67,16 +89,7 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
         return Err(format!("Making a temporary volume from snapshot {}", snapshot.id));
     };
     d.status.disks[i].export.volume_id = Some(copy.id.clone());
-    let what = format!("{cloud}: temporary volume {} of disk {n}", copy.id);
-    usable(d, i, &what, (&copy.status, "available"), &MAKING, &copy.created_at)?;
-    d.step(Step::UploadVolume {
-        side: Side::Source,
-        role: Role::ExportImage,
-        disk: n,
-        attempt,
-        volume_id: copy.id.clone(),
-    });
-    Err(format!("Uploading temporary volume {} to an image in {cloud}", copy.id))
+    Ok(copy.clone())
 }
 
 /// The snapshot of this try: one of an earlier try that had to stay holds what the disk was then.

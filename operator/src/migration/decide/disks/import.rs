@@ -1,7 +1,8 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
 use super::{
-    AT_ONCE, Draft, SAVING, bandwidth, digest, job_of, repository, transfer_seconds, usable, with_progress,
+    AT_ONCE, Draft, SAVING, bandwidth, digest, job_of, origin, repository, transfer_seconds, usable,
+    volume_device, volume_import, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -19,6 +20,9 @@ use serde_json::Value;
 /// In the destination: until the image service holds exactly the bytes that were read in the source. It begins while
 /// they are still read there.
 pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> String {
+    if volume_device::travels(d, i, Side::Destination) {
+        return volume_import::import(d, i, view);
+    }
     let n = d.status.disks[i].index;
     let purpose = format!("restore-{n}");
     let attempt = d.job_record(&purpose).attempt;
@@ -69,7 +73,7 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
 }
 
 /// A segment that is wrong in the store was condemned there by the restore: the next backup sends it again.
-fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<String> {
+pub(super) fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<String> {
     let said = job_of(d, Side::Destination, restore)?.termination.as_deref()?;
     let said: Value = serde_json::from_str(said).ok()?;
     // What an earlier pass sent cannot be read any more.
@@ -93,38 +97,40 @@ fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<String> {
     Some(format!("Sending a segment of disk {n} again"))
 }
 
-/// What is known is told. While the backup runs that is the image it reads: segments of another one, that an earlier
-/// try left in the repository, are not the disk.
+/// What is known is told. While the backup runs that is what it reads: segments of another image or volume, that an
+/// earlier try left in the repository, are not the disk.
 fn restore_args(d: &Draft<'_>, i: usize, image_id: &str, backup: Option<&Digest>) -> Vec<String> {
     let (repository, disk) = (repository(d), &d.status.disks[i]);
     let (n, pass) = (disk.index.to_string(), disk.pass.to_string());
     let target = ["restore", "--repository", &repository, "--disk", &n, "--pass", &pass, "--image", image_id];
-    let origin = disk.export.image_id.clone().unwrap_or_default();
-    let known = backup.map_or_else(|| vec!["--origin".into(), origin], recorded_args);
-    target.into_iter().map(String::from).chain(known).collect()
+    target.into_iter().map(String::from).chain(known_args(d, i, backup)).collect()
 }
 
-fn recorded_args(backup: &Digest) -> Vec<String> {
-    let bytes = backup.bytes.to_string();
-    let text = |o: &Option<String>| o.clone().unwrap_or_default();
-    let (snapshot, sha256) = (text(&backup.snapshot_id), text(&backup.sha256));
-    let (algo, value) = (text(&backup.hash_algo), text(&backup.hash_value));
-    [
-        ["--snapshot", &snapshot, "--bytes", &bytes, "--sha256", &sha256].map(String::from).to_vec(),
-        ["--hash-algo", &algo, "--hash-value", &value].map(String::from).to_vec(),
-    ]
-    .concat()
+/// What was recorded in the source, as far as it was: a volume there has no hash of its own.
+pub(super) fn known_args(d: &Draft<'_>, i: usize, backup: Option<&Digest>) -> Vec<String> {
+    let Some(backup) = backup else { return vec!["--origin".into(), origin(d, i)] };
+    let bytes = Some(backup.bytes.to_string());
+    let known = [
+        ("--snapshot", &backup.snapshot_id),
+        ("--bytes", &bytes),
+        ("--sha256", &backup.sha256),
+        ("--hash-algo", &backup.hash_algo),
+        ("--hash-value", &backup.hash_value),
+    ];
+    let given = known.into_iter().filter_map(|(name, value)| Some([name.to_string(), value.clone()?]));
+    given.flatten().collect()
 }
 
 /// A restore beside its backup must outlast all attempts of that.
-fn seconds(d: &Draft<'_>, i: usize, backup: Option<&Digest>) -> i64 {
+pub(super) fn seconds(d: &Draft<'_>, i: usize, backup: Option<&Digest>) -> i64 {
     match backup {
         Some(backup) => transfer_seconds(d, backup.bytes),
         None => {
-            let origin = &d.status.disks[i].export.image_id;
+            let origin = origin(d, i);
             let images = d.input.seen.source.view().map(|v| v.images.as_slice()).unwrap_or_default();
-            let image = images.iter().find(|(_, image)| Some(&image.id) == origin.as_ref());
-            let one = transfer_seconds(d, image.and_then(|(_, image)| image.size).unwrap_or(0));
+            let image = images.iter().find(|(_, image)| image.id == origin);
+            let volume = d.status.disks[i].size_gib << 30;
+            let one = transfer_seconds(d, image.and_then(|(_, image)| image.size).unwrap_or(volume));
             one * (1 + i64::from(d.input.limits.job_attempts))
         }
     }
@@ -146,10 +152,8 @@ fn restored(d: &mut Draft<'_>, i: usize, n: i32, image: &Image, backup: &Digest,
         return waiting;
     }
     let equal = restore.snapshot_id == backup.snapshot_id
-        && restore.sha256 == backup.sha256
-        && restore.bytes == backup.bytes
-        && restore.hash_value == backup.hash_value
-        && image.os_hash_value == backup.hash_value
+        && restore.agrees(backup) == Some(true)
+        && image.os_hash_value == restore.hash_value
         && image.size == Some(backup.bytes);
     if !equal {
         let text = format!(

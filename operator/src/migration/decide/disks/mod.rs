@@ -4,6 +4,11 @@
 pub(super) mod export;
 mod import;
 mod proof;
+mod volume_device;
+mod volume_export;
+mod volume_import;
+
+pub(super) use volume_device::take_away;
 
 use super::{AT_ONCE, Draft};
 use crate::{
@@ -45,6 +50,10 @@ pub(super) fn all(d: &mut Draft<'_>) -> bool {
 }
 
 fn one(d: &mut Draft<'_>, i: usize) -> Stage {
+    if d.status.disks[i].backup.is_some() && volume_device::travels(d, i, Side::Source) {
+        // Nothing waits for it here; clean-up does.
+        let _ = volume_device::release(d, i, Side::Source);
+    }
     show_progress(d, i);
     let exporting = match (d.status.disks[i].backup.is_some(), d.input.seen.source.view()) {
         (true, _) => None,
@@ -71,8 +80,18 @@ fn one(d: &mut Draft<'_>, i: usize) -> Stage {
             d.status.disks[i].readback = d.status.disks[i].restore.clone();
             None
         }
+        DiskKind::Volume if volume_device::travels(d, i, Side::Destination) => {
+            volume_import::prove(d, i, view)
+        }
         DiskKind::Volume => proof::prove(d, i, view),
     }
+}
+
+/// What the backup reads: its segments carry this name.
+fn origin(d: &Draft<'_>, i: usize) -> String {
+    let export = &d.status.disks[i].export;
+    let volume = volume_device::travels(d, i, Side::Source);
+    if volume { export.volume_id.clone() } else { export.image_id.clone() }.unwrap_or_default()
 }
 
 /// Was a Job of the backup seen? From then on there is something to restore, and a later attempt ends nothing.
@@ -81,6 +100,7 @@ fn begun(d: &Draft<'_>, i: usize) -> bool {
     let again = |j: &JobRecord| j.name == purpose && j.attempt - j.earlier > 1;
     job_of(d, Side::Source, &purpose).is_some()
         || d.status.disks[i].import.image_id.is_some()
+        || d.status.disks[i].import.volume_id.is_some()
         || d.status.jobs.iter().any(again)
 }
 

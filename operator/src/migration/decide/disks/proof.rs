@@ -28,7 +28,7 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
             d.fail("UnrecoverableError", format!("{cloud}: the image of disk {n} is gone"));
             return Some(String::new());
         };
-        d.step(Step::CreateVolume { disk: n, image_id: import.id.clone() });
+        d.step(Step::CreateVolume { disk: n, image_id: Some(import.id.clone()) });
         return Some(format!("Making volume {n} in {cloud}"));
     };
     d.status.disks[i].import.volume_id = Some(volume.id.clone());
@@ -66,7 +66,6 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
 }
 
 fn compare(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) {
-    let Some(backup) = d.status.disks[i].backup.clone() else { return };
     let read = Digest {
         bytes: image.size.unwrap_or(-1),
         hash_algo: image.os_hash_algo.clone(),
@@ -75,10 +74,9 @@ fn compare(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) {
         at: Some(d.now()),
         ..Default::default()
     };
-    let equal = backup.hash_value.is_some()
-        && (backup.bytes, &backup.hash_algo, &backup.hash_value)
-            == (read.bytes, &read.hash_algo, &read.hash_value);
-    if equal {
+    let mut disk = d.status.disks[i].clone();
+    disk.readback = Some(read.clone());
+    if disk.proven() {
         d.note(format!("disk {n}: read back with the source's digest"));
         d.status.disks[i].readback = Some(read);
         d.recheck = Some(AT_ONCE);

@@ -1,0 +1,121 @@
+//! A volume as a block device of a Job: PersistentVolume and claim come and go one after the other, each as seen.
+
+use super::{Draft, usable, waited_since};
+use crate::{
+    crd::v1alpha1::*,
+    migration::{
+        names::Side,
+        observed::{ClusterView, DeviceView, Seen},
+        step::Step,
+    },
+};
+
+/// Does this disk leave or enter this side's cloud as a block device? As preflight found it for that cloud.
+pub(super) fn travels(d: &Draft<'_>, i: usize, side: Side) -> bool {
+    let status = &d.status;
+    let transfer = match side {
+        Side::Source => status.source.as_ref().and_then(|s| s.transfer.as_ref()),
+        Side::Destination => status.destination.as_ref().and_then(|x| x.transfer.as_ref()),
+    };
+    status.disks[i].kind == DiskKind::Volume && transfer.is_some_and(ResolvedTransfer::is_volume)
+}
+
+/// Is the volume handed over, or about to be? Then it is in use where the cloud sees its nodes as servers.
+pub(super) fn handed_over(d: &Draft<'_>, i: usize, side: Side) -> bool {
+    let name = d.input.me.device(side, d.status.disks[i].index);
+    d.input.seen.cluster(side).view().is_some_and(|c| c.devices.contains_key(&name))
+}
+
+/// The claim through which a Job gets the volume, once it is bound; or what it waits for.
+pub(super) fn attach(d: &mut Draft<'_>, i: usize, side: Side, volume_id: &str) -> Result<String, String> {
+    let cluster = cluster(d, side)?;
+    if !cluster.anchor || !d.input.seen.vault_exists {
+        if !d.steps.contains(&Step::PrepareSecrets) {
+            d.step(Step::PrepareSecrets);
+        }
+        return Err("preparing the cluster".into());
+    }
+    let (n, size_gib) = (d.status.disks[i].index, d.status.disks[i].size_gib);
+    let name = d.input.me.device(side, n);
+    let device = cluster.devices.get(&name).cloned().unwrap_or_default();
+    match (&device.volume, &device.claim) {
+        (None, None) => {
+            d.step(Step::CreatePersistentVolume { side, disk: n, volume_id: volume_id.into(), size_gib });
+            Err(format!("Giving volume {volume_id} to the cluster near the {side} cloud"))
+        }
+        // What is left of another volume, or of an earlier claim, binds no more.
+        (Some(v), claim)
+            if v.handle != volume_id
+                || v.released
+                || v.deleting
+                || claim.as_ref().is_some_and(|c| c.deleting) =>
+        {
+            take_away(d, side, &name, &device);
+            Err(format!("Waiting for the former PersistentVolume {name} to go"))
+        }
+        (None, Some(_)) => {
+            take_away(d, side, &name, &device);
+            Err(format!("Waiting for PersistentVolumeClaim {name}, which lost its volume, to go"))
+        }
+        (Some(_), None) => {
+            d.step(Step::CreateClaim { side, disk: n, size_gib });
+            Err(format!("Claiming volume {volume_id} for a Job near the {side} cloud"))
+        }
+        (Some(_), Some(claim)) => {
+            let what = format!("PersistentVolumeClaim {name} of volume {volume_id}");
+            let state = if claim.bound { "Bound" } else { "Pending" };
+            usable(d, i, &what, (state, "Bound"), &["Pending"], "").map(|()| name)
+        }
+    }
+}
+
+/// The volume is taken out of the cluster: Jobs and pods first, then claim, then PersistentVolume, each seen gone
+/// before the next. `Ok`: nothing of it is there.
+pub(super) fn release(d: &mut Draft<'_>, i: usize, side: Side) -> Result<(), String> {
+    let n = d.status.disks[i].index;
+    let purpose = match side {
+        Side::Source => format!("backup-{n}"),
+        Side::Destination => format!("restore-{n}"),
+    };
+    let (cluster, name) = (cluster(d, side)?, d.input.me.device(side, n));
+    let Some(device) = cluster.devices.get(&name) else {
+        d.status.disks[i].wait.take_if(|w| w.what == name);
+        return Ok(());
+    };
+    let attempts = d.input.me.job(&purpose, 0);
+    let attempts = attempts.trim_end_matches('0');
+    let jobs: Vec<_> = cluster.jobs.iter().filter(|(job, _)| job.starts_with(attempts)).collect();
+    for (job, _) in jobs.iter().filter(|(_, job)| !job.deleting) {
+        d.step(Step::DeleteJob { side, name: job.to_string() });
+    }
+    if jobs.is_empty() && !cluster.with_pods.iter().any(|job| job.starts_with(attempts)) {
+        take_away(d, side, &name, device);
+    }
+    let since = waited_since(d, i, &name);
+    if d.overdue(since) && side == Side::Destination {
+        d.fail("UnrecoverableError", format!("PersistentVolume {name} is still there since {since}"));
+    }
+    Err(format!("Waiting for the cluster near the {side} cloud to let go of {name}"))
+}
+
+/// Names the deletes that are due for one device.
+pub(in super::super) fn take_away(d: &mut Draft<'_>, side: Side, name: &str, device: &DeviceView) {
+    match (&device.claim, &device.volume) {
+        (Some(claim), _) if !claim.deleting => d.step(Step::DeleteClaim { side, name: name.into() }),
+        (None, Some(volume)) if !volume.deleting => {
+            d.step(Step::DeletePersistentVolume { side, name: name.into() })
+        }
+        _ => {}
+    }
+}
+
+fn cluster<'a>(d: &mut Draft<'a>, side: Side) -> Result<&'a ClusterView, String> {
+    match d.input.seen.cluster(side) {
+        Seen::View(c) => Ok(c),
+        Seen::Unseen(p) => {
+            d.trouble(&p.id, &p.message);
+            Err(p.message.clone())
+        }
+        Seen::NotLooked => Err("the cluster was not looked at".into()),
+    }
+}

@@ -1,0 +1,110 @@
+//! Disks that travel as block devices: on both sides, on one of them, with movers killed, and given up in the middle.
+
+use crate::moves::{in_b, serves, written};
+use anyhow::{Context, Result, ensure};
+use e2e::{Disks, Lab, Stays, shared};
+use k8s_openapi::api::core::v1::PersistentVolume;
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+use std::rc::Rc;
+use vmmigration::{crd::v1alpha1::*, migration::names::LABEL_MIGRATION};
+
+/// Asks for a mode in each of the two clouds.
+async fn modes(lab: &Lab, a: &str, b: &str) -> Result<()> {
+    let clouds = lab.api::<OpenStackCloud>(&lab.name);
+    for (cloud, mode) in [("site-a", a), ("site-b", b)] {
+        let asked = json!({"spec": {"transfer": {"mode": mode}}});
+        clouds.patch(cloud, &PatchParams::default(), &Patch::Merge(asked)).await?;
+    }
+    Ok(())
+}
+
+/// The modes that a migration took.
+fn taken(status: &VmMigrationStatus) -> (String, String) {
+    let mode = |t: Option<&ResolvedTransfer>| t.map(|t| t.mode.clone()).unwrap_or_default();
+    let a = status.source.as_ref().and_then(|s| s.transfer.as_ref());
+    let b = status.destination.as_ref().and_then(|x| x.transfer.as_ref());
+    (mode(a), mode(b))
+}
+
+/// Names of PersistentVolumes of a migration in both clusters.
+async fn devices(lab: &Rc<Lab>, uid: &str) -> Result<Vec<String>> {
+    let ours = ListParams::default().labels(&format!("{LABEL_MIGRATION}={uid}"));
+    let mut found = vec![];
+    for client in [&lab.kube, &lab.kube_b] {
+        let all = Api::<PersistentVolume>::all(client.clone()).list(&ours).await?;
+        found.extend(all.items.iter().map(ResourceExt::name_any));
+    }
+    Ok(found)
+}
+
+#[test]
+fn as_block_devices_on_both_sides_with_movers_killed() -> Result<()> {
+    shared("devices", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
+        let made = lab.a.make_server(&lab.name, Disks { root_volume: true, data: 1 }).await?;
+        let page = written(&made, &["/data"]).await?;
+        let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
+        for (job, client) in [("backup-0", &lab.kube), ("restore-1", &lab.kube_b)] {
+            let runs = |s: &VmMigrationStatus| {
+                let job = s.jobs.iter().find(|j| j.name == job)?;
+                (job.state == "Running").then_some(())
+            };
+            migration.wait(&format!("in the middle of {job}"), 400, runs).await?;
+            migration.kill_mover(client, job).await?;
+        }
+        let object = migration.wait_succeeded().await?;
+        let status = object.status.clone().context("no status")?;
+        ensure!(taken(&status) == ("Volume".into(), "Volume".into()), "it took {:?}", taken(&status));
+        let images = status.disks.iter().filter(|d| d.export.image_id.is_some()).count();
+        ensure!(images == 0, "{images} disks went through an image");
+        let left = devices(&lab, &migration.uid().await?).await?;
+        ensure!(left.is_empty(), "PersistentVolumes are left: {left:?}");
+        let server = in_b(&lab, &object).await?;
+        let volumes = lab.b.volumes(&server).await?;
+        ensure!(volumes.iter().all(|v| v.status == "in-use"), "volumes in B: {volumes:?}");
+        serves(&server, &["/data"], &page).await
+    })
+}
+
+#[test]
+fn as_a_block_device_on_one_side() -> Result<()> {
+    shared("mixed", |lab| async move {
+        for (a, b) in [("Volume", "Image"), ("Image", "Volume")] {
+            modes(&lab, a, b).await?;
+            let name = format!("{}-{}", lab.name, a.to_lowercase());
+            let made = lab.a.make_server(&name, Disks::ROOT).await?;
+            let page = written(&made, &[]).await?;
+            let migration = lab.migration(&made.name, CutoverMode::Now).named(&a.to_lowercase());
+            let object = migration.checked()?.create().await?.wait_succeeded().await?;
+            let status = object.status.clone().context("no status")?;
+            ensure!(taken(&status) == (a.into(), b.into()), "it took {:?}", taken(&status));
+            serves(&in_b(&lab, &object).await?, &[], &page).await?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn deleted_while_clusters_have_the_volumes() -> Result<()> {
+    shared("devices_deleted", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
+        let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
+        let page = written(&made, &[]).await?;
+        let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
+        let uid = migration.uid().await?;
+        let restoring = |s: &VmMigrationStatus| s.jobs.iter().any(|j| j.name == "restore-0").then_some(());
+        migration.wait("restoring", 400, restoring).await?;
+        ensure!(devices(&lab, &uid).await?.len() == 2, "not both clusters have a volume");
+        migration.delete().await?;
+        migration.wait_gone(300).await?;
+        lab.a.runs_as_before(&made).await?;
+        let left = (lab.leftovers(&uid, Stays::Nothing).await?, devices(&lab, &uid).await?);
+        ensure!(left.0.is_empty() && left.1.is_empty(), "left behind: {left:?}");
+        ensure!(made.guest()?.page(&[]).await? == page, "A does not serve as before");
+        Ok(())
+    })
+}
