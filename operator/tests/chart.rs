@@ -258,12 +258,16 @@ fn movers_run_in_a_restricted_namespace() {
     assert_eq!(all::<Namespace>(&render(&["movers.createNamespace=false"])).len(), 0);
 }
 
-/// In a registered cluster: the same rights in the movers' namespace, an account with a token, and nothing else.
+/// In a registered cluster: the same rights in the movers' namespace, an account with a token, what block devices need
+/// (as above), and nothing else.
 #[test]
 fn a_registered_cluster_gets_only_what_movers_need() {
     let objects = render(&[r#"mode="movers""#]);
     let kinds: BTreeSet<&str> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, BTreeSet::from(["Namespace", "Role", "RoleBinding", "Secret", "ServiceAccount"]));
+    let wanted =
+        ["Namespace", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Secret", "ServiceAccount"];
+    assert_eq!(kinds, BTreeSet::from(wanted));
+    assert_eq!((all::<ClusterRole>(&objects).len(), all::<ClusterRoleBinding>(&objects).len()), (1, 1));
     assert_eq!(rights(one::<Role>(&objects).rules), MOVERS);
     let secret: Secret = one(&objects);
     assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/service-account-token"));
