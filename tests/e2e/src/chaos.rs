@@ -1,7 +1,7 @@
 //! What tests do to the operator and to its movers: killing their pods, and other settings for a while.
 
 use crate::{Lab, Migration, pods, until};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use std::future::Future;
@@ -59,11 +59,11 @@ impl Migration {
     /// Kills the pod that copies one disk now; `purpose` is such as `backup-0`.
     pub async fn kill_mover(&self, client: &kube::Client, purpose: &str) -> Result<()> {
         let selector = format!("{LABEL_MIGRATION}={},{LABEL_PURPOSE}={purpose}", self.uid().await?);
-        let all = pods::labelled(client, pods::MOVERS, &selector).await?;
-        let states: Vec<_> = all.iter().map(|p| (p.name_any(), phase(p))).collect();
-        let Some(pod) = all.iter().find(|p| phase(p) == "Running") else {
-            bail!("no pod of {purpose} runs: {states:?}")
-        };
-        pods::kill(client, pod).await
+        let pod = until(&format!("a pod of {purpose} to run"), 60, || async {
+            let all = pods::labelled(client, pods::MOVERS, &selector).await?;
+            Ok(all.into_iter().find(|p| phase(p) == "Running"))
+        })
+        .await?;
+        pods::kill(client, &pod).await
     }
 }

@@ -219,15 +219,20 @@ pub fn proven(object: &VmMigration) -> Result<()> {
     let status = object.status.clone().unwrap_or_default();
     ensure!(!status.disks.is_empty(), "no disk is recorded");
     for disk in &status.disks {
-        let of =
-            |d: &Option<Digest>| d.as_ref().map(|d| (d.bytes, d.hash_algo.clone(), d.hash_value.clone()));
-        let (read, written, back) = (of(&disk.backup), of(&disk.restore), of(&disk.readback));
-        let real = |d: &Option<(i64, Option<String>, Option<String>)>| {
-            d.as_ref().is_some_and(|(bytes, _, hash)| *bytes > 0 && hash.is_some())
+        let n = disk.index;
+        let (Some(read), Some(written), Some(back)) = (&disk.backup, &disk.restore, &disk.readback) else {
+            bail!("disk {n}: a digest is missing: {disk:?}")
         };
-        ensure!(real(&read), "disk {}: nothing was read: {read:?}", disk.index);
-        ensure!(read == written, "disk {}: read {read:?}, written {written:?}", disk.index);
-        ensure!(read == back, "disk {}: read {read:?}, read back {back:?}", disk.index);
+        ensure!(read.bytes > 0 && read.sha256.is_some(), "disk {n}: nothing was read: {read:?}");
+        ensure!([written.bytes, back.bytes] == [read.bytes; 2], "disk {n}: lengths of {disk:?}");
+        ensure!(read.sha256 == written.sha256, "disk {n}: read {read:?}, written {written:?}");
+        // Image services hash images; of a block device there is what the movers computed.
+        let whole = |d: &Digest| d.hash_algo.clone().zip(d.hash_value.clone());
+        if let (Some(read), Some(written)) = (whole(read), whole(written)) {
+            ensure!(read == written, "disk {n}: read {read:?}, written {written:?}");
+        }
+        let same = whole(back).map_or(back.sha256 == read.sha256, |back| Some(back) == whole(written));
+        ensure!(same, "disk {n}: written {written:?}, read back {back:?}");
         let snapshot = disk.backup.as_ref().and_then(|b| b.snapshot_id.clone()).unwrap_or_default();
         ensure!(snapshot.len() == 64, "disk {}: snapshot id {snapshot:?} is not a full one", disk.index);
     }
