@@ -54,7 +54,7 @@ async fn rolled_back(migration: &Migration) -> Result<VmMigrationStatus> {
 }
 
 /// Asks for another try and waits until it has begun.
-async fn tried_again(migration: &Migration) -> Result<()> {
+pub async fn tried_again(migration: &Migration) -> Result<()> {
     migration.patch(json!({"requests": {"retry": "again"}})).await?;
     until("the second try", 180, || async { Ok((migration.status().await?.attempts == 2).then_some(())) })
         .await

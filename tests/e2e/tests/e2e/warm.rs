@@ -1,9 +1,11 @@
 //! Warm migrations: a guest that writes all the time moves with its last line, and a stale copy is never used.
 
-use crate::moves::{in_b, serves, written};
+use crate::{
+    moves::{in_b, serves, written},
+    rollback::tried_again,
+};
 use anyhow::{Context, Result, ensure};
 use e2e::{Disks, Guest, Migration, Stays, shared};
-use serde_json::json;
 use std::{cell::RefCell, time::Duration};
 use tokio::time::{Instant, sleep};
 use vmmigration::crd::v1alpha1::*;
@@ -133,7 +135,7 @@ fn a_source_started_after_the_last_pass_holds_and_a_retry_builds_on_it() -> Resu
         guest.write("written-while-held", &[]).await?;
         let page = guest.page(&[]).await?;
 
-        migration.patch(json!({"requests": {"retry": "1"}})).await?;
+        tried_again(&migration).await?;
         let object = migration.wait_succeeded().await?;
         serves(&in_b(&lab, &object).await?, &[], &page).await?;
         let disk = object.status.clone().and_then(|s| s.disks.first().cloned()).context("no disk")?;

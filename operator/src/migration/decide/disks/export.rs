@@ -147,25 +147,33 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
         deadline_seconds: transfer_seconds(d, image.size.unwrap_or(0)),
         attempts: d.input.limits.job_attempts,
     };
-    match d.job(wanted) {
+    let progress = d.job(wanted);
+    let size = image.size;
+    backed_up(d, i, progress, |read| read.hash_value.is_some() && Some(read.bytes) == size)
+}
+
+/// How far the backup's Job is; its digest is recorded when it is one.
+pub(super) fn backed_up(
+    d: &mut Draft<'_>,
+    i: usize,
+    progress: Progress,
+    complete: impl Fn(&Digest) -> bool,
+) -> String {
+    let n = d.status.disks[i].index;
+    match progress {
         Progress::Succeeded(result) => {
             let digest = digest(&result, d.now());
-            if digest.snapshot_id.is_none() || digest.hash_value.is_none() || Some(digest.bytes) != image.size
-            {
-                d.fail(
-                    "UnrecoverableError",
-                    format!("the backup of disk {n} gave no usable result: {result}"),
-                );
+            if digest.snapshot_id.is_none() || !complete(&digest) {
+                let text = format!("the backup of disk {n} gave no usable result: {result}");
+                d.fail("UnrecoverableError", text);
                 return String::new();
             }
-            if warm::record(d, i, &digest, &result) {
-                d.recheck = Some(AT_ONCE);
-                return format!("Disk {n} is in the repository");
-            }
-            d.note(format!("disk {n}: {} bytes are in the repository", digest.bytes));
-            d.status.disks[i].backup = Some(digest);
-            d.status.disks[i].progress = None;
             d.recheck = Some(AT_ONCE);
+            if !warm::record(d, i, &digest, &result) {
+                d.note(format!("disk {n}: {} bytes are in the repository", digest.bytes));
+                d.status.disks[i].backup = Some(digest);
+                d.status.disks[i].progress = None;
+            }
             format!("Disk {n} is in the repository")
         }
         Progress::Running(why) => format!("Backing up disk {n}: {}", with_progress(d, i, &why)),

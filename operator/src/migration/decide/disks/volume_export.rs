@@ -1,14 +1,9 @@
 //! In the source cloud, as a block device: the temporary volume is read by the backup Job itself.
 
 use super::{
-    AT_ONCE, Draft, MAKING, bandwidth, digest, export, repository, transfer_seconds, usable,
-    volume_device as device, with_progress,
+    Draft, MAKING, bandwidth, export, repository, transfer_seconds, usable, volume_device as device,
 };
-use crate::migration::{
-    decide::jobs::{Progress, Wanted},
-    names::Side,
-    observed::SourceView,
-};
+use crate::migration::{decide::jobs::Wanted, names::Side, observed::SourceView};
 
 /// In the source: until the disk's bytes are in the repository.
 pub(super) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
@@ -46,25 +41,6 @@ fn backup(d: &mut Draft<'_>, i: usize, volume_id: &str, claim: String) -> String
         deadline_seconds: transfer_seconds(d, d.status.disks[i].size_gib << 30),
         attempts: d.input.limits.job_attempts,
     };
-    match d.job_with_device(wanted, claim) {
-        Progress::Succeeded(result) => {
-            let digest = digest(&result, d.now());
-            if digest.snapshot_id.is_none() || digest.sha256.is_none() || digest.bytes < 1 {
-                let text = format!("the backup of disk {n} gave no usable result: {result}");
-                d.fail("UnrecoverableError", text);
-                return String::new();
-            }
-            d.note(format!("disk {n}: {} bytes are in the repository", digest.bytes));
-            d.status.disks[i].backup = Some(digest);
-            d.status.disks[i].progress = None;
-            d.recheck = Some(AT_ONCE);
-            format!("Disk {n} is in the repository")
-        }
-        Progress::Running(why) => format!("Backing up disk {n}: {}", with_progress(d, i, &why)),
-        Progress::Again => format!("Backing up disk {n} again"),
-        Progress::Failed(why) => {
-            d.fail("UnrecoverableError", why);
-            String::new()
-        }
-    }
+    let progress = d.job_with_device(wanted, claim);
+    export::backed_up(d, i, progress, |read| read.sha256.is_some() && read.bytes > 0)
 }
