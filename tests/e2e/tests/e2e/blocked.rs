@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use e2e::{Disks, Lab, shared};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, rc::Rc};
-use vmmigration::crd::v1alpha1::*;
+use vmmigration::{crd::v1alpha1::*, openstack::Server};
 
 /// Both clouds hold what they held.
 async fn untouched(lab: &Rc<Lab>, before: &BTreeMap<String, String>) -> Result<()> {
@@ -140,7 +140,10 @@ fn paused_suspended_rescued_and_shelved_servers() -> Result<()> {
             // The go does not help: preflight looks again right before the stop.
             let refused = lab.migration(id, CutoverMode::Now).named(enter).create().await?;
             refused.wait_blocked(&[blocker]).await?;
-            ensure!(a.server(id).await? == before, "the {state} server was touched");
+            // Nova itself changes more of it for a while after the state is reached.
+            let ours = |s: &Server| (s.status.clone(), s.locked, s.metadata.clone());
+            let now = a.server(id).await?;
+            ensure!(ours(&now) == ours(&before), "the {state} server was touched: {before:?}, then {now:?}");
             refused.patch(json!({"cutover": {"mode": "Manual"}})).await?;
             a.rest.act(id, json!({leave: null})).await?;
             a.wait_server(id, "ACTIVE").await?;

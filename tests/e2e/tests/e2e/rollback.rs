@@ -37,12 +37,12 @@ fn answer(status: &VmMigrationStatus, name: RequestName) -> Result<RequestRow> {
 }
 
 /// All disks are in the repository.
-fn backed_up(status: &VmMigrationStatus) -> Option<()> {
+pub fn backed_up(status: &VmMigrationStatus) -> Option<()> {
     (!status.disks.is_empty() && status.disks.iter().all(|d| d.backup.is_some())).then_some(())
 }
 
 /// Waits for the end of a rollback, clean-up included.
-async fn rolled_back(migration: &Migration) -> Result<VmMigrationStatus> {
+pub async fn rolled_back(migration: &Migration) -> Result<VmMigrationStatus> {
     until(&format!("{} to be rolled back", migration.name), 300, || async {
         let object = migration.get().await?;
         let status = object.status.clone().unwrap_or_default();
