@@ -12,7 +12,7 @@ use std::rc::Rc;
 use vmmigration::crd::v1alpha1::*;
 
 /// How long a whole migration may take here.
-pub const MIGRATION_SECONDS: u64 = 600;
+pub const MIGRATION_SECONDS: u64 = 900;
 
 /// The status of a condition: true, false, or `None` for unknown and absent.
 pub fn condition(object: &VmMigration, kind: &str) -> Option<bool> {
