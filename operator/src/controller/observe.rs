@@ -14,7 +14,7 @@ use crate::{
         VmMigrationReport, VmMigrationSpec, VmMigrationStatus, output_tail,
     },
     migration::{
-        block_storage::BlockStorage,
+        block_storage::{BlockStorage, pinned as pinned_mode},
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
     },
@@ -103,7 +103,7 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
         return Needs::default();
     }
     let backed_up = status.disks.iter().all(|d| d.backup.is_some());
-    let by_volume = status.source.as_ref().and_then(|s| s.transfer.as_ref()).is_some_and(|t| t.is_volume());
+    let by_volume = pinned_mode(status, Side::Source).is_some_and(ResolvedTransfer::is_volume);
     let begun = |e: &ExportStatus| e.image_id.is_some() || by_volume && e.volume_id.is_some();
     let readable = status.disks.iter().any(|d| d.backup.is_some() || begun(&d.export));
     match status.phase.unwrap_or_default() {
@@ -162,19 +162,17 @@ pub async fn observe(
     }
     let of = |side: &Result<SideRef, Problem>| side.as_ref().ok().map(|r| r.cluster.clone());
     let shared = of(&refs.source) == of(&refs.destination);
-    let with_devices = |transfer: Option<&ResolvedTransfer>| ClusterNeeds {
+    let of_cluster = |side| ClusterNeeds {
         captured: &captured,
-        devices: transfer.is_some_and(ResolvedTransfer::is_volume),
+        devices: pinned_mode(status, side).is_some_and(ResolvedTransfer::is_volume),
         storage: needs.inventory,
         shared,
     };
-    let of_source = with_devices(status.source.as_ref().and_then(|s| s.transfer.as_ref()));
-    let of_destination = with_devices(status.destination.as_ref().and_then(|x| x.transfer.as_ref()));
     let (source, destination, a, b, report) = tokio::join!(
         session(ctx, &refs.source, Side::Source),
         session(ctx, &refs.destination, Side::Destination),
-        cluster(ctx, me, &refs.source, Side::Source, of_source),
-        cluster(ctx, me, &refs.destination, Side::Destination, of_destination),
+        cluster(ctx, me, &refs.source, Side::Source, of_cluster(Side::Source)),
+        cluster(ctx, me, &refs.destination, Side::Destination, of_cluster(Side::Destination)),
         report(ctx, me, object, status),
     );
     (look.seen.source_cluster, look.seen.destination_cluster) = (a, b);

@@ -1,7 +1,7 @@
 //! Can disks of a cloud travel as block devices? Decided by what the cluster near it says of its CSI driver and nodes.
 
 use super::names::Side;
-use crate::crd::v1alpha1::{Finding, ResolvedTransfer, Severity, Transfer, TransferMode};
+use crate::crd::v1alpha1::{Finding, ResolvedTransfer, Severity, Transfer, TransferMode, VmMigrationStatus};
 
 /// The CSI driver that gives Cinder volumes to pods.
 pub const DRIVER: &str = "cinder.csi.openstack.org";
@@ -72,6 +72,14 @@ fn possible(storage: &BlockStorage, zones: &[String]) -> Result<String, String> 
     match zones.iter().find(|zone| !reaches(zone)) {
         Some(zone) => Err(format!("its cluster has no Ready node in zone {zone} of the volumes")),
         None => Ok(format!("its cluster has the CSI driver {DRIVER} and a Ready node")),
+    }
+}
+
+/// The mode that preflight found for one side of a migration, once it has.
+pub fn pinned(status: &VmMigrationStatus, side: Side) -> Option<&ResolvedTransfer> {
+    match side {
+        Side::Source => status.source.as_ref()?.transfer.as_ref(),
+        Side::Destination => status.destination.as_ref()?.transfer.as_ref(),
     }
 }
 

@@ -299,6 +299,13 @@ pub struct JobView {
     pub output: Option<String>,
 }
 
+impl JobView {
+    /// What its mover told in the end, if it told anything.
+    pub fn outcome(&self) -> Option<serde_json::Value> {
+        self.termination.as_deref().and_then(|text| serde_json::from_str(text).ok())
+    }
+}
+
 /// Finds what we made for a role and an index.
 pub fn find<T>(list: &[(Tagged, T)], role: super::names::Role, index: i32) -> Option<&T> {
     list.iter().find(|(t, _)| t.role == role && t.index == index).map(|(_, o)| o)

@@ -433,9 +433,9 @@ impl RepositoryArgs {
 }
 
 /// A snapshot's full id in an option.
-fn snapshot(option: &str, text: Option<&String>) -> Result<Option<SnapshotId>, MoverError> {
+fn snapshot(option: &str, text: &str) -> Result<SnapshotId, MoverError> {
     let refused = |why| MoverError::terminal(FailureReason::InvalidArguments, format!("{option}: {why}"));
-    text.map(|text| text.parse()).transpose().map_err(refused)
+    text.parse().map_err(refused)
 }
 
 fn self_exe() -> Result<PathBuf, MoverError> {
@@ -508,7 +508,7 @@ async fn run_backup(args: BackupCommand) -> ExitCode {
 }
 
 async fn backup_with(args: &BackupCommand, cancel: &CancellationToken) -> Result<BackupResult, MoverError> {
-    let base = snapshot("--base-manifest", args.base_manifest.as_ref())?;
+    let base = args.base_manifest.as_ref().map(|text| snapshot("--base-manifest", text)).transpose()?;
     if (args.pass == 0) != base.is_none() {
         let message = "--base-manifest is needed in all passes but the first, and only there";
         return Err(MoverError::terminal(FailureReason::InvalidArguments, message));
@@ -548,7 +548,7 @@ async fn restore_with(
 ) -> Result<RestoreResult, MoverError> {
     let hash = args.hash_algo.clone().zip(args.hash_value.clone());
     let request = RestoreRequest {
-        snapshot: snapshot("--snapshot", args.snapshot.as_ref())?,
+        snapshot: args.snapshot.as_ref().map(|text| snapshot("--snapshot", text)).transpose()?,
         origin: args.origin.clone(),
         bytes: args.bytes,
         sha256: args.sha256.clone(),
@@ -572,20 +572,11 @@ async fn restore_with(
 async fn run_seal(args: SealCommand) -> ExitCode {
     let repository = &args.repository;
     let work = async |cancel: CancellationToken| {
-        let manifest = args.snapshot.parse::<SnapshotId>().map_err(|why| {
-            MoverError::terminal(FailureReason::InvalidArguments, format!("--snapshot: {why}"))
-        })?;
+        let manifest = snapshot("--snapshot", &args.snapshot)?;
         let request = RestoreRequest {
             snapshot: Some(manifest.clone()),
-            origin: None,
-            bytes: None,
-            sha256: None,
-            hash: None,
             processes: args.transfer.processes.into(),
-            patience: Duration::ZERO,
-            resume: false,
-            target_is_zero: false,
-            verify_disk: false,
+            ..Default::default()
         };
         let pass = repository.saved_pass(args.disk, args.pass, &args.transfer)?;
         Ok(seal::seal(&pass, &manifest, &request, &cancel).await?)

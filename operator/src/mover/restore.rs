@@ -25,7 +25,7 @@ use crate::{
 pub(super) const ATTEMPTS: u32 = 3;
 
 /// What to restore, and what it must turn out to be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RestoreRequest {
     /// The manifest of a pass that has ended; `None` to take segments while they arrive.
     pub snapshot: Option<SnapshotId>,

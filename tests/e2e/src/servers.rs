@@ -147,6 +147,16 @@ impl Site {
         futures::future::try_join_all(all).await
     }
 
+    /// Waits until a server is as its owner had it: in that state, unlocked, without our claim.
+    pub async fn wait_given_back(&self, made: &MadeServer, status: &str, seconds: u64) -> Result<()> {
+        until(&format!("{} to be given back", made.name), seconds, || async {
+            let server = self.server(&made.id).await?;
+            let marked = server.metadata.keys().any(|k| k.starts_with("vmmigration.io"));
+            Ok((server.status == status && !server.locked && !marked).then_some(()))
+        })
+        .await
+    }
+
     /// The server runs and answers as before a migration: unlocked, without our claim.
     pub async fn runs_as_before(&self, made: &MadeServer) -> Result<()> {
         let server = self.server(&made.id).await?;

@@ -688,6 +688,11 @@ impl JobRecord {
     /// The state of an attempt that was not begun.
     pub const WAITING: &str = "Waiting";
 
+    /// Attempts that count: without those of earlier tries.
+    pub fn tries(&self) -> i32 {
+        self.attempt - self.earlier
+    }
+
     /// What was tried so far does not count any more; the next attempt has a name of its own all the same.
     pub fn carry_over(&mut self) {
         if self.state != Self::WAITING {

@@ -430,7 +430,7 @@ fn purge(d: &mut Draft<'_>) -> Flow {
             d.trouble("purge", &why);
             d.next_attempt("purge", Some(why));
             let record = d.job_record("purge");
-            let tries = (record.attempt - record.earlier).unsigned_abs();
+            let tries = record.tries().unsigned_abs();
             d.recheck = Some((LATER * tries).min(Duration::from_secs(300)));
             Flow::Wait
         }

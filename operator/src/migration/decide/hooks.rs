@@ -252,7 +252,7 @@ fn ended(d: &mut Draft<'_>, hook: &Hook, now: &HookRow, job: &JobView) -> Flow {
 
 /// What our own program says in the termination message when it is not the script that failed.
 fn said(job: &JobView) -> String {
-    let outcome = job.termination.as_deref().and_then(|t| serde_json::from_str::<serde_json::Value>(t).ok());
+    let outcome = job.outcome();
     outcome.and_then(|o| Some(format!(": {}", o["message"].as_str()?))).unwrap_or_default()
 }
 

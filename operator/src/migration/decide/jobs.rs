@@ -128,7 +128,7 @@ impl Draft<'_> {
     }
 
     fn ended(&mut self, wanted: &Wanted, name: &str, job: &JobView) -> Progress {
-        let outcome: Option<Value> = job.termination.as_deref().and_then(|t| serde_json::from_str(t).ok());
+        let outcome = job.outcome();
         let now = self.now();
         match (job.state, outcome) {
             (JobState::Active, _) => {
@@ -154,7 +154,7 @@ impl Draft<'_> {
         let retryable = outcome.as_ref().is_none_or(|o| o["retryable"] != false);
         let message = format!("Job {name}: {message}");
         let record = self.job_record(&wanted.purpose);
-        if retryable && record.attempt - record.earlier < wanted.attempts {
+        if retryable && record.tries() < wanted.attempts {
             self.note(format!("{message}; trying again"));
             self.next_attempt(&wanted.purpose, Some(message));
             return Progress::Again;

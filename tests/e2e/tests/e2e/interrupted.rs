@@ -79,12 +79,7 @@ fn never_4_nothing_or_another_snapshot_is_restored() -> Result<()> {
             Ok(status.failure.filter(|f| f.message.contains("restore-0")))
         })
         .await?;
-        let given_back = async || {
-            let a = lab.a.server(&made.id).await?;
-            let marked = a.metadata.keys().any(|k| k.starts_with("vmmigration.io"));
-            Ok((a.status == "SHUTOFF" && !a.locked && !marked).then_some(()))
-        };
-        until("A to be given back, stopped as it was", 180, given_back).await?;
+        lab.a.wait_given_back(&made, "SHUTOFF", 180).await?;
         // This storage removes a snapshot of a server's volume only while that runs.
         lab.a.cloud.start_server(&made.id).await?;
         lab.a.wait_server(&made.id, "ACTIVE").await?;

@@ -10,7 +10,13 @@ use kube::{
 };
 use serde_json::json;
 use std::rc::Rc;
-use vmmigration::{crd::v1alpha1::*, migration::names::LABEL_MIGRATION};
+use vmmigration::{
+    crd::v1alpha1::*,
+    migration::{
+        block_storage::pinned,
+        names::{LABEL_MIGRATION, Side},
+    },
+};
 
 /// Asks for a mode in each of the two clouds.
 async fn modes(lab: &Lab, a: &str, b: &str) -> Result<()> {
@@ -25,9 +31,7 @@ async fn modes(lab: &Lab, a: &str, b: &str) -> Result<()> {
 /// The modes that a migration took.
 fn taken(status: &VmMigrationStatus) -> (String, String) {
     let mode = |t: Option<&ResolvedTransfer>| t.map(|t| t.mode.clone()).unwrap_or_default();
-    let a = status.source.as_ref().and_then(|s| s.transfer.as_ref());
-    let b = status.destination.as_ref().and_then(|x| x.transfer.as_ref());
-    (mode(a), mode(b))
+    (mode(pinned(status, Side::Source)), mode(pinned(status, Side::Destination)))
 }
 
 /// Names of PersistentVolumes of a migration in both clusters.

@@ -13,9 +13,7 @@ use crate::{
         step::{ObjectKind, Step},
     },
     mover::result::FailureReason,
-    openstack::Image,
 };
-use serde_json::Value;
 
 /// In the destination: until the image service holds exactly the bytes that were read in the source. It begins while
 /// they are still read there.
@@ -58,31 +56,64 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
         deadline_seconds: seconds(d, i, backup.as_ref()),
         attempts: d.input.limits.job_attempts,
     };
-    match d.job(wanted) {
-        Progress::Succeeded(result) => match backup {
-            Some(backup) => restored(d, i, n, image, &backup, digest(&result, d.now())),
-            None => format!("Disk {n} was restored; waiting for its backup's own end"),
-        },
-        Progress::Running(why) => format!("Restoring disk {n}: {}", with_progress(d, i, &why)),
-        Progress::Again => format!("Restoring disk {n} again"),
+    let progress = d.job(wanted);
+    let place = format!("image {}", image.id);
+    restored(d, i, progress, &place, "has", |d, backup, restore| {
+        let what = format!("{}: {place} of disk {n}, after it was filled", d.input.spec.destination.cloud);
+        usable(d, i, &what, (&image.status, "active"), &SAVING, "")?;
+        Ok(image.os_hash_value == restore.hash_value && image.size == Some(backup.bytes))
+    })
+}
+
+/// How far the restore's Job is; its digest is recorded when the place it filled holds what was read in the source, in
+/// the mover's eyes and in those of `holds`, which may also say what it waits for.
+pub(super) fn restored(
+    d: &mut Draft<'_>,
+    i: usize,
+    progress: Progress,
+    place: &str,
+    verb: &str,
+    holds: impl FnOnce(&mut Draft<'_>, &Digest, &Digest) -> Result<bool, String>,
+) -> String {
+    let (n, cloud) = (d.status.disks[i].index, d.input.spec.destination.cloud.clone());
+    let result = match progress {
+        Progress::Succeeded(result) => result,
+        Progress::Running(why) => return format!("Restoring disk {n}: {}", with_progress(d, i, &why)),
+        Progress::Again => return format!("Restoring disk {n} again"),
         Progress::Failed(why) => {
             d.fail("UnrecoverableError", why);
-            String::new()
+            return String::new();
         }
+    };
+    let Some(backup) = d.status.disks[i].backup.clone() else {
+        return format!("Disk {n} was restored; waiting for its backup's own end");
+    };
+    let restore = digest(&result, d.now());
+    let held = match holds(d, &backup, &restore) {
+        Ok(held) => held,
+        Err(waiting) => return waiting,
+    };
+    if !held || restore.snapshot_id != backup.snapshot_id || restore.agrees(&backup) != Some(true) {
+        d.fail("DigestMismatch", format!("disk {n}: {place} in {cloud} is not what was read in the source"));
+        return String::new();
     }
+    d.note(format!("disk {n}: {place} {verb} the source's digest"));
+    d.status.disks[i].restore = Some(restore);
+    d.status.disks[i].progress = None;
+    d.recheck = Some(AT_ONCE);
+    format!("Disk {n} is in {cloud}")
 }
 
 /// A segment that is wrong in the store was condemned there by the restore: the next backup sends it again.
 pub(super) fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<String> {
-    let said = job_of(d, Side::Destination, restore)?.termination.as_deref()?;
-    let said: Value = serde_json::from_str(said).ok()?;
+    let said = job_of(d, Side::Destination, restore)?.outcome()?;
     // What an earlier pass sent cannot be read any more.
     if said["reason"] != FailureReason::WrongSegment.to_string() || d.status.disks[i].pass > 0 {
         return None;
     }
     let (n, backup) = (d.status.disks[i].index, format!("backup-{}", d.status.disks[i].index));
     let record = d.job_record(&backup);
-    if record.attempt - record.earlier >= d.input.limits.job_attempts {
+    if record.tries() >= d.input.limits.job_attempts {
         return None;
     }
     if d.status.disks[i].backup.take().is_none() {
@@ -143,29 +174,4 @@ fn drop_failed_images(d: &mut Draft<'_>, n: i32, role: Role, attempt: i32, view:
             d.step(Step::Delete { side: Side::Destination, kind: ObjectKind::Image, id: image.id.clone() });
         }
     }
-}
-
-fn restored(d: &mut Draft<'_>, i: usize, n: i32, image: &Image, backup: &Digest, restore: Digest) -> String {
-    let cloud = d.input.spec.destination.cloud.clone();
-    let what = format!("{cloud}: image {} of disk {n}, after it was filled", image.id);
-    if let Err(waiting) = usable(d, i, &what, (&image.status, "active"), &SAVING, "") {
-        return waiting;
-    }
-    let equal = restore.snapshot_id == backup.snapshot_id
-        && restore.agrees(backup) == Some(true)
-        && image.os_hash_value == restore.hash_value
-        && image.size == Some(backup.bytes);
-    if !equal {
-        let text = format!(
-            "disk {n}: image {} in {} is not what was read in the source",
-            image.id, d.input.spec.destination.cloud
-        );
-        d.fail("DigestMismatch", text);
-        return String::new();
-    }
-    d.note(format!("disk {n}: image {} has the source's digest", image.id));
-    d.status.disks[i].restore = Some(restore);
-    d.status.disks[i].progress = None;
-    d.recheck = Some(AT_ONCE);
-    format!("Disk {n} is in {}", d.input.spec.destination.cloud)
 }

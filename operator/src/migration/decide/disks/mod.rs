@@ -97,7 +97,7 @@ fn origin(d: &Draft<'_>, i: usize) -> String {
 /// Was a Job of the backup seen? From then on there is something to restore, and a later attempt ends nothing.
 fn begun(d: &Draft<'_>, i: usize) -> bool {
     let purpose = format!("backup-{}", d.status.disks[i].index);
-    let again = |j: &JobRecord| j.name == purpose && j.attempt - j.earlier > 1;
+    let again = |j: &JobRecord| j.name == purpose && j.tries() > 1;
     job_of(d, Side::Source, &purpose).is_some()
         || d.status.disks[i].import.image_id.is_some()
         || d.status.disks[i].import.volume_id.is_some()

@@ -4,6 +4,7 @@ use super::{Draft, usable, waited_since};
 use crate::{
     crd::v1alpha1::*,
     migration::{
+        block_storage::pinned,
         names::Side,
         observed::{ClusterView, DeviceView, Seen},
         step::Step,
@@ -12,12 +13,8 @@ use crate::{
 
 /// Does this disk leave or enter this side's cloud as a block device? As preflight found it for that cloud.
 pub(super) fn travels(d: &Draft<'_>, i: usize, side: Side) -> bool {
-    let status = &d.status;
-    let transfer = match side {
-        Side::Source => status.source.as_ref().and_then(|s| s.transfer.as_ref()),
-        Side::Destination => status.destination.as_ref().and_then(|x| x.transfer.as_ref()),
-    };
-    status.disks[i].kind == DiskKind::Volume && transfer.is_some_and(ResolvedTransfer::is_volume)
+    d.status.disks[i].kind == DiskKind::Volume
+        && pinned(&d.status, side).is_some_and(ResolvedTransfer::is_volume)
 }
 
 /// Is the volume handed over, or about to be? Then it is in use where the cloud sees its nodes as servers.

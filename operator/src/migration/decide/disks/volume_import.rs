@@ -1,13 +1,11 @@
 //! In the destination cloud, as a block device: the restore Job writes the new volume, and reads it back.
 
-use super::{
-    AT_ONCE, Draft, MAKING, Stage, bandwidth, digest, import, repository, usable, volume_device as device,
-    with_progress,
-};
+use super::{AT_ONCE, Draft, MAKING, Stage, bandwidth, import, repository, usable, volume_device as device};
 use crate::{
     crd::v1alpha1::*,
     migration::{
-        decide::jobs::{Progress, Wanted},
+        block_storage::pinned,
+        decide::jobs::Wanted,
         names::{Role, Side},
         observed::{DestinationView, find},
         step::Step,
@@ -57,18 +55,9 @@ fn restore(d: &mut Draft<'_>, i: usize, claim: String) -> String {
         deadline_seconds: 2 * import::seconds(d, i, backup.as_ref()),
         attempts: d.input.limits.job_attempts,
     };
-    match d.job_with_device(wanted, claim) {
-        Progress::Succeeded(result) => match backup {
-            Some(backup) => restored(d, i, &backup, digest(&result, d.now())),
-            None => format!("Disk {n} was restored; waiting for its backup's own end"),
-        },
-        Progress::Running(why) => format!("Restoring disk {n}: {}", with_progress(d, i, &why)),
-        Progress::Again => format!("Restoring disk {n} again"),
-        Progress::Failed(why) => {
-            d.fail("UnrecoverableError", why);
-            String::new()
-        }
-    }
+    let progress = d.job_with_device(wanted, claim);
+    let place = format!("volume {}", d.status.disks[i].import.volume_id.clone().unwrap_or_default());
+    import::restored(d, i, progress, &place, "was read back with", |_, _, _| Ok(true))
 }
 
 fn args(d: &mut Draft<'_>, i: usize, purpose: &str, backup: Option<&Digest>) -> Vec<String> {
@@ -77,10 +66,8 @@ fn args(d: &mut Draft<'_>, i: usize, purpose: &str, backup: Option<&Digest>) -> 
         ["restore", "--repository", &repository, "--disk", &disk, "--device", crate::build::volume::PATH];
     let mut args: Vec<String> = target.into_iter().map(String::from).collect();
     args.push("--verify-disk".into());
-    let record = d.job_record(purpose);
-    let first = record.attempt - record.earlier <= 1;
-    let zero =
-        d.status.destination.as_ref().and_then(|x| x.transfer.as_ref()).is_some_and(|t| t.assume_zero_target);
+    let first = d.job_record(purpose).tries() <= 1;
+    let zero = pinned(&d.status, Side::Destination).is_some_and(|t| t.assume_zero_target);
     if first {
         // What an earlier attempt has written is no zero any more.
         args.extend(zero.then(|| "--target-is-zero".into()));
@@ -90,22 +77,6 @@ fn args(d: &mut Draft<'_>, i: usize, purpose: &str, backup: Option<&Digest>) -> 
     args.extend(import::known_args(d, i, backup));
     args.extend(bandwidth(d));
     args
-}
-
-fn restored(d: &mut Draft<'_>, i: usize, backup: &Digest, restore: Digest) -> String {
-    let disk = &d.status.disks[i];
-    let (n, volume_id) = (disk.index, disk.import.volume_id.clone().unwrap_or_default());
-    let cloud = d.input.spec.destination.cloud.clone();
-    if restore.snapshot_id != backup.snapshot_id || restore.agrees(backup) != Some(true) {
-        let text = format!("disk {n}: volume {volume_id} in {cloud} is not what was read in the source");
-        d.fail("DigestMismatch", text);
-        return String::new();
-    }
-    d.note(format!("disk {n}: volume {volume_id} was read back with the source's digest"));
-    d.status.disks[i].restore = Some(restore);
-    d.status.disks[i].progress = None;
-    d.recheck = Some(AT_ONCE);
-    format!("Disk {n} is in {cloud}")
 }
 
 /// In the destination: the volume leaves the cluster and gets its attributes. The mover's own reading is the proof.

@@ -145,11 +145,11 @@ async fn cluster_b_gone(lab: &Rc<Lab>) -> Result<()> {
 /// Both servers run again although nobody reaches B's cluster; what is left there is not forgotten.
 async fn while_gone(lab: &Rc<Lab>, [one, other]: [&Migration; 2], made: [&MadeServer; 2]) -> Result<()> {
     other.delete().await?;
-    back_within(lab, made[1], 60).await?;
+    lab.a.wait_given_back(made[1], "ACTIVE", 60).await?;
     let object = other.get().await.context("it was let go although B's cluster cannot be cleaned")?;
     ensure!(object.metadata.deletion_timestamp.is_some(), "it is not being deleted");
 
-    back_within(lab, made[0], BOUND + 60).await?;
+    lab.a.wait_given_back(made[0], "ACTIVE", BOUND + 60).await?;
     let failed = until("its failure to be told", 30, || async {
         let object = one.get().await?;
         let failed = object.status.as_ref().is_some_and(|s| s.phase == Some(Phase::Failed));
@@ -165,14 +165,4 @@ async fn while_gone(lab: &Rc<Lab>, [one, other]: [&Migration; 2], made: [&MadeSe
     ensure!(shown.contains("runs in A as before"), "it shows {shown:?}");
     other.get().await.context("it was let go although B's cluster cannot be cleaned")?;
     Ok(())
-}
-
-/// The server in A runs again, unlocked and without our claim.
-async fn back_within(lab: &Rc<Lab>, made: &MadeServer, seconds: u64) -> Result<()> {
-    until(&format!("{} to be given back", made.name), seconds, || async {
-        let server = lab.a.server(&made.id).await?;
-        let marked = server.metadata.keys().any(|k| k.starts_with("vmmigration.io"));
-        Ok((server.status == "ACTIVE" && !server.locked && !marked).then_some(()))
-    })
-    .await
 }
