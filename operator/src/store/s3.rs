@@ -138,12 +138,12 @@ impl S3 {
     }
 }
 
-fn parse_list(body: &[u8]) -> Result<ListObjectsV2Response, String> {
+pub(super) fn parse_list(body: &[u8]) -> Result<ListObjectsV2Response, String> {
     ListObjectsV2::parse_response(&with_namespace(body, "ListBucketResult"))
         .map_err(|error| error.to_string())
 }
 
-fn parse_deleted(body: &[u8]) -> Result<DeleteObjectsResponse, String> {
+pub(super) fn parse_deleted(body: &[u8]) -> Result<DeleteObjectsResponse, String> {
     DeleteObjectsResponse::parse(&with_namespace(body, "DeleteResult")).map_err(|error| error.to_string())
 }
 
