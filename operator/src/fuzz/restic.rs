@@ -43,7 +43,7 @@ pub fn snapshot_list(data: &[u8]) {
         let tags = key.tags(listed.kind, &listed.layout, &listed.origin);
         let written = json!([{"id": listed.id, "tags": tags.split(',').collect::<Vec<_>>()}]).to_string();
         let again = parse_listing(written.as_bytes(), &key).unwrap();
-        assert_eq!(again.snapshots, [listed.clone()]);
+        assert_eq!(again.snapshots, std::slice::from_ref(listed));
     }
 }
 
