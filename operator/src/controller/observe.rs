@@ -18,7 +18,6 @@ use crate::{
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
     },
-    mover::result::ProgressLine,
     openstack::{Cloud, CloudError, ErrorKind},
 };
 use futures::{
@@ -641,9 +640,7 @@ fn waiting(pod: &Pod) -> Option<String> {
 async fn progress(pods: &Api<Pod>, name: &str) -> Option<(i64, i64, i64)> {
     let last = LogParams { tail_lines: Some(5), ..Default::default() };
     let log = pods.logs(name, &last).await.ok()?;
-    let line = log.lines().rev().find_map(|l| serde_json::from_str::<ProgressLine>(l).ok())?;
-    let n = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
-    Some((n(line.progress.bytes), n(line.progress.total), n(line.progress.rate)))
+    newest_progress(&log)
 }
 
 #[cfg(test)]

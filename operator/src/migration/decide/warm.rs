@@ -12,7 +12,7 @@ use crate::{
     crd::v1alpha1::*,
     migration::{
         names::Side,
-        observed::{Seen, SourceView},
+        observed::{Seen, SourceView, number_in},
         present::{human, seconds},
         step::Step,
     },
@@ -293,7 +293,7 @@ pub(super) fn record(d: &mut Draft<'_>, i: usize, digest: &Digest, result: &Valu
     let last = d.phase() == Phase::Transferring;
     let copying = d.status.copying.as_ref().and_then(|c| c.began_at.clone());
     let began = copying.filter(|_| !last).or_else(|| d.status.phase_since.clone());
-    let number = |key: &str| result[key].as_i64().unwrap_or(0).max(0);
+    let number = |key: &str| number_in(result, key).unwrap_or_default();
     let mut row = PassRow {
         pass: d.status.disks[i].pass,
         snapshot_id: digest.snapshot_id.clone().unwrap_or_default(),

@@ -13,7 +13,10 @@ pub(super) use volume_device::take_away;
 use super::{AT_ONCE, Draft};
 use crate::{
     crd::v1alpha1::*,
-    migration::{names::Side, observed::JobView},
+    migration::{
+        names::Side,
+        observed::{JobView, number_in},
+    },
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -180,7 +183,7 @@ fn transfer_seconds(d: &Draft<'_>, bytes: i64) -> i64 {
 fn digest(result: &Value, now: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time) -> Digest {
     let text = |k: &str| result[k].as_str().filter(|s| !s.is_empty()).map(String::from);
     Digest {
-        bytes: result["bytes"].as_i64().unwrap_or(-1),
+        bytes: number_in(result, "bytes").unwrap_or(-1),
         sha256: text("sha256"),
         hash_algo: text("hashAlgo"),
         hash_value: text("hashValue"),
