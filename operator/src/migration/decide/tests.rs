@@ -1465,6 +1465,23 @@ fn kept_data_go_when_their_time_is_over() {
 }
 
 #[test]
+fn a_segment_of_kept_data_that_is_wrong_is_read_again_from_a_new_copy() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    (w.broken, w.wrong_segment) = (None, true);
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    settle(&mut w, Phase::Succeeded);
+    let again = |n: &&String| n.contains("-backup-0-") && !n.ends_with("-1");
+    assert_eq!(w.asked.keys().filter(again).count(), 1, "it is sent again");
+    let origin =
+        |args: &Vec<String>| args.iter().position(|a| a == "--origin").map(|at| args[at + 1].clone());
+    assert!(!w.asked.values().any(|args| origin(args).is_some_and(|o| o.is_empty())), "of what is known");
+}
+
+#[test]
 fn deletion_purges_kept_data_at_once() {
     let mut w = World::new();
     ask(&mut w, json!({"onFailure": {"keepData": "7d"}}));

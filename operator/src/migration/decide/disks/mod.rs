@@ -94,8 +94,12 @@ fn origin(d: &Draft<'_>, i: usize) -> String {
     if volume { export.volume_id.clone() } else { export.image_id.clone() }.unwrap_or_default()
 }
 
-/// Was a Job of the backup seen? From then on there is something to restore, and a later attempt ends nothing.
+/// Was a Job of the backup seen? From then on there is something to restore, and a later attempt ends nothing. But what
+/// it reads must be known: data of an earlier try that turn out to be wrong are read again from a new copy.
 fn begun(d: &Draft<'_>, i: usize) -> bool {
+    if origin(d, i).is_empty() {
+        return false;
+    }
     let purpose = format!("backup-{}", d.status.disks[i].index);
     let again = |j: &JobRecord| j.name == purpose && j.tries() > 1;
     job_of(d, Side::Source, &purpose).is_some()
