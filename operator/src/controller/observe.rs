@@ -478,7 +478,7 @@ async fn cluster(
     let look = async {
         let mut view = view_cluster(me, &cluster, side, r.cluster.is_none(), needs).await?;
         if needs.storage {
-            let cluster = block_storage::look(&cluster).await;
+            let cluster = block_storage::look(&cluster, r.transfer).await;
             view.storage = Some(BlockStorage { asked: r.transfer, cluster, shared: needs.shared });
         }
         Ok::<_, kube::Error>(view)
