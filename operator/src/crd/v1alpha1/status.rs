@@ -204,6 +204,9 @@ pub struct VmMigrationStatus {
     /// How often clean-up looked and found nothing more; two looks end it.
     #[serde(skip_serializing_if = "is_zero")]
     pub clean_looks: i32,
+    /// When both clouds were last looked at to no effect, while Jobs copy: until a Job ends that is done rarely.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clouds_looked_at: Option<Time>,
     /// The disks; last, since they are long.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskStatus>,

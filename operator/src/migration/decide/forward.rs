@@ -571,6 +571,10 @@ fn source_untouched(d: &mut Draft<'_>) -> Option<Server> {
 
 /// Disks leave A and arrive in B, side by side.
 pub(super) fn transfer(mut d: Draft<'_>) -> Decision {
+    if d.left_clouds_alone() {
+        disks::follow(&mut d);
+        return d.decided();
+    }
     if source_untouched(&mut d).is_none() {
         return d.decided();
     }

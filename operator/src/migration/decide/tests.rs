@@ -76,6 +76,12 @@ pub(super) struct World {
     abandoned: bool,
     /// The next Job to end fails.
     pub(super) job_fails: bool,
+    /// For how many ticks a disk's Jobs run.
+    pub(super) slow: u32,
+    /// For how many each of them has run.
+    ticks: BTreeMap<String, u32>,
+    /// How often the clouds were looked at.
+    pub(super) cloud_looks: u32,
     /// The next restore to end finds a segment wrong in the store, and condemns it there.
     pub(super) wrong_segment: bool,
     pub(super) unreachable: bool,
@@ -182,6 +188,9 @@ impl World {
             timeless: false,
             abandoned: false,
             job_fails: false,
+            slow: 0,
+            ticks: BTreeMap::new(),
+            cloud_looks: 0,
             wrong_segment: false,
             unreachable: false,
             humans: false,
@@ -257,7 +266,7 @@ impl World {
                 }
                 continue;
             }
-            if self.waits(&name) && !self.job_fails {
+            if !self.job_fails && (self.waits(&name) || self.runs_on(&name)) {
                 continue;
             }
             let result = match std::mem::take(&mut self.job_fails) {
@@ -329,6 +338,16 @@ impl World {
     fn waits(&self, job: &str) -> bool {
         let args = self.asked.get(job).map(Vec::as_slice).unwrap_or_default();
         args.iter().position(|a| a == "--origin").is_some_and(|at| !self.passes.contains_key(&args[at + 1]))
+    }
+
+    /// What copies a disk takes its time.
+    fn runs_on(&mut self, job: &str) -> bool {
+        if !job.contains("-backup-") && !job.contains("-restore-") {
+            return false;
+        }
+        let ticks = self.ticks.entry(job.into()).or_default();
+        *ticks += 1;
+        *ticks <= self.slow
     }
 
     /// What a Job does, and what it tells.
@@ -448,7 +467,7 @@ impl World {
             &recorded,
         );
         view.console = Some(self.console.clone());
-        Observed {
+        let mut seen = Observed {
             store: Some(StoreView {
                 name: "s".into(),
                 repository: "s3:https://x/b/team/uid".into(),
@@ -474,7 +493,11 @@ impl World {
             source_project: Some("pa".into()),
             destination_project: Some("pb".into()),
             ..Default::default()
+        };
+        if !self.deleting && looks::clouds_may_wait(&self.me, &self.status, &seen, self.now) {
+            (seen.source, seen.destination) = (Seen::NotLooked, Seen::NotLooked);
         }
+        seen
     }
 
     fn inventory(&self) -> Inventory {
@@ -681,7 +704,11 @@ impl World {
             Step::RaisePort { port_id } => {
                 self.ports.iter_mut().filter(|p| p.id == *port_id).for_each(|p| p.admin_state_up = true);
             }
-            Step::TagImage { .. } | Step::DressVolume { .. } | Step::CreateServerImage { .. } => {}
+            Step::TagImage { image_id, .. } => {
+                let image = self.images.iter_mut().find(|(_, i)| i.id == *image_id);
+                image.into_iter().for_each(|(_, i)| i.tags = vec![me.tag()]);
+            }
+            Step::DressVolume { .. } | Step::CreateServerImage { .. } => {}
         }
         Ok(Effect::Done)
     }
@@ -769,6 +796,7 @@ impl World {
     /// One reconcile. `crash`: killed after the steps, before the status was written.
     pub(super) fn pass(&mut self, crash: bool) {
         let seen = self.observe();
+        self.cloud_looks += u32::from(seen.source.view().is_some());
         let decision = decide(Input {
             me: &self.me.clone(),
             spec: &self.spec.clone(),
@@ -1429,6 +1457,23 @@ fn kept_data_of_a_source_that_did_not_run_are_used_again() {
 }
 
 #[test]
+fn a_segment_of_kept_data_that_is_wrong_is_read_again_from_a_new_copy() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    (w.broken, w.wrong_segment) = (None, true);
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    settle(&mut w, Phase::Succeeded);
+    let again = |n: &&String| n.contains("-backup-0-") && !n.ends_with("-1");
+    assert_eq!(w.asked.keys().filter(again).count(), 1, "it is sent again");
+    let origin =
+        |args: &Vec<String>| args.iter().position(|a| a == "--origin").map(|at| args[at + 1].clone());
+    assert!(!w.asked.values().any(|args| origin(args).is_some_and(|o| o.is_empty())), "of what is known");
+}
+
+#[test]
 fn snapshots_that_had_to_stay_are_not_used_by_a_new_try() {
     let mut w = World::new();
     w.source.status = "SHUTOFF".into();
@@ -1462,23 +1507,6 @@ fn kept_data_go_when_their_time_is_over() {
     w.broken = None;
     ask(&mut w, json!({"requests": {"retry": "1"}}));
     settle(&mut w, Phase::Succeeded);
-}
-
-#[test]
-fn a_segment_of_kept_data_that_is_wrong_is_read_again_from_a_new_copy() {
-    let mut w = World::new();
-    w.source.status = "SHUTOFF".into();
-    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
-    w.broken = Some("create-server");
-    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
-    (w.broken, w.wrong_segment) = (None, true);
-    ask(&mut w, json!({"requests": {"retry": "1"}}));
-    settle(&mut w, Phase::Succeeded);
-    let again = |n: &&String| n.contains("-backup-0-") && !n.ends_with("-1");
-    assert_eq!(w.asked.keys().filter(again).count(), 1, "it is sent again");
-    let origin =
-        |args: &Vec<String>| args.iter().position(|a| a == "--origin").map(|at| args[at + 1].clone());
-    assert!(!w.asked.values().any(|args| origin(args).is_some_and(|o| o.is_empty())), "of what is known");
 }
 
 #[test]
