@@ -1,4 +1,4 @@
-//! How often clouds and clusters are asked: against a loopback cloud and a small Kubernetes API, both of which count.
+//! How often clouds and clusters are asked: against loopback clouds and a small Kubernetes API, which count.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod openstack_support;
@@ -90,7 +90,7 @@ impl Cluster {
     }
 }
 
-/// A cloud, as both sides, in which everything is there that two Jobs work with.
+/// A cloud, as either side, in which everything is there that two Jobs work with.
 fn cloud(fake: &Fake) {
     let volume = format!("GET /volume/v3/{PROJECT}");
     let copy = json!({"id": "copy", "status": "available", "metadata": me().marks(Role::ExportVolume, 0)});
@@ -116,7 +116,7 @@ fn cloud(fake: &Fake) {
 
 /// Everything that a reconcile has.
 struct Bed {
-    fake: Arc<Fake>,
+    clouds: [Arc<Fake>; 2],
     cluster: Cluster,
     ctx: Context,
     refs: References,
@@ -127,8 +127,8 @@ struct Bed {
 
 impl Bed {
     async fn new(status: Value, transfer: Option<TransferMode>) -> Self {
-        let fake = Fake::start().await;
-        cloud(&fake);
+        let clouds = [Fake::start().await, Fake::start().await];
+        clouds.iter().for_each(|fake| cloud(fake));
         let cluster = Cluster::default();
         cluster.movers("Suspended");
         let settings = Settings {
@@ -141,13 +141,15 @@ impl Bed {
             limits: Limits::default(),
         };
         let ctx = Context::new(cluster.client(), settings, Default::default());
-        let credentials = by_credential(&fake, SECRET);
-        for name in ["site-a", "site-b"] {
-            ctx.clouds.session(&credentials, &loopback(), name).await.unwrap();
+        let [a, b] = [("site-a", &clouds[0]), ("site-b", &clouds[1])];
+        for (name, fake) in [a, b] {
+            // The sessions are there already: only a test may have clouds on loopback.
+            ctx.clouds.session(&by_credential(fake, SECRET), &loopback(), name).await.unwrap();
         }
         let transfer = transfer.map(|mode| Transfer { mode, assume_zero_target: false });
-        let side = |name: &str| {
-            Ok(SideRef { name: name.into(), cluster: None, credentials: credentials.clone(), transfer })
+        let side = |(name, fake): (&str, &Arc<Fake>)| {
+            let credentials = by_credential(fake, SECRET);
+            Ok(SideRef { name: name.into(), cluster: None, credentials, transfer })
         };
         let store = StoreView {
             name: "s".into(),
@@ -155,8 +157,8 @@ impl Bed {
             ..Default::default()
         };
         let refs = References {
-            source: side("site-a"),
-            destination: side("site-b"),
+            source: side(a),
+            destination: side(b),
             store: Ok((store, BTreeMap::new())),
             vault: Some(BTreeMap::new()),
         };
@@ -166,7 +168,11 @@ impl Bed {
         object.metadata.namespace = Some("team".into());
         object.metadata.uid = Some(me().uid);
         let status = serde_json::from_value(status).unwrap();
-        Bed { fake, cluster, ctx, refs, object, status, now: Timestamp::now() }
+        Bed { clouds, cluster, ctx, refs, object, status, now: Timestamp::now() }
+    }
+
+    fn requests(&self) -> usize {
+        self.clouds.iter().map(|fake| fake.seen("GET").len()).sum()
     }
 
     async fn look(&self) -> Look {
@@ -175,7 +181,7 @@ impl Bed {
 
     /// One pass, and how many requests the clouds got for it. The time goes on until the next one is due.
     async fn pass(&mut self) -> (Decision, usize) {
-        let before = self.fake.seen("GET").len();
+        let before = self.requests();
         let look = self.look().await;
         let decision = decide(Input {
             me: &me(),
@@ -192,7 +198,7 @@ impl Bed {
         self.status = decision.status.clone();
         let pause = SignedDuration::try_from(decision.recheck.unwrap()).unwrap();
         self.now = self.now.checked_add(pause).unwrap();
-        (decision, self.fake.seen("GET").len() - before)
+        (decision, self.requests() - before)
     }
 }
 
