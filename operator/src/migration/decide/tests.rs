@@ -1479,6 +1479,18 @@ fn a_segment_of_kept_data_that_is_wrong_is_read_again_from_a_new_copy() {
 }
 
 #[test]
+fn a_purge_that_was_begun_and_not_recorded_ends_before_a_new_try() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    w.run(20, |w| w.jobs.keys().any(|n| n.contains("-purge-")), || true);
+    w.broken = None;
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    settle(&mut w, Phase::Succeeded);
+}
+
+#[test]
 fn snapshots_that_had_to_stay_are_not_used_by_a_new_try() {
     let mut w = World::new();
     w.source.status = "SHUTOFF".into();
