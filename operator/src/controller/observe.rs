@@ -15,6 +15,7 @@ use crate::{
     },
     migration::{
         block_storage::{BlockStorage, pinned as pinned_mode},
+        looks,
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
     },
@@ -24,9 +25,12 @@ use futures::{
     AsyncReadExt as _,
     future::{join_all, try_join_all},
 };
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{Pod, Secret},
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{Pod, Secret},
+    },
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -111,7 +115,7 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
         }
         // A warm pass looks at the source only; between two passes there is nothing to see.
         Phase::Copying => Needs { clusters: true, source: S::All, ..Default::default() },
-        Phase::AwaitingCutover if status.copying.as_ref().is_some_and(|c| c.began_at.is_some()) => {
+        Phase::AwaitingCutover if looks::pass_is_under_way(status) => {
             Needs { clusters: true, source: S::All, ..Default::default() }
         }
         Phase::AwaitingCutover => Needs::default(),
@@ -143,8 +147,9 @@ pub async fn observe(
     object: &VmMigration,
     status: &VmMigrationStatus,
     refs: &References,
+    now: Timestamp,
 ) -> Result<Look, Error> {
-    let needs = needs(object, status);
+    let mut needs = needs(object, status);
     let mut look = Look { seen: Observed::default(), source: None, destination: None };
     look.seen.vault_exists = refs.vault.is_some();
     if needs.inventory {
@@ -175,6 +180,10 @@ pub async fn observe(
         report(ctx, me, object, status),
     );
     (look.seen.source_cluster, look.seen.destination_cluster) = (a, b);
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    if !deleting && looks::clouds_may_wait(me, status, &look.seen, now) {
+        (needs.source, needs.destination) = (SourceNeeds::Nothing, DestinationNeeds::Nothing);
+    }
     (look.seen.report_exists, look.seen.report_finished) = report?;
     look.seen.source_project = source.as_ref().ok().map(Cloud::project_id);
     look.seen.destination_project = destination.as_ref().ok().map(Cloud::project_id);
@@ -477,7 +486,7 @@ async fn cluster(
     let look = async {
         let mut view = view_cluster(me, &cluster, side, r.cluster.is_none(), needs).await?;
         if needs.storage {
-            let cluster = block_storage::look(&cluster).await;
+            let cluster = block_storage::look(&cluster, r.transfer).await;
             view.storage = Some(BlockStorage { asked: r.transfer, cluster, shared: needs.shared });
         }
         Ok::<_, kube::Error>(view)

@@ -4,8 +4,8 @@
 //! ended, while the server still runs. So the way on, and the way back, begin where those of a cold migration begin.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, cleanup, clock,
-    disks::{export, show_progress},
+    AT_ONCE, Decision, Draft, Flow, PROGRESS, cleanup, clock,
+    disks::{export, in_hand, show_progress},
     forward::{self, granted},
 };
 use crate::{
@@ -192,6 +192,10 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
             d.trouble(&p.id, &p.message);
             return Flow::Wait;
         }
+        Seen::NotLooked if d.left_clouds_alone() => {
+            follow(d);
+            return Flow::Wait;
+        }
         Seen::NotLooked => {
             d.recheck = Some(AT_ONCE);
             return Flow::Wait;
@@ -202,8 +206,8 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
     }
     give_up_in_time(d);
     let waiting = read(d, view);
-    let removing = remove(d, view);
-    if waiting.is_none() && !removing {
+    d.removing = remove(d, view);
+    if waiting.is_none() && !d.removing {
         return end(d);
     }
     tell(d, waiting);
@@ -256,6 +260,20 @@ fn read(d: &mut Draft<'_>, view: &SourceView) -> Option<String> {
         }
     }
     waiting.into_iter().next()
+}
+
+/// Only the Jobs were looked at, and they run: how far they are.
+fn follow(d: &mut Draft<'_>) {
+    let mut waiting = None;
+    for i in 0..d.status.disks.len() {
+        if is_volume(&d.status.disks[i]) && !d.status.disks[i].copied {
+            let stage = in_hand(d, i);
+            d.status.disks[i].stage = stage.clone().unwrap_or_default();
+            waiting = waiting.or(stage);
+        }
+    }
+    tell(d, waiting);
+    d.recheck = Some(PROGRESS);
 }
 
 /// Nothing more is read in this pass; what it made goes.
