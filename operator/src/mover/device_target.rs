@@ -1,6 +1,11 @@
 //! A block device that is filled: segments in any order, several at once, each read back; later passes as patches.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use bytes::BytesMut;
 use futures::{StreamExt, TryStreamExt, stream, stream::FuturesUnordered};
@@ -15,7 +20,7 @@ use super::{
     block_file::BlockFile,
     catalog::Catalog,
     error::MoverError,
-    restore::{ATTEMPTS, Restoring, Suspect, Target, expect_end, next_piece, short_dump},
+    restore::{ATTEMPTS, RestoreRequest, Restoring, Suspect, Target, expect_end, next_piece, short_dump},
     result::FailureReason,
     source::READ,
 };
@@ -42,13 +47,21 @@ impl Target for DeviceTarget {
         let layout = catalog.borrow().layout;
         let device = Arc::new(BlockFile::open_for_writing(&self.path, layout.bytes())?);
         let filling = Filling { device: &device, restoring, layout };
-        let manifest = if restoring.repository.key.pass == 0 {
-            filling.segments(&mut catalog).await?
-        } else {
-            filling.patches(&mut catalog).await?
-        };
-        if restoring.request.verify_disk {
-            filling.verify(&manifest).await?;
+        let held = restoring.request.holds.as_ref();
+        let manifest = filling.passes(&mut catalog, held).await?;
+        if !restoring.request.verify_disk {
+            return Ok(None);
+        }
+        match filling.verify(&manifest).await {
+            Err(error) if held.is_some() && error.reason == FailureReason::DigestMismatch => {
+                tracing::warn!(
+                    "the device did not hold what it was said to, beginning with the first pass: {error}"
+                );
+                restoring.meter.sub(layout.bytes());
+                filling.passes(&mut catalog, None).await?;
+                filling.verify(&manifest).await?;
+            }
+            verified => verified?,
         }
         Ok(None)
     }
@@ -61,6 +74,57 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
+    /// Brings the device to the pass that is restored, from what it holds: the passes after that one, in their order.
+    /// To be broken off amid them harms nothing, as long as the next attempt begins with the same.
+    async fn passes(
+        &self,
+        catalog: &mut watch::Receiver<Catalog>,
+        held: Option<&SnapshotId>,
+    ) -> Result<Manifest, MoverError> {
+        let RestoreRequest { processes, resume, holds, target_is_zero, .. } = self.restoring.request.clone();
+        for (id, manifest) in self.before(catalog, held).await? {
+            let request = RestoreRequest {
+                processes,
+                resume: resume || holds.is_some(),
+                target_is_zero,
+                ..Default::default()
+            };
+            let repository = self.restoring.repository.at_pass(manifest.pass);
+            let restoring = Restoring {
+                repository: &repository,
+                request: &request,
+                meter: self.restoring.meter,
+                cancel: self.restoring.cancel.clone(),
+            };
+            let filling = Filling { device: self.device, restoring: &restoring, layout: self.layout };
+            filling.pass(&mut watch::channel(Catalog::complete(id, manifest)?).1).await?;
+            // Each pass counts all of the disk.
+            self.restoring.meter.sub(self.layout.bytes());
+        }
+        self.pass(catalog).await
+    }
+
+    /// The passes before the one that is restored, as far as the device does not hold them.
+    async fn before(
+        &self,
+        catalog: &mut watch::Receiver<Catalog>,
+        held: Option<&SnapshotId>,
+    ) -> Result<VecDeque<(SnapshotId, Manifest)>, MoverError> {
+        if self.restoring.repository.key.pass == 0 {
+            return Ok(VecDeque::new());
+        }
+        // While the pass is made its manifest grows; what it builds on is in the first one.
+        let any = self.restoring.wait_for(catalog, |known| known.manifest.clone()).await?;
+        self.restoring.passes_before(&any.ok_or_else(MoverError::terminated)?, held).await
+    }
+
+    async fn pass(&self, catalog: &mut watch::Receiver<Catalog>) -> Result<Manifest, MoverError> {
+        match self.restoring.repository.key.pass {
+            0 => self.segments(catalog).await,
+            _ => self.patches(catalog).await,
+        }
+    }
+
     /// Fills all segments of a first pass, as they become known.
     async fn segments(&self, catalog: &mut watch::Receiver<Catalog>) -> Result<Manifest, MoverError> {
         let mut settled = BTreeMap::new();

@@ -943,6 +943,12 @@ pub struct ImportStatus {
     /// The volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_id: Option<String>,
+    /// As a block device: a Job has written to the volume, whether or not it came to an end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub written: bool,
+    /// Warm, as a block device: the pass that the volume holds, as the repository snapshot that says what it found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds: Option<String>,
     /// The bootable flag and image metadata are set.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dressed: bool,

@@ -8,7 +8,10 @@ mod volume_device;
 mod volume_export;
 mod volume_import;
 
-pub(super) use volume_device::take_away;
+pub(super) use {
+    volume_device::{release, take_away, travels},
+    volume_import::follow,
+};
 
 use super::{AT_ONCE, Draft};
 use crate::{
@@ -98,6 +101,10 @@ fn origin(d: &Draft<'_>, i: usize) -> String {
 fn begun(d: &Draft<'_>, i: usize) -> bool {
     let purpose = format!("backup-{}", d.status.disks[i].index);
     let again = |j: &JobRecord| j.name == purpose && j.tries() > 1;
+    // Warm passes have made the volume long before there is anything to read.
+    if origin(d, i).is_empty() && d.status.disks[i].backup.is_none() {
+        return false;
+    }
     job_of(d, Side::Source, &purpose).is_some()
         || d.status.disks[i].import.image_id.is_some()
         || d.status.disks[i].import.volume_id.is_some()
