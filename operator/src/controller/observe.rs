@@ -15,19 +15,22 @@ use crate::{
     },
     migration::{
         block_storage::{BlockStorage, fills_while_copying, pinned as pinned_mode},
+        looks,
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
     },
-    mover::result::ProgressLine,
     openstack::{Cloud, CloudError, ErrorKind},
 };
 use futures::{
     AsyncReadExt as _,
     future::{join_all, try_join_all},
 };
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{Pod, Secret},
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{Pod, Secret},
+    },
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -114,7 +117,7 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
         }
         // Between two warm passes there is nothing to see.
         Phase::Copying => warm_pass,
-        Phase::AwaitingCutover if status.copying.as_ref().is_some_and(|c| c.began_at.is_some()) => warm_pass,
+        Phase::AwaitingCutover if looks::pass_is_under_way(status) => warm_pass,
         Phase::AwaitingCutover => Needs::default(),
         Phase::Stopping if !claimed => Needs { inventory: true, clusters: true, ..Default::default() },
         Phase::Stopping => Needs { source: S::Server, clusters: true, ..Default::default() },
@@ -144,8 +147,9 @@ pub async fn observe(
     object: &VmMigration,
     status: &VmMigrationStatus,
     refs: &References,
+    now: Timestamp,
 ) -> Result<Look, Error> {
-    let needs = needs(object, status);
+    let mut needs = needs(object, status);
     let mut look = Look { seen: Observed::default(), source: None, destination: None };
     look.seen.vault_exists = refs.vault.is_some();
     if needs.inventory {
@@ -176,6 +180,10 @@ pub async fn observe(
         report(ctx, me, object, status),
     );
     (look.seen.source_cluster, look.seen.destination_cluster) = (a, b);
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    if !deleting && looks::clouds_may_wait(me, status, &look.seen, now) {
+        (needs.source, needs.destination) = (SourceNeeds::Nothing, DestinationNeeds::Nothing);
+    }
     (look.seen.report_exists, look.seen.report_finished) = report?;
     look.seen.source_project = source.as_ref().ok().map(Cloud::project_id);
     look.seen.destination_project = destination.as_ref().ok().map(Cloud::project_id);
@@ -480,7 +488,7 @@ async fn cluster(
     let look = async {
         let mut view = view_cluster(me, &cluster, side, r.cluster.is_none(), needs).await?;
         if needs.storage {
-            let cluster = block_storage::look(&cluster).await;
+            let cluster = block_storage::look(&cluster, r.transfer).await;
             view.storage = Some(BlockStorage { asked: r.transfer, cluster, shared: needs.shared });
         }
         Ok::<_, kube::Error>(view)
@@ -643,9 +651,7 @@ fn waiting(pod: &Pod) -> Option<String> {
 async fn progress(pods: &Api<Pod>, name: &str) -> Option<(i64, i64, i64)> {
     let last = LogParams { tail_lines: Some(5), ..Default::default() };
     let log = pods.logs(name, &last).await.ok()?;
-    let line = log.lines().rev().find_map(|l| serde_json::from_str::<ProgressLine>(l).ok())?;
-    let n = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
-    Some((n(line.progress.bytes), n(line.progress.total), n(line.progress.rate)))
+    newest_progress(&log)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! the destination as block devices, the new volumes are there from the first pass on and follow each pass.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, cleanup, clock,
-    disks::{self, export, show_progress},
+    AT_ONCE, Decision, Draft, Flow, PROGRESS, cleanup, clock,
+    disks::{self, export, in_hand, show_progress},
     forward::{self, granted},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     migration::{
         block_storage::{fills_while_copying, pinned},
         names::Side,
-        observed::{Seen, SourceView},
+        observed::{Seen, SourceView, number_in},
         present::{human, seconds},
         step::Step,
     },
@@ -195,6 +195,10 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
             d.trouble(&p.id, &p.message);
             return Flow::Wait;
         }
+        Seen::NotLooked if d.left_clouds_alone() => {
+            follow(d);
+            return Flow::Wait;
+        }
         Seen::NotLooked => {
             d.recheck = Some(AT_ONCE);
             return Flow::Wait;
@@ -205,12 +209,12 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
     }
     give_up_in_time(d);
     let reading = read(d, view);
-    let following = follow(d);
-    let removing = !past_is_written(d) || remove(d, view);
-    if reading.is_none() && following.is_none() && !removing {
+    let filling = fill_volumes(d);
+    d.removing = !past_is_written(d) || remove(d, view);
+    if reading.is_none() && filling.is_none() && !d.removing {
         return end(d);
     }
-    tell(d, reading.or(following));
+    tell(d, reading.or(filling));
     Flow::Wait
 }
 
@@ -260,7 +264,7 @@ fn read(d: &mut Draft<'_>, view: &SourceView) -> Option<String> {
 }
 
 /// Brings the volumes in the destination to the last complete pass. Returns what is waited for.
-fn follow(d: &mut Draft<'_>) -> Option<String> {
+fn fill_volumes(d: &mut Draft<'_>) -> Option<String> {
     let problem = d.status.copying.as_ref().is_some_and(|c| c.problem.is_some());
     if problem || !fills_while_copying(&d.status) {
         return None;
@@ -279,7 +283,7 @@ fn follow(d: &mut Draft<'_>) -> Option<String> {
         if !is_volume(&d.status.disks[i]) {
             continue;
         }
-        let stage = disks::follow(d, i, view);
+        let stage = disks::fill_volume(d, i, view);
         if given_up(d) {
             return None;
         }
@@ -298,6 +302,22 @@ fn given_up(d: &mut Draft<'_>) -> bool {
     d.status.timeline.pop();
     give_up(d, failure.message);
     true
+}
+
+/// Only the Jobs were looked at, and they run: how far they are.
+fn follow(d: &mut Draft<'_>) {
+    let mut waiting = None;
+    for i in 0..d.status.disks.len() {
+        if is_volume(&d.status.disks[i]) && !d.status.disks[i].copied {
+            let stage = in_hand(d, i);
+            d.status.disks[i].stage = stage.clone().unwrap_or_default();
+            waiting = waiting.or(stage);
+        } else if fills_while_copying(&d.status) && !d.status.disks[i].followed() {
+            waiting = waiting.or(Some(d.status.disks[i].stage.clone()));
+        }
+    }
+    tell(d, waiting);
+    d.recheck = Some(PROGRESS);
 }
 
 /// Nothing more is read in this pass; what it made goes.
@@ -342,7 +362,7 @@ pub(super) fn record(d: &mut Draft<'_>, i: usize, digest: &Digest, result: &Valu
     let last = d.phase() == Phase::Transferring;
     let copying = d.status.copying.as_ref().and_then(|c| c.began_at.clone());
     let began = copying.filter(|_| !last).or_else(|| d.status.phase_since.clone());
-    let number = |key: &str| result[key].as_i64().unwrap_or(0).max(0);
+    let number = |key: &str| number_in(result, key).unwrap_or_default();
     let mut row = PassRow {
         pass: d.status.disks[i].pass,
         snapshot_id: digest.snapshot_id.clone().unwrap_or_default(),

@@ -104,10 +104,14 @@ fn found_args(d: &Draft<'_>, i: usize) -> Vec<String> {
 
 /// While passes are made: the volume is there early, and gets what each pass has found once that is complete: patches
 /// of a pass that is given up would stay in it. `None`: it holds the last pass.
-pub(in crate::migration::decide) fn follow(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stage {
+pub(in crate::migration::decide) fn fill_volume(
+    d: &mut Draft<'_>,
+    i: usize,
+    view: &DestinationView,
+) -> Stage {
     let claim = claimed(d, i, view);
     let (n, row) = (d.status.disks[i].index, d.status.disks[i].base()?.clone());
-    if d.status.disks[i].import.holds.as_ref() == Some(&row.snapshot_id) {
+    if d.status.disks[i].followed() {
         return None;
     }
     let claim = match claim {
