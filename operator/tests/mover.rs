@@ -805,7 +805,7 @@ async fn later_passes_send_what_changed() {
             ["--device", &source, "--segment-bytes", SEGMENT, "--patch-bytes", "131072"].map(str::to_owned);
         [start.to_vec(), more.iter().map(|word| (*word).to_owned()).collect()].concat()
     };
-    let mut saved = Value::Null;
+    let (mut saved, mut contents, mut ids) = (Value::Null, vec![], vec![]);
     for pass in 0..3_u8 {
         let mut words = line(&["--keep-digests"]);
         if pass > 0 {
@@ -822,13 +822,20 @@ async fn later_passes_send_what_changed() {
             assert!(bed.s3.written() - written < 1_200_000, "{}", bed.s3.written() - written);
             assert!(saved["changedBytes"].as_u64().unwrap() < 1_300_000, "{saved}");
         }
-        let (pass, id) = (pass.to_string(), saved["snapshotId"].as_str().unwrap());
-        let restored = ["--device", &target, "--pass", &pass, "--snapshot", id, "--verify-disk"];
+        let (number, id) = (pass.to_string(), saved["snapshotId"].as_str().unwrap().to_owned());
+        let mut restored = vec!["--device", &target, "--pass", &number, "--snapshot", &id, "--verify-disk"];
+        let held: Option<&String> = ids.last();
+        restored.extend(held.iter().flat_map(|held| ["--holds", held.as_str()]));
+        let read = bed.s3.read();
         bed.run(&restore_line(&restored)).await.ok();
         assert!(std::fs::read(&target).unwrap() == content, "pass {pass}");
+        assert!(pass == 0 || bed.s3.read() - read < 1_200_000, "a later pass is its patches");
         // Once more does no harm.
         bed.run(&restore_line(&restored)).await.ok();
+        contents.push(content.clone());
+        ids.push(id);
     }
+    from_whatever_is_there(&bed, &target, &contents, &ids).await;
     // An image is put together from all passes.
     bed.cloud.add_queued(DESTINATION);
     let id = saved["snapshotId"].as_str().unwrap();
@@ -847,6 +854,63 @@ async fn later_passes_send_what_changed() {
     let mut words: Vec<&str> = wrong.iter().map(String::as_str).collect();
     words.push(id);
     bed.run(&backup_line(&words)).await.failed("InvalidArguments", 2);
+}
+
+/// A device is brought to the last of three passes from an earlier one, from what it only is said to hold, and after
+/// it was broken off amid the patches.
+async fn from_whatever_is_there(bed: &Bed, target: &str, contents: &[Vec<u8>], ids: &[String]) {
+    let last = ["--device", target, "--pass", "2", "--snapshot", &ids[2], "--verify-disk"];
+    let restored = async |before: &[u8], more: &[&str]| {
+        write_disk(bed, "target", before);
+        bed.run(&restore_line(&[&last, more].concat())).await.ok();
+        assert!(std::fs::read(target).unwrap() == contents[2], "{more:?}");
+    };
+    restored(&contents[0], &["--holds", &ids[0]]).await;
+    restored(&contents[1], &["--holds", &ids[1]]).await;
+    restored(&noise(SIZE + 4096)[4096..], &[]).await;
+    restored(&contents[1], &["--resume"]).await;
+    // It is not what it was said to be, and that pass is not one of those before.
+    restored(&contents[0], &["--holds", &ids[1]]).await;
+    restored(&contents[0], &["--holds", &"ab".repeat(32)]).await;
+    // Some of each pass, as one that was killed leaves it.
+    let mut torn = contents[0].clone();
+    torn[..1 << 20].copy_from_slice(&contents[2][..1 << 20]);
+    torn[2 << 20..3 << 20].copy_from_slice(&contents[1][2 << 20..3 << 20]);
+    restored(&torn, &["--holds", &ids[0]]).await;
+    let words = [&last[..], &["--holds", &ids[0], "--target-is-zero"]].concat();
+    assert!(bed.run(&restore_line(&words)).await.code != Some(0), "what was written is no zero");
+}
+
+#[tokio::test]
+async fn patches_that_were_broken_off_are_written_again() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, mut content) = disk(&bed, "source");
+    let target = target(&bed);
+    let line = ["--device", &source, "--segment-bytes", SEGMENT, "--patch-bytes", "65536", "--keep-digests"];
+    let first = bed.run(&backup_line(&line)).await.ok()["snapshotId"].as_str().unwrap().to_owned();
+    bed.run(&restore_line(&["--device", &target, "--snapshot", &first])).await.ok();
+    change(&mut content, 1);
+    write_disk(&bed, "source", &content);
+    let line = [&line[..], &["--pass", "1", "--base-manifest", &first]].concat();
+    let second = bed.run(&backup_line(&line)).await.ok()["snapshotId"].as_str().unwrap().to_owned();
+    let restored =
+        ["--device", &target, "--pass", "1", "--snapshot", &second, "--holds", &first, "--verify-disk"];
+    // At the first change, in the middle, and at the last one.
+    for at in [10, 3_000_000, SIZE - 1] {
+        let before = std::fs::read(&target).unwrap();
+        let mut child = bed.start(&restore_line(&restored));
+        until(|| {
+            let now = std::fs::read(&target).unwrap();
+            (now[at] == content[at] || child.try_wait().unwrap().is_some()).then_some(())
+        })
+        .await;
+        child.kill().await.unwrap();
+        bed.run(&restore_line(&restored)).await.ok();
+        assert!(std::fs::read(&target).unwrap() == content, "killed at {at}");
+        // As the first pass left it.
+        write_disk(&bed, "target", &before);
+    }
 }
 
 /// As in Image mode: every pass reads an image of its own, and the disk is put together into one.

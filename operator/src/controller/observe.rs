@@ -14,7 +14,7 @@ use crate::{
         VmMigrationReport, VmMigrationSpec, VmMigrationStatus, output_tail,
     },
     migration::{
-        block_storage::{BlockStorage, pinned as pinned_mode},
+        block_storage::{BlockStorage, fills_while_copying, pinned as pinned_mode},
         looks,
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
@@ -109,15 +109,15 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
     let by_volume = pinned_mode(status, Side::Source).is_some_and(ResolvedTransfer::is_volume);
     let begun = |e: &ExportStatus| e.image_id.is_some() || by_volume && e.volume_id.is_some();
     let readable = status.disks.iter().any(|d| d.backup.is_some() || begun(&d.export));
+    let destination = if fills_while_copying(status) { D::Disks } else { D::Nothing };
+    let warm_pass = Needs { clusters: true, source: S::All, destination, ..Default::default() };
     match status.phase.unwrap_or_default() {
         Phase::Pending | Phase::Preflight | Phase::Blocked => {
             Needs { inventory: true, clusters: true, ..Default::default() }
         }
-        // A warm pass looks at the source only; between two passes there is nothing to see.
-        Phase::Copying => Needs { clusters: true, source: S::All, ..Default::default() },
-        Phase::AwaitingCutover if looks::pass_is_under_way(status) => {
-            Needs { clusters: true, source: S::All, ..Default::default() }
-        }
+        // Between two warm passes there is nothing to see.
+        Phase::Copying => warm_pass,
+        Phase::AwaitingCutover if looks::pass_is_under_way(status) => warm_pass,
         Phase::AwaitingCutover => Needs::default(),
         Phase::Stopping if !claimed => Needs { inventory: true, clusters: true, ..Default::default() },
         Phase::Stopping => Needs { source: S::Server, clusters: true, ..Default::default() },
@@ -191,8 +191,10 @@ pub async fn observe(
         pinned(c, status.source.as_ref().filter(|s| s.claimed_at.is_some()).map(|s| s.project_id.as_str()))
     });
     let claimed = status.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
+    // From then on something of ours is there.
+    let begun = claimed || fills_while_copying(status);
     let destination = destination.and_then(|c| {
-        pinned(c, status.destination.as_ref().filter(|_| claimed).map(|x| x.project_id.as_str()))
+        pinned(c, status.destination.as_ref().filter(|_| begun).map(|x| x.project_id.as_str()))
     });
     if needs.inventory {
         take_inventory(&mut look, object, source, destination).await;
@@ -655,7 +657,7 @@ async fn progress(pods: &Api<Pod>, name: &str) -> Option<(i64, i64, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::v1alpha1::{CopyingStatus, Digest, DiskStatus, SourceStatus};
+    use crate::crd::v1alpha1::{CopyingStatus, DestinationStatus, Digest, DiskStatus, SourceStatus};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 
@@ -690,6 +692,10 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(needs(&object, &status).source, S::All, "a warm pass is under way");
+        let transfer = ResolvedTransfer { mode: ResolvedTransfer::VOLUME.into(), ..Default::default() };
+        let destination = Some(DestinationStatus { transfer: Some(transfer), ..Default::default() });
+        let status = VmMigrationStatus { destination, ..status };
+        assert_eq!(needs(&object, &status).destination, D::Disks, "volumes in B follow it");
         assert_eq!(at(Phase::Stopping, &[false]), (S::Server, D::Nothing));
         assert_eq!(at(Phase::Transferring, &[false, false]), (S::All, D::Nothing));
         assert_eq!(with(Phase::Transferring, vec![readable]), (S::All, D::Disks));

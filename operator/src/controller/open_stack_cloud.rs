@@ -103,7 +103,7 @@ async fn transfer(
         Ok(seen) => seen,
         Err(_) => Err(format!("no answer within {} s", STORAGE_TIMEOUT.as_secs())),
     };
-    match block_storage::resolve(&BlockStorage { asked, cluster, shared: false }, &[], false) {
+    match block_storage::resolve(&BlockStorage { asked, cluster, shared: false }, &[]) {
         Ok(found) => {
             status.transfer = Some(found);
             Ok(())

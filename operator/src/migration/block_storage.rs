@@ -29,7 +29,7 @@ pub struct ClusterStorage {
 }
 
 /// The mode that disks in these zones take; an error says why `Volume`, which was asked for, is not possible.
-pub fn resolve(storage: &BlockStorage, zones: &[String], warm: bool) -> Result<ResolvedTransfer, String> {
+pub fn resolve(storage: &BlockStorage, zones: &[String]) -> Result<ResolvedTransfer, String> {
     let asked = storage.asked.map_or(TransferMode::Auto, |t| t.mode);
     let assume_zero_target = storage.asked.is_some_and(|t| t.assume_zero_target);
     let volume = |reason: String| ResolvedTransfer {
@@ -44,8 +44,6 @@ pub fn resolve(storage: &BlockStorage, zones: &[String], warm: bool) -> Result<R
     };
     match (asked, possible(storage, zones)) {
         (TransferMode::Image, _) => Ok(image("asked for".into())),
-        (TransferMode::Volume, _) if warm => Err("passes of strategy Warm travel as images".into()),
-        (TransferMode::Auto, Ok(_)) if warm => Ok(image("passes of strategy Warm travel as images".into())),
         // Its nodes are servers of one cloud at most, and nothing tells of which.
         (TransferMode::Auto, Ok(_)) if storage.shared => Ok(image(
             "one cluster serves both clouds; ask for Volume in the cloud that its nodes are servers of"
@@ -56,6 +54,17 @@ pub fn resolve(storage: &BlockStorage, zones: &[String], warm: bool) -> Result<R
         (TransferMode::Auto, Ok(why)) => Ok(volume(why)),
         (TransferMode::Auto, Err(why)) => Ok(image(why)),
     }
+}
+
+/// The same for disks that have begun to travel: they keep their mode, whatever is asked for by now.
+pub fn resolve_again(
+    storage: &BlockStorage,
+    zones: &[String],
+    begun: &ResolvedTransfer,
+) -> Result<ResolvedTransfer, String> {
+    let mode = if begun.is_volume() { TransferMode::Volume } else { TransferMode::Image };
+    let asked = Some(Transfer { mode, assume_zero_target: begun.assume_zero_target });
+    resolve(&BlockStorage { asked, ..storage.clone() }, zones).map(|_| begun.clone())
 }
 
 fn possible(storage: &BlockStorage, zones: &[String]) -> Result<String, String> {
@@ -81,6 +90,11 @@ pub fn pinned(status: &VmMigrationStatus, side: Side) -> Option<&ResolvedTransfe
         Side::Source => status.source.as_ref()?.transfer.as_ref(),
         Side::Destination => status.destination.as_ref()?.transfer.as_ref(),
     }
+}
+
+/// Do warm passes fill volumes in the destination, long before the source is claimed?
+pub fn fills_while_copying(status: &VmMigrationStatus) -> bool {
+    status.copying.is_some() && pinned(status, Side::Destination).is_some_and(ResolvedTransfer::is_volume)
 }
 
 /// `Volume` was asked for and is not possible.
@@ -125,7 +139,7 @@ mod tests {
             let asked = asked.map(|mode| Transfer { mode, assume_zero_target: false });
             let storage = BlockStorage { asked, cluster, shared: false };
             let zones: Vec<String> = zones.iter().map(ToString::to_string).collect();
-            let (got, why) = match resolve(&storage, &zones, false) {
+            let (got, why) = match resolve(&storage, &zones) {
                 Ok(found) => (found.mode, found.reason),
                 Err(why) => (String::new(), why),
             };
@@ -135,24 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn warm_passes_and_a_cluster_for_both_clouds_take_images() {
-        let asked = |mode| Some(Transfer { mode, assume_zero_target: false });
-        // asked, one cluster for both, Warm, mode (none: refused)
-        let table = [
-            (None, true, false, Some("Image")),
-            (None, false, true, Some("Image")),
-            (asked(TransferMode::Volume), true, false, Some("Volume")),
-            (asked(TransferMode::Volume), false, true, None),
-            (asked(TransferMode::Image), true, true, Some("Image")),
-        ];
-        for (asked, shared, warm, mode) in table {
+    fn a_cluster_for_both_clouds_takes_images_unless_asked() {
+        // What is asked for, the mode.
+        for (asked, mode) in
+            [(None, "Image"), (Some(TransferMode::Volume), "Volume"), (Some(TransferMode::Image), "Image")]
+        {
+            let asked = asked.map(|mode| Transfer { mode, assume_zero_target: false });
             let cluster = Ok(ClusterStorage { driver: true, ready_nodes: vec![None] });
-            let found = resolve(&BlockStorage { asked, cluster, shared }, &[], warm);
-            assert_eq!(
-                found.as_ref().ok().map(|t| t.mode.as_str()),
-                mode,
-                "{asked:?} {shared} {warm}: {found:?}"
-            );
+            let found = resolve(&BlockStorage { asked, cluster, shared: true }, &[]).unwrap();
+            assert_eq!(found.mode, mode, "{asked:?}: {}", found.reason);
         }
     }
 
@@ -161,7 +166,7 @@ mod tests {
         let asked = Some(Transfer { mode: TransferMode::Auto, assume_zero_target: true });
         let cluster = Ok(ClusterStorage { driver: true, ready_nodes: vec![None] });
         let of = |asked| {
-            resolve(&BlockStorage { asked, cluster: cluster.clone(), shared: false }, &[], false)
+            resolve(&BlockStorage { asked, cluster: cluster.clone(), shared: false }, &[])
                 .unwrap()
                 .assume_zero_target
         };

@@ -1,6 +1,7 @@
 //! What a look may leave out: while nothing but copies is waited for, neither cloud has anything to tell.
 
 use super::{
+    block_storage::fills_while_copying,
     names::{Identity, Side},
     observed::{JobState, Observed},
 };
@@ -60,10 +61,17 @@ impl Of<'_> {
         backup && restore
     }
 
-    /// While the server runs only the source is read.
+    /// While the server runs the source is read, and volumes in the destination follow.
     fn is_read(&self, disk: &DiskStatus) -> bool {
         let after_the_stop = disk.kind == DiskKind::Image;
-        after_the_stop || disk.copied || self.runs(Side::Source, &format!("backup-{}", disk.index))
+        let follows = || {
+            !fills_while_copying(self.status)
+                || disk.followed()
+                || self.runs(Side::Destination, &format!("restore-{}", disk.index))
+        };
+        after_the_stop
+            || disk.copied && follows()
+            || self.runs(Side::Source, &format!("backup-{}", disk.index))
     }
 
     fn runs(&self, side: Side, purpose: &str) -> bool {

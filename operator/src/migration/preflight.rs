@@ -112,8 +112,7 @@ fn plan_passes(p: &mut Preflight, server: &Server) {
         0 => "strategy Warm copies volumes while the server runs, and it has none: it is as with Cold".into(),
         n => format!(
             "{n} volumes are copied in passes while the server runs, each from a snapshot; after the stop only what \
-             changed since is sent. Disks travel as images, so that afterwards the destination still puts each whole \
-             disk together, makes a volume of it and reads it back: no pass shortens that part of the downtime"
+             changed since is sent"
         ),
     };
     p.add(Severity::Info, "warm-passes", text, "");

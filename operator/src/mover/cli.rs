@@ -226,7 +226,7 @@ pub struct RestoreCommand {
     /// Number of the disk
     #[arg(long)]
     pub disk: u32,
-    /// Number of the pass; on a device, those before must have been restored
+    /// Number of the pass
     #[arg(long, default_value_t = 0)]
     pub pass: u32,
     /// The image to write; it must be queued
@@ -238,8 +238,11 @@ pub struct RestoreCommand {
     /// The device may hold segments of an earlier attempt: compare before fetching
     #[arg(long, requires = "device")]
     pub resume: bool,
-    /// The device reads as zeros where nothing was written: do not write zeros
+    /// The device holds this pass already (the full id of its manifest): write only what later ones changed
     #[arg(long, requires = "device")]
+    pub holds: Option<String>,
+    /// The device reads as zeros where nothing was written: do not write zeros
+    #[arg(long, requires = "device", conflicts_with = "holds")]
     pub target_is_zero: bool,
     /// After a later pass: read the whole device and compare (a first pass reads back all that it writes, anyway)
     #[arg(long, requires = "device")]
@@ -557,6 +560,7 @@ async fn restore_with(
         processes: args.transfer.processes.into(),
         patience: Duration::from_secs(args.patience_seconds),
         resume: args.resume,
+        holds: args.holds.as_ref().map(|text| snapshot("--holds", text)).transpose()?,
         target_is_zero: args.target_is_zero,
         verify_disk: args.verify_disk,
     };

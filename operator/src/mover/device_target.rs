@@ -1,6 +1,11 @@
 //! A block device that is filled: segments in any order, several at once, each read back; later passes as patches.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use bytes::BytesMut;
 use futures::{StreamExt, TryStreamExt, stream, stream::FuturesUnordered};
@@ -16,7 +21,7 @@ use super::{
     catalog::Catalog,
     digest::{Extra, Sums},
     error::MoverError,
-    restore::{ATTEMPTS, Restoring, Suspect, Target, expect_end, next_piece, short_dump},
+    restore::{ATTEMPTS, RestoreRequest, Restoring, Suspect, Target, expect_end, next_piece, short_dump},
     result::FailureReason,
     source::READ,
 };
@@ -43,14 +48,20 @@ impl Target for DeviceTarget {
         let layout = catalog.borrow().layout;
         let device = Arc::new(BlockFile::open_for_writing(&self.path, layout.bytes())?);
         let filling = Filling { device: &device, restoring, layout };
-        if restoring.repository.key.pass == 0 {
-            // Every segment was read back from the device: that is all of it.
-            filling.segments(&mut catalog).await?;
-            return Ok(None);
-        }
-        let manifest = filling.patches(&mut catalog).await?;
-        if restoring.request.verify_disk {
-            filling.verify(&manifest).await?;
+        let held = restoring.request.holds.as_ref();
+        let later = filling.passes(&mut catalog, held).await?;
+        // Of a first pass every segment was read back from the device: that is all of it.
+        let Some(manifest) = later.filter(|_| restoring.request.verify_disk) else { return Ok(None) };
+        match filling.verify(&manifest).await {
+            Err(error) if held.is_some() && error.reason == FailureReason::DigestMismatch => {
+                tracing::warn!(
+                    "the device did not hold what it was said to, beginning with the first pass: {error}"
+                );
+                restoring.meter.sub(layout.bytes());
+                filling.passes(&mut catalog, None).await?;
+                filling.verify(&manifest).await?;
+            }
+            verified => verified?,
         }
         Ok(None)
     }
@@ -63,6 +74,58 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
+    /// Brings the device to the pass that is restored, from what it holds: the passes after that one, in their order.
+    /// To be broken off amid them harms nothing, as long as the next attempt begins with the same.
+    async fn passes(
+        &self,
+        catalog: &mut watch::Receiver<Catalog>,
+        held: Option<&SnapshotId>,
+    ) -> Result<Option<Manifest>, MoverError> {
+        let RestoreRequest { processes, resume, holds, target_is_zero, .. } = self.restoring.request.clone();
+        for (id, manifest) in self.before(catalog, held).await? {
+            let request = RestoreRequest {
+                processes,
+                resume: resume || holds.is_some(),
+                target_is_zero,
+                ..Default::default()
+            };
+            let repository = self.restoring.repository.at_pass(manifest.pass);
+            let restoring = Restoring {
+                repository: &repository,
+                request: &request,
+                meter: self.restoring.meter,
+                cancel: self.restoring.cancel.clone(),
+            };
+            let filling = Filling { device: self.device, restoring: &restoring, layout: self.layout };
+            filling.pass(&mut watch::channel(Catalog::complete(id, manifest)?).1).await?;
+            // Each pass counts all of the disk.
+            self.restoring.meter.sub(self.layout.bytes());
+        }
+        self.pass(catalog).await
+    }
+
+    /// The passes before the one that is restored, as far as the device does not hold them.
+    async fn before(
+        &self,
+        catalog: &mut watch::Receiver<Catalog>,
+        held: Option<&SnapshotId>,
+    ) -> Result<VecDeque<(SnapshotId, Manifest)>, MoverError> {
+        if self.restoring.repository.key.pass == 0 {
+            return Ok(VecDeque::new());
+        }
+        // While the pass is made its manifest grows; what it builds on is in the first one.
+        let any = self.restoring.wait_for(catalog, |known| known.manifest.clone()).await?;
+        self.restoring.passes_before(&any.ok_or_else(MoverError::terminated)?, held).await
+    }
+
+    /// One pass; the manifest of a later one.
+    async fn pass(&self, catalog: &mut watch::Receiver<Catalog>) -> Result<Option<Manifest>, MoverError> {
+        match self.restoring.repository.key.pass {
+            0 => self.segments(catalog).await.map(|()| None),
+            _ => self.patches(catalog).await.map(Some),
+        }
+    }
+
     /// Fills all segments of a first pass, as they become known.
     async fn segments(&self, catalog: &mut watch::Receiver<Catalog>) -> Result<(), MoverError> {
         let mut settled = BTreeMap::new();

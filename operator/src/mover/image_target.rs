@@ -161,24 +161,14 @@ async fn chain(
     restoring: &Restoring<'_>,
     catalog: &mut watch::Receiver<Catalog>,
 ) -> Result<(watch::Receiver<Catalog>, Vec<Manifest>), MoverError> {
-    let (repository, mut later) = (restoring.repository, VecDeque::new());
-    if repository.key.pass == 0 {
+    if restoring.repository.key.pass == 0 {
         return Ok((catalog.clone(), Vec::new()));
     }
-    let mut manifest = restoring.complete(catalog).await?;
-    let known = catalog.borrow().manifest_id.clone();
-    let mut id = known.ok_or_else(MoverError::terminated)?;
-    while let Some(base) = manifest.base.clone() {
-        let before = repository.manifest(&base, &restoring.cancel).await?;
-        if before.pass + 1 != manifest.pass || before.bytes != manifest.bytes || !before.complete {
-            let message = format!("manifest {base} is not of the pass before pass {}", manifest.pass);
-            return Err(MoverError::terminal(FailureReason::DigestMismatch, message));
-        }
-        later.push_front(manifest);
-        manifest = before;
-        id = base;
-    }
-    Ok((watch::channel(Catalog::complete(id, manifest)?).1, later.into()))
+    let manifest = restoring.complete(catalog).await?;
+    let mut before = restoring.passes_before(&manifest, None).await?;
+    let (id, first) = before.pop_front().ok_or_else(MoverError::terminated)?;
+    let later = before.into_iter().map(|(_, between)| between).chain([manifest]).collect();
+    Ok((watch::channel(Catalog::complete(id, first)?).1, later))
 }
 
 /// Sends the disk in order, and the end only after all digests were good.

@@ -1,6 +1,9 @@
 //! `mover restore`: the segments of a pass become a disk again, from the first one that is there on.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
@@ -43,6 +46,8 @@ pub struct RestoreRequest {
     pub patience: Duration,
     /// The device may hold segments of an earlier attempt: compare before fetching.
     pub resume: bool,
+    /// The manifest of the pass that the device holds already.
+    pub holds: Option<SnapshotId>,
     /// The device is known to read as zeros where nothing was written.
     pub target_is_zero: bool,
     /// After a later pass: read the whole device, and compare. A first pass reads back all that it writes, anyway.
@@ -64,7 +69,7 @@ pub(super) trait Target {
 pub(super) struct Restoring<'a> {
     pub repository: &'a Repository,
     pub request: &'a RestoreRequest,
-    pub meter: Meter,
+    pub meter: &'a Meter,
     pub cancel: CancellationToken,
 }
 
@@ -90,7 +95,7 @@ pub(super) async fn restore(
     check_bytes(request, first.layout.bytes())?;
     let meter = Meter::start(first.layout.bytes());
     // Its own token: when one side fails, the other stops, too.
-    let restoring = Restoring { repository, request, meter, cancel: cancel.child_token() };
+    let restoring = Restoring { repository, request, meter: &meter, cancel: cancel.child_token() };
     let (sender, receiver) = watch::channel(first);
     let mut last = receiver.clone();
     let watching = async {
@@ -117,7 +122,7 @@ pub(super) async fn restore(
     let hash = judge(watched, filled, cancel)?;
     let catalog = last.borrow_and_update().clone();
     let result = result(&restoring, &catalog, hash, start)?;
-    restoring.meter.finish();
+    meter.finish();
     Ok(result)
 }
 
@@ -245,6 +250,28 @@ impl Restoring<'_> {
             }
             self.changed(catalog).await?;
         }
+    }
+
+    /// The passes that one builds on, the oldest first: from the first one on, or only those after the one that is held.
+    pub async fn passes_before(
+        &self,
+        manifest: &Manifest,
+        held: Option<&SnapshotId>,
+    ) -> Result<VecDeque<(SnapshotId, Manifest)>, MoverError> {
+        let (mut all, mut next) = (VecDeque::new(), (manifest.pass, manifest.base.clone()));
+        while let (pass, Some(id)) = next {
+            if held == Some(&id) {
+                break;
+            }
+            let before = self.repository.manifest(&id, &self.cancel).await?;
+            if before.pass + 1 != pass || before.bytes != manifest.bytes || !before.complete {
+                let message = format!("manifest {id} is not of the pass before pass {pass}");
+                return Err(MoverError::terminal(FailureReason::DigestMismatch, message));
+            }
+            next = (before.pass, before.base.clone());
+            all.push_front((id, before));
+        }
+        Ok(all)
     }
 
     /// Bytes came out of the repository that are not those of the source. They are fetched again, for their digest

@@ -881,6 +881,11 @@ impl DiskStatus {
         self.passes.drain(..extra);
     }
 
+    /// Does its volume in the destination hold the last complete pass?
+    pub fn followed(&self) -> bool {
+        self.base().is_some_and(|row| self.import.holds.as_ref() == Some(&row.snapshot_id))
+    }
+
     /// What the next pass builds on.
     pub fn base(&self) -> Option<&PassRow> {
         self.passes.iter().rev().find(|row| row.pass + 1 == self.pass)
@@ -953,6 +958,12 @@ pub struct ImportStatus {
     /// The volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_id: Option<String>,
+    /// As a block device: a Job has written to the volume, whether or not it came to an end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub written: bool,
+    /// Warm, as a block device: the pass that the volume holds, as the repository snapshot that says what it found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds: Option<String>,
     /// The bootable flag and image metadata are set.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dressed: bool,

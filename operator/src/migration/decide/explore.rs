@@ -245,7 +245,9 @@ impl Explorer {
         let mut passes = 0;
         while !self.settled() {
             passes += 1;
-            if matches!(self.w.phase(), Some(Phase::Held | Phase::Blocked)) && passes % 100 == 50 {
+            if matches!(self.w.phase(), Some(Phase::Held | Phase::Blocked | Phase::Stopping))
+                && passes % 100 == 50
+            {
                 self.person();
             }
             assert!(
@@ -272,7 +274,7 @@ impl Explorer {
         self.end();
     }
 
-    /// Held and Blocked wait for a person, who decides.
+    /// Held and Blocked wait for a person, who decides; so does a stop that something is in the way of.
     fn person(&mut self) {
         self.tokens += 1;
         let verb = if self.w.phase() == Some(Phase::Held) && self.one_in(2) { "retry" } else { "cancel" };

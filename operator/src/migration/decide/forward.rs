@@ -78,7 +78,8 @@ fn remember_stale_cutover(d: &mut Draft<'_>) {
     }
 }
 
-fn block(d: &mut Draft<'_>) {
+/// What is in the way: the first of it, and as a whole.
+fn blocked(d: &Draft<'_>) -> (String, String) {
     let blockers: Vec<_> = d.status.preflight.iter().filter(|f| f.severity == Severity::Blocker).collect();
     let first = blockers.first().map_or(String::new(), |f| {
         let hint = f.suggestion.as_ref().map_or(String::new(), |s| format!(" ({s})"));
@@ -88,8 +89,14 @@ fn block(d: &mut Draft<'_>) {
         0 | 1 => String::new(),
         n => format!(" [and {} more: see status.preflight]", n - 1),
     };
-    d.enter(Phase::Blocked, first.clone());
-    d.say(format!("Blocked, nothing was touched: {first}{more}"));
+    let whole = format!("{first}{more}");
+    (first, whole)
+}
+
+fn block(d: &mut Draft<'_>) {
+    let (first, whole) = blocked(d);
+    d.enter(Phase::Blocked, first);
+    d.say(format!("Blocked, nothing was touched: {whole}"));
     d.recheck = Some(LATER);
 }
 
@@ -124,6 +131,7 @@ fn look(d: &mut Draft<'_>) -> Look {
     }
     let waiting = if problems.is_empty() { probe(d, &mut findings) } else { None };
     findings.extend(transfer_modes(d));
+    findings.extend(warm::plan(d));
     findings.sort_by_key(|f| f.severity);
     // A reference that leads nowhere is met by the cloud and by its cluster.
     findings.dedup();
@@ -175,12 +183,16 @@ fn transfer_modes(d: &mut Draft<'_>) -> Vec<Finding> {
             Side::Source => &d.input.spec.source.cloud,
             Side::Destination => &d.input.spec.destination.cloud,
         };
-        let found = block_storage::resolve(storage, &zones, warm::is_warm(d.input.spec));
+        let begun = block_storage::pinned(&d.status, side).filter(|_| d.status.copying.is_some()).cloned();
+        let found = match &begun {
+            Some(begun) => block_storage::resolve_again(storage, &zones, begun),
+            None => block_storage::resolve(storage, &zones),
+        };
         let transfer = match found {
             Ok(transfer) => Some(transfer),
             Err(why) => {
                 findings.push(block_storage::blocker(side, cloud, &why));
-                None
+                begun
             }
         };
         match side {
@@ -389,6 +401,12 @@ fn before_the_claim(mut d: Draft<'_>) -> Decision {
 fn second_look(d: &mut Draft<'_>) -> Flow {
     match look(d) {
         Look::Waiting(what) => d.say(format!("Before the stop: {what}")),
+        // Volumes there were made for this source: in phase Blocked both ends of the move could be changed.
+        Look::Blocked if block_storage::fills_while_copying(&d.status) => {
+            let (_, whole) = blocked(d);
+            d.say(format!("Before the stop, A runs: {whole}; looking again"));
+            d.recheck = Some(LATER);
+        }
         Look::Blocked => block(d),
         Look::Passed => return Flow::On,
     }

@@ -48,6 +48,10 @@ pub(super) struct World {
     pub(super) manifests: BTreeMap<String, (String, i32, bool)>,
     /// The snapshot of each pass that is complete, by the image that was read.
     passes: BTreeMap<String, String>,
+    /// The manifest that each one builds on.
+    bases: BTreeMap<String, String>,
+    /// What restores have written to volumes as block devices.
+    filled: BTreeMap<String, Filled>,
     /// What the `OpenStackCloud`s ask for.
     pub(super) modes: BTreeMap<Side, TransferMode>,
     /// PersistentVolumes and claims.
@@ -99,6 +103,15 @@ pub(super) struct World {
     /// Hooks whose Jobs were made.
     ran: Vec<String>,
     hook_finding: Option<&'static str>,
+}
+
+/// What a volume holds that is filled as a block device.
+#[derive(Default)]
+struct Filled {
+    /// The pass that is in it as a whole.
+    holds: Option<String>,
+    /// Passes of which parts may be in it, besides: manifests, or what was read for one that is not complete.
+    parts: Vec<String>,
 }
 
 /// Kubernetes ends the Job at its deadline.
@@ -172,6 +185,8 @@ impl World {
             rests: BTreeMap::new(),
             manifests: BTreeMap::new(),
             passes: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            filled: BTreeMap::new(),
             modes: BTreeMap::new(),
             devices: BTreeMap::new(),
             holds: BTreeMap::new(),
@@ -261,6 +276,7 @@ impl World {
                 continue;
             }
             if let Some((purpose, retryable)) = self.failing.filter(|(purpose, _)| name.contains(purpose)) {
+                self.break_off(&name);
                 let said = json!({"ok": false, "reason": "X", "message": purpose, "retryable": retryable});
                 if let Some((_, job)) = self.jobs.get_mut(&name) {
                     (job.state, job.termination) = (JobState::Failed, Some(said.to_string()));
@@ -271,7 +287,10 @@ impl World {
                 continue;
             }
             let result = match std::mem::take(&mut self.job_fails) {
-                true => Err("it was killed"),
+                true => {
+                    self.break_off(&name);
+                    Err("it was killed")
+                }
                 false => self.finish_job(&name),
             };
             let Some((_, job)) = self.jobs.get_mut(&name) else { continue };
@@ -335,6 +354,48 @@ impl World {
         device.volume.as_ref().map(|v| v.handle.clone())
     }
 
+    /// A restore that does not come to its end has written some of what it was to write.
+    fn break_off(&mut self, job: &str) {
+        let args = self.asked.get(job).cloned().unwrap_or_default();
+        let arg = |key: &str| args.iter().position(|a| a == key).map(|at| args[at + 1].clone());
+        let restores = args.first().is_some_and(|a| a == "restore");
+        let Some(volume) = self.device_of(job).filter(|_| restores) else { return };
+        self.content.insert(volume.clone(), "some of it".into());
+        let filled = self.filled.entry(volume).or_default();
+        filled.parts.extend(arg("--snapshot").or(arg("--origin")));
+        filled.holds = filled.holds.take().filter(|_| arg("--holds").is_some());
+    }
+
+    /// What a volume holds must be as it was said, and no part of it of a pass that the one to come does not build on.
+    fn write(&mut self, volume: &str, args: &[String], snapshot: &str) {
+        let arg = |key: &str| args.iter().position(|a| a == key).map(|at| args[at + 1].clone());
+        let has = |option: &str| args.iter().any(|a| a == option);
+        let filled = self.filled.remove(volume);
+        assert!(filled.is_none() || !has("--target-is-zero"), "it is written to, and no zero any more");
+        if let Some(held) = arg("--holds") {
+            let mut filled = filled.unwrap_or_default();
+            if filled.holds.as_ref() != Some(&held) {
+                // A later one may have come to its end unseen: its patches are written again.
+                let unseen = filled.holds.take().filter(|later| self.bases.contains_key(later));
+                filled.parts.push(unseen.expect("it does not hold that pass"));
+            }
+            let mut below = Some(snapshot.to_string());
+            let mut line = vec![];
+            while let Some(one) = below {
+                below = self.bases.get(&one).cloned();
+                line.push(one);
+            }
+            assert!(line.contains(&held), "the pass does not build on what is there");
+            for part in filled.parts {
+                let whole = self.passes.get(&part).unwrap_or(&part);
+                assert!(line.contains(whole), "parts of another pass stay in it");
+            }
+        } else {
+            assert!(filled.is_none() || has("--resume"), "what is there is not looked at");
+        }
+        self.filled.insert(volume.into(), Filled { holds: Some(snapshot.into()), parts: vec![] });
+    }
+
     /// A restore that takes segments while they arrive ends after the backup.
     fn waits(&self, job: &str) -> bool {
         let args = self.asked.get(job).map(Vec::as_slice).unwrap_or_default();
@@ -376,6 +437,8 @@ impl World {
                 if pass > 0 {
                     let base = self.manifests.get(&arg("--base-manifest"));
                     assert_eq!(base, Some(&(disk.clone(), pass - 1, true)), "pass {pass} builds on another");
+                    let base = arg("--base-manifest");
+                    self.bases.entry(self.passes.get(&read).unwrap_or(&snapshot).clone()).or_insert(base);
                 }
                 // An attempt after one that finished the pass finds it.
                 let snapshot = self.passes.entry(read).or_insert(snapshot).clone();
@@ -397,6 +460,7 @@ impl World {
                     args.iter().position(|a| a == "--pass").map_or("0".into(), |_| arg("--pass"));
                 assert_eq!((arg("--disk"), pass_asked), (disk.clone(), pass.to_string()), "another pass");
                 if let Some(volume) = device {
+                    self.write(&volume, &args, &snapshot);
                     let back = if self.corrupt { "bad".into() } else { hash };
                     self.content.insert(volume, back.clone());
                     return Ok(digest(&snapshot, &back));
@@ -437,7 +501,7 @@ impl World {
         let jobs =
             self.jobs.iter().filter(|(_, (s, _))| *s == side).map(|(n, (_, j))| (n.clone(), j.clone()));
         let devices = self.devices.iter().filter(|(_, (s, _))| *s == side);
-        let asked = self.modes.get(&side).map(|mode| Transfer { mode: *mode, assume_zero_target: false });
+        let asked = self.modes.get(&side).map(|mode| Transfer { mode: *mode, assume_zero_target: true });
         let cluster = ClusterStorage { driver: asked.is_some(), ready_nodes: vec![None] };
         Seen::View(ClusterView {
             anchor: self.anchors,
@@ -588,7 +652,12 @@ impl World {
                     self.ran.push(h.hook.clone());
                 }
             }
-            Step::DeleteJob { name, .. } => drop(self.jobs.remove(name)),
+            Step::DeleteJob { name, .. } => {
+                if self.jobs.get(name).is_some_and(|(_, j)| j.state == JobState::Active) {
+                    self.break_off(name);
+                }
+                self.jobs.remove(name);
+            }
             Step::CreatePersistentVolume { side, disk, volume_id, .. } => {
                 let other = |d: &DeviceView| d.volume.as_ref().is_some_and(|v| v.handle == *volume_id);
                 assert!(!self.devices.values().any(|(_, d)| other(d)), "a volume is attached twice");
@@ -912,16 +981,19 @@ fn the_whole_way() {
     assert!(w.status.disks.iter().all(|d| d.readback.is_some()));
 }
 
+impl World {
+    /// Disks travel as block devices on these sides.
+    pub(super) fn by_volume(mut self, a: bool, b: bool) -> Self {
+        let sides = [(Side::Source, a), (Side::Destination, b)];
+        self.modes = sides.into_iter().filter(|(_, v)| *v).map(|(s, _)| (s, TransferMode::Volume)).collect();
+        self
+    }
+}
+
 /// Worlds in which disks travel as block devices, on either side or both.
 fn volume_worlds() -> Vec<World> {
     let table = [(true, true), (true, false), (false, true)];
-    let world = |(a, b)| {
-        let mut w = World::new();
-        let sides = [(Side::Source, a), (Side::Destination, b)];
-        w.modes = sides.into_iter().filter(|(_, v)| *v).map(|(s, _)| (s, TransferMode::Volume)).collect();
-        w
-    };
-    table.into_iter().map(world).collect()
+    table.into_iter().map(|(a, b)| World::new().by_volume(a, b)).collect()
 }
 
 #[test]

@@ -1,16 +1,18 @@
 //! `strategy: Warm`: passes over the source's volumes while its server runs, and whether one more is of use.
 //!
-//! A pass leaves manifests in the repository and nothing else: what it made in the source cloud is gone before it has
-//! ended, while the server still runs. So the way on, and the way back, begin where those of a cold migration begin.
+//! A pass leaves manifests in the repository: what it made in the source cloud is gone before it has ended, while the
+//! server still runs. So the way on, and the way back, begin where those of a cold migration begin. Where disks enter
+//! the destination as block devices, the new volumes are there from the first pass on and follow each pass.
 
 use super::{
     AT_ONCE, Decision, Draft, Flow, PROGRESS, cleanup, clock,
-    disks::{export, in_hand, show_progress},
+    disks::{self, export, in_hand, show_progress},
     forward::{self, granted},
 };
 use crate::{
     crd::v1alpha1::*,
     migration::{
+        block_storage::{fills_while_copying, pinned},
         names::Side,
         observed::{Seen, SourceView, number_in},
         present::{human, seconds},
@@ -19,7 +21,7 @@ use crate::{
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many passes are enough, whatever the forecast says.
 const ENOUGH: usize = 5;
@@ -158,13 +160,14 @@ fn enough(forecasts: &[i64], allowed: Option<i64>) -> Option<String> {
 
 /// For how long neither side would serve for the sake of one disk, if the source were stopped after this pass.
 ///
-/// The last pass, with the server stopped, is another one like it: snapshot, temporary volume, image, reading all of
-/// the disk, sending what changed. Then the whole disk is put together and uploaded in the destination, as many bytes
-/// as were read; a volume is made of it and read back, as a volume and an image were made in the source.
-fn forecast(row: &PassRow) -> i64 {
+/// The last pass, with the server stopped, is another one like it: snapshot, temporary volume, perhaps an image, reading
+/// all of the disk, sending what changed. A block device in the destination gets that while it comes, and is then read
+/// as a whole. Otherwise the whole disk is put together and uploaded there, as many bytes as were read; a volume is made
+/// of it and read back, as a volume and an image were made in the source.
+fn forecast(row: &PassRow, follows: bool) -> i64 {
     let prepare = (row.seconds - row.read_seconds).max(0);
     let in_source = prepare + row.read_seconds;
-    let in_destination = row.read_seconds + prepare;
+    let in_destination = row.read_seconds + if follows { 0 } else { prepare };
     STOP_AND_START + in_source + in_destination
 }
 
@@ -205,12 +208,13 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
         return Flow::Wait;
     }
     give_up_in_time(d);
-    let waiting = read(d, view);
-    d.removing = remove(d, view);
-    if waiting.is_none() && !d.removing {
+    let reading = read(d, view);
+    let filling = fill_volumes(d);
+    d.removing = !past_is_written(d) || remove(d, view);
+    if reading.is_none() && filling.is_none() && !d.removing {
         return end(d);
     }
-    tell(d, waiting);
+    tell(d, reading.or(filling));
     Flow::Wait
 }
 
@@ -248,10 +252,7 @@ fn read(d: &mut Draft<'_>, view: &SourceView) -> Option<String> {
         }
         show_progress(d, i);
         let stage = export::export(d, i, view);
-        if let Some(failure) = d.status.failure.take() {
-            // Its row in the timeline tells of an end; this is none.
-            d.status.timeline.pop();
-            give_up(d, failure.message);
+        if given_up(d) {
             return None;
         }
         d.status.disks[i].stage = stage.clone();
@@ -262,6 +263,47 @@ fn read(d: &mut Draft<'_>, view: &SourceView) -> Option<String> {
     waiting.into_iter().next()
 }
 
+/// Brings the volumes in the destination to the last complete pass. Returns what is waited for.
+fn fill_volumes(d: &mut Draft<'_>) -> Option<String> {
+    let problem = d.status.copying.as_ref().is_some_and(|c| c.problem.is_some());
+    if problem || !fills_while_copying(&d.status) {
+        return None;
+    }
+    let view = match &d.input.seen.destination {
+        Seen::View(view) => view,
+        Seen::Unseen(p) => {
+            let p = p.clone();
+            d.trouble(&p.id, &p.message);
+            return Some(p.message);
+        }
+        Seen::NotLooked => return Some("looking at the destination cloud".into()),
+    };
+    let mut waiting = vec![];
+    for i in 0..d.status.disks.len() {
+        if !is_volume(&d.status.disks[i]) {
+            continue;
+        }
+        let stage = disks::fill_volume(d, i, view);
+        if given_up(d) {
+            return None;
+        }
+        if let Some(stage) = stage {
+            d.status.disks[i].stage = stage.clone();
+            waiting.push(stage);
+        }
+    }
+    waiting.into_iter().next()
+}
+
+/// What would end the migration ends only this pass.
+fn given_up(d: &mut Draft<'_>) -> bool {
+    let Some(failure) = d.status.failure.take() else { return false };
+    // Its row in the timeline tells of an end; this is none.
+    d.status.timeline.pop();
+    give_up(d, failure.message);
+    true
+}
+
 /// Only the Jobs were looked at, and they run: how far they are.
 fn follow(d: &mut Draft<'_>) {
     let mut waiting = None;
@@ -270,6 +312,8 @@ fn follow(d: &mut Draft<'_>) {
             let stage = in_hand(d, i);
             d.status.disks[i].stage = stage.clone().unwrap_or_default();
             waiting = waiting.or(stage);
+        } else if fills_while_copying(&d.status) && !d.status.disks[i].followed() {
+            waiting = waiting.or(Some(d.status.disks[i].stage.clone()));
         }
     }
     tell(d, waiting);
@@ -280,6 +324,13 @@ fn follow(d: &mut Draft<'_>) {
 fn give_up(d: &mut Draft<'_>, problem: String) {
     d.note(format!("this pass is given up: {problem}"));
     leave_all(d);
+    for purpose in purposes(d, Side::Destination) {
+        d.renew_job(&purpose);
+    }
+    for import in d.status.disks.iter_mut().map(|k| &mut k.import) {
+        // By a Job that is not looked at any more.
+        import.written |= import.volume_id.is_some();
+    }
     d.status.copying.get_or_insert_default().problem = Some(problem);
 }
 
@@ -324,7 +375,7 @@ pub(super) fn record(d: &mut Draft<'_>, i: usize, digest: &Digest, result: &Valu
         at: Some(d.now()),
     };
     if !last {
-        row.forecast_downtime_seconds = Some(forecast(&row));
+        row.forecast_downtime_seconds = Some(forecast(&row, fills_while_copying(&d.status)));
     }
     d.status.disks[i].add_pass(row);
     if !last {
@@ -334,18 +385,59 @@ pub(super) fn record(d: &mut Draft<'_>, i: usize, digest: &Digest, result: &Valu
     !last
 }
 
+/// Is all that belongs to the past recorded as that? A Job alone knows its result until it is in status.
+fn past_is_written(d: &mut Draft<'_>) -> bool {
+    let past = |s: &VmMigrationStatus| {
+        let disks = s.disks.iter().map(|k| k.export.earlier);
+        disks.chain(s.jobs.iter().map(|j| j.earlier)).filter(|n| *n > 0).collect::<Vec<_>>()
+    };
+    let written = past(&d.status) == past(d.input.status);
+    if !written {
+        d.recheck = Some(AT_ONCE);
+    }
+    written
+}
+
 /// Removes what passes made and do not need any more. `true`: something has to be waited for.
 fn remove(d: &mut Draft<'_>, view: &SourceView) -> bool {
     let earlier: BTreeMap<i32, i32> = d.status.disks.iter().map(|k| (k.index, k.export.earlier)).collect();
+    let held = let_go(d);
     d.status.retained.clear();
-    let objects =
-        cleanup::source_objects(d, view, &|t| earlier.get(&t.index).is_some_and(|n| t.attempt <= *n));
-    let jobs = remove_jobs(d);
-    objects || jobs
+    let goes = |n: i32, attempt: i32| !held.contains(&n) && earlier.get(&n).is_some_and(|e| attempt <= *e);
+    let objects = cleanup::source_objects(d, view, &|t| goes(t.index, t.attempt));
+    let mut jobs = remove_jobs(d, Side::Source);
+    if fills_while_copying(&d.status) {
+        jobs |= remove_jobs(d, Side::Destination);
+    }
+    objects || jobs || !held.is_empty()
 }
 
-fn remove_jobs(d: &mut Draft<'_>) -> bool {
-    let cluster = match &d.input.seen.source_cluster {
+/// Takes temporary volumes that were read out of the source's cluster. Returns the disks whose it still has.
+fn let_go(d: &mut Draft<'_>) -> BTreeSet<i32> {
+    let mut held = BTreeSet::new();
+    for i in 0..d.status.disks.len() {
+        if d.status.disks[i].copied
+            && disks::travels(d, i, Side::Source)
+            && disks::release(d, i, Side::Source).is_err()
+        {
+            held.insert(d.status.disks[i].index);
+        }
+    }
+    held
+}
+
+/// Jobs of passes on one side.
+fn purposes(d: &Draft<'_>, side: Side) -> Vec<String> {
+    let what = match side {
+        Side::Source => "backup",
+        Side::Destination => "restore",
+    };
+    d.status.disks.iter().filter(|k| is_volume(k)).map(|k| format!("{what}-{}", k.index)).collect()
+}
+
+/// Removes the Jobs of attempts that count no more. `true`: there are some.
+fn remove_jobs(d: &mut Draft<'_>, side: Side) -> bool {
+    let cluster = match d.input.seen.cluster(side) {
         Seen::View(cluster) => cluster,
         Seen::Unseen(p) => {
             let p = p.clone();
@@ -355,15 +447,14 @@ fn remove_jobs(d: &mut Draft<'_>) -> bool {
         Seen::NotLooked => return true,
     };
     let mut waiting = false;
-    for purpose in
-        d.status.disks.iter().filter(|k| k.copied).map(|k| format!("backup-{}", k.index)).collect::<Vec<_>>()
-    {
-        let next = d.status.jobs.iter().find(|j| j.name == purpose).map_or(0, |j| j.attempt);
-        for name in (1..next).map(|attempt| d.input.me.job(&purpose, attempt)) {
+    for purpose in purposes(d, side) {
+        let counts = d.status.jobs.iter().find(|j| j.name == purpose).map_or(0, |j| j.earlier);
+        for name in (1..=counts).map(|attempt| d.input.me.job(&purpose, attempt)) {
             let Some(job) = cluster.jobs.get(&name) else { continue };
             waiting = true;
-            if !job.deleting {
-                d.step(Step::DeleteJob { side: Side::Source, name });
+            let step = Step::DeleteJob { side, name };
+            if !job.deleting && !d.steps.contains(&step) {
+                d.step(step);
             }
         }
     }
@@ -413,13 +504,18 @@ pub(super) fn last_pass(d: &Draft<'_>) -> String {
     let sum =
         |of: fn(&PassRow) -> i64| human(d.status.disks.iter().filter_map(|k| k.passes.last()).map(of).sum());
     format!(
-        "pass {} ended at {}: {} read, {} changed, {} sent; forecast downtime {}, most of it to put the disks together in B",
+        "pass {} ended at {}: {} read, {} changed, {} sent; forecast downtime {}, {}",
         copying.passes,
         clock(ended.0),
         sum(|r| r.bytes_read),
         sum(|r| r.changed_bytes),
         sum(|r| r.sent_bytes),
-        seconds(*forecast)
+        seconds(*forecast),
+        if fills_while_copying(&d.status) {
+            "most of it to read the volumes once in A and once in B"
+        } else {
+            "most of it to put the disks together in B"
+        }
     )
 }
 
@@ -458,6 +554,24 @@ pub(super) fn told(d: &Draft<'_>) -> String {
     format!(" ({}; {next})", last_pass(d))
 }
 
+/// What the way into the destination means for the downtime, for preflight.
+pub(super) fn plan(d: &Draft<'_>) -> Option<Finding> {
+    let transfer = pinned(&d.status, Side::Destination).filter(|_| applies(d))?;
+    let to = &d.input.spec.destination.cloud;
+    let message = if transfer.is_volume() {
+        format!(
+            "{to} takes volumes as block devices: they are made with the first pass and follow each pass, so that after \
+             the stop the last pass is written and each whole volume is read once"
+        )
+    } else {
+        format!(
+            "{to} takes images: after the stop it puts each whole disk together, makes a volume of it and reads it back; \
+             no pass shortens that part of the downtime"
+        )
+    };
+    Some(Finding { id: "warm-destination".into(), severity: Severity::Info, message, suggestion: None })
+}
+
 /// What earlier passes over the same disk left, in this try or in one before it.
 pub(super) fn carry(status: &VmMigrationStatus, spec: &VmMigrationSpec, disk: &mut DiskStatus) {
     if !is_warm(spec) || disk.source_volume_id.is_none() {
@@ -468,6 +582,7 @@ pub(super) fn carry(status: &VmMigrationStatus, spec: &VmMigrationSpec, disk: &m
     if let Some(known) = status.disks.iter().find(same) {
         (disk.pass, disk.passes) = (known.pass, known.passes.clone());
         (disk.export, disk.copied) = (known.export.clone(), known.copied);
+        disk.import = known.import.clone();
         return;
     }
     let kept = status.kept.iter().flat_map(|k| &k.volumes);
@@ -507,18 +622,19 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
-    fn a_forecast_is_the_last_pass_again_and_all_of_the_destinations_part() {
+    fn a_forecast_is_the_last_pass_again_and_the_destinations_part() {
         let table = [
             // Nothing measured: what a guest takes.
-            ((0, 0), 90),
-            // 40 s to prepare, 60 s to read; the same in the destination.
-            ((100, 60), 290),
+            ((0, 0), 90, 90),
+            // 40 s to prepare, 60 s to read; the same in the destination, or only to read there.
+            ((100, 60), 290, 250),
             // A clock of the pod that ran ahead.
-            ((50, 60), 210),
+            ((50, 60), 210, 210),
         ];
-        for ((seconds, read_seconds), wanted) in table {
+        for ((seconds, read_seconds), put_together, followed) in table {
             let row = PassRow { seconds, read_seconds, ..Default::default() };
-            assert_eq!(forecast(&row), wanted, "{seconds} {read_seconds}");
+            let got = (forecast(&row, false), forecast(&row, true));
+            assert_eq!(got, (put_together, followed), "{seconds} {read_seconds}");
         }
     }
 

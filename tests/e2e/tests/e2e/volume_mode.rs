@@ -19,7 +19,7 @@ use vmmigration::{
 };
 
 /// Asks for a mode in each of the two clouds.
-async fn modes(lab: &Lab, a: &str, b: &str) -> Result<()> {
+pub async fn modes(lab: &Lab, a: &str, b: &str) -> Result<()> {
     let clouds = lab.api::<OpenStackCloud>(&lab.name);
     for (cloud, mode) in [("site-a", a), ("site-b", b)] {
         let asked = json!({"spec": {"transfer": {"mode": mode}}});
@@ -29,13 +29,13 @@ async fn modes(lab: &Lab, a: &str, b: &str) -> Result<()> {
 }
 
 /// The modes that a migration took.
-fn taken(status: &VmMigrationStatus) -> (String, String) {
+pub fn taken(status: &VmMigrationStatus) -> (String, String) {
     let mode = |t: Option<&ResolvedTransfer>| t.map(|t| t.mode.clone()).unwrap_or_default();
     (mode(pinned(status, Side::Source)), mode(pinned(status, Side::Destination)))
 }
 
 /// Names of PersistentVolumes of a migration in both clusters.
-async fn devices(lab: &Rc<Lab>, uid: &str) -> Result<Vec<String>> {
+pub async fn devices(lab: &Rc<Lab>, uid: &str) -> Result<Vec<String>> {
     let ours = ListParams::default().labels(&format!("{LABEL_MIGRATION}={uid}"));
     let mut found = vec![];
     for client in [&lab.kube, &lab.kube_b] {

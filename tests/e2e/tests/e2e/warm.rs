@@ -1,8 +1,10 @@
-//! Warm migrations: a guest that writes all the time moves with its last line, and a stale copy is never used.
+//! Warm migrations: a guest that writes all the time moves with its last line, by block devices that follow its passes;
+//! and a stale copy is never used, here by images.
 
 use crate::{
     moves::{in_b, serves, written},
     rollback::tried_again,
+    volume_mode::{devices, modes, taken},
 };
 use anyhow::{Context, Result, ensure};
 use e2e::{Disks, Guest, Migration, Stays, shared};
@@ -56,6 +58,7 @@ fn sent(status: &VmMigrationStatus, pass: i32) -> i64 {
 #[test]
 fn a_guest_that_writes_all_the_time_moves_with_its_last_line() -> Result<()> {
     shared("warm", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
         let guest = made.guest()?;
         guest.wait(&[]).await?;
@@ -80,6 +83,11 @@ fn a_guest_that_writes_all_the_time_moves_with_its_last_line() -> Result<()> {
             ensure!(second > 0 && second * 4 < first, "pass 1 sent {first}, pass 2 {second}");
             ensure!(lab.a.server(&made.id).await? == before, "server A was touched before the go");
             ensure!(lab.a.volumes(&before).await? == volumes, "A's volumes were touched before the go");
+            let followed = |d: &DiskStatus| {
+                let passes: Vec<_> = d.passes.iter().map(|row| Some(row.snapshot_id.as_str())).collect();
+                d.import.holds.is_some() && passes.contains(&d.import.holds.as_deref())
+            };
+            ensure!(waiting.disks.iter().all(followed), "B does not follow: {:?}", waiting.disks);
             migration.go().await?;
             let (object, answered) =
                 futures::try_join!(migration.wait_succeeded(), first_answer(&migration))?;
@@ -106,8 +114,9 @@ fn a_guest_that_writes_all_the_time_moves_with_its_last_line() -> Result<()> {
         ensure!(differs.abs() <= 1000, "down for {seen:?}, reported are {told} s");
         let status = object.status.clone().unwrap_or_default();
         ensure!(status.disks.iter().all(|d| d.pass >= 2 && d.backup.is_some()), "{:?}", status.disks);
-        let left = lab.leftovers(&uid, Stays::Moved).await?;
-        ensure!(left.is_empty(), "left behind: {left:?}");
+        ensure!(taken(&status) == ("Volume".into(), "Volume".into()), "it took {:?}", taken(&status));
+        let left = (lab.leftovers(&uid, Stays::Moved).await?, devices(&lab, &uid).await?);
+        ensure!(left.0.is_empty() && left.1.is_empty(), "left behind: {left:?}");
         Ok(())
     })
 }

@@ -101,7 +101,7 @@ fn fresh_snapshot<'v>(d: &Draft<'_>, view: &'v SourceView, index: i32, attempt: 
 }
 
 /// What a pass builds on, and what the next one needs of it.
-fn pass_args(d: &Draft<'_>, i: usize) -> Vec<String> {
+pub(super) fn pass_args(d: &Draft<'_>, i: usize) -> Vec<String> {
     let disk = &d.status.disks[i];
     let mut args = vec![];
     if let Some(base) = disk.base() {

@@ -9,7 +9,7 @@ use crate::{
     migration::{
         decide::jobs::{Progress, Wanted},
         names::{Role, Side},
-        observed::{DestinationView, find_attempt},
+        observed::{DestinationView, JobView, find_attempt},
         step::{ObjectKind, Step},
     },
     mover::result::FailureReason,
@@ -108,7 +108,7 @@ pub(super) fn restored(
 pub(super) fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<String> {
     let said = job_of(d, Side::Destination, restore)?.outcome()?;
     // What an earlier pass sent cannot be read any more.
-    if said["reason"] != FailureReason::WrongSegment.to_string() || d.status.disks[i].pass > 0 {
+    if !wrong_segment(d, restore) || d.status.disks[i].pass > 0 {
         return None;
     }
     let (n, backup) = (d.status.disks[i].index, format!("backup-{}", d.status.disks[i].index));
@@ -126,6 +126,12 @@ pub(super) fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<S
     d.next_attempt(&backup, Some(message.clone()));
     d.next_attempt(restore, Some(message));
     Some(format!("Sending a segment of disk {n} again"))
+}
+
+/// Did the Job find that something is wrong in the store?
+pub(super) fn wrong_segment(d: &Draft<'_>, restore: &str) -> bool {
+    let said = job_of(d, Side::Destination, restore).and_then(JobView::outcome);
+    said.is_some_and(|said| said["reason"] == FailureReason::WrongSegment.to_string())
 }
 
 /// What is known is told. While the backup runs that is what it reads: segments of another image or volume, that an

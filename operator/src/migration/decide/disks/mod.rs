@@ -8,7 +8,10 @@ mod volume_device;
 mod volume_export;
 mod volume_import;
 
-pub(super) use volume_device::take_away;
+pub(super) use {
+    volume_device::{release, take_away, travels},
+    volume_import::fill_volume,
+};
 
 use super::{AT_ONCE, Draft, PROGRESS};
 use crate::{

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Does this disk leave or enter this side's cloud as a block device? As preflight found it for that cloud.
-pub(super) fn travels(d: &Draft<'_>, i: usize, side: Side) -> bool {
+pub(in super::super) fn travels(d: &Draft<'_>, i: usize, side: Side) -> bool {
     d.status.disks[i].kind == DiskKind::Volume
         && pinned(&d.status, side).is_some_and(ResolvedTransfer::is_volume)
 }
@@ -68,7 +68,7 @@ pub(super) fn attach(d: &mut Draft<'_>, i: usize, side: Side, volume_id: &str) -
 
 /// The volume is taken out of the cluster: Jobs and pods first, then claim, then PersistentVolume, each seen gone
 /// before the next. `Ok`: nothing of it is there.
-pub(super) fn release(d: &mut Draft<'_>, i: usize, side: Side) -> Result<(), String> {
+pub(in super::super) fn release(d: &mut Draft<'_>, i: usize, side: Side) -> Result<(), String> {
     let n = d.status.disks[i].index;
     let purpose = match side {
         Side::Source => format!("backup-{n}"),

@@ -31,7 +31,8 @@ fn backup(d: &mut Draft<'_>, i: usize, volume_id: &str, claim: String) -> String
     // Segments of another copy are never taken for this one's: it may be younger.
     let whose = ["backup", "--repository", &repository, "--migration-uid", &uid, "--disk", &disk];
     let what = ["--device", crate::build::volume::PATH, "--device-id", volume_id, "--no-extra-verify"];
-    let args = whose.into_iter().chain(what).map(String::from).chain(bandwidth(d)).collect();
+    let args = whose.into_iter().chain(what).map(String::from);
+    let args = args.chain(export::pass_args(d, i)).chain(bandwidth(d)).collect();
     let purpose = format!("backup-{n}");
     let wanted = Wanted {
         side: Side::Source,

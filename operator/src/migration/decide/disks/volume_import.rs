@@ -1,11 +1,14 @@
 //! In the destination cloud, as a block device: the restore Job writes the new volume, and reads it back.
 
-use super::{AT_ONCE, Draft, MAKING, Stage, bandwidth, import, repository, usable, volume_device as device};
+use super::{
+    AT_ONCE, Draft, MAKING, Stage, bandwidth, import, job_of, repository, show_progress, usable,
+    volume_device as device, with_progress,
+};
 use crate::{
     crd::v1alpha1::*,
     migration::{
         block_storage::pinned,
-        decide::jobs::Wanted,
+        decide::jobs::{Progress, Wanted},
         names::{Role, Side},
         observed::{DestinationView, find},
         step::Step,
@@ -28,10 +31,13 @@ fn claimed(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Result<String
     let n = d.status.disks[i].index;
     let cloud = d.input.spec.destination.cloud.clone();
     let Some(volume) = find(&view.volumes, Role::Volume, n) else {
+        // If there was one, what is known of it is not true of this one.
+        d.status.disks[i].import = ImportStatus::default();
         d.step(Step::CreateVolume { disk: n, image_id: None });
         return Err(format!("Making volume {n} in {cloud}"));
     };
     d.status.disks[i].import.volume_id = Some(volume.id.clone());
+    d.status.disks[i].import.written |= job_of(d, Side::Destination, &purpose(n)).is_some();
     if !device::handed_over(d, i, Side::Destination) {
         let what = format!("{cloud}: volume {} of disk {n}", volume.id);
         usable(d, i, &what, (&volume.status, "available"), &MAKING, &volume.created_at)?;
@@ -42,41 +48,108 @@ fn claimed(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Result<String
 fn restore(d: &mut Draft<'_>, i: usize, claim: String) -> String {
     let n = d.status.disks[i].index;
     let backup = d.status.disks[i].backup.clone();
-    let purpose = format!("restore-{n}");
-    if let Some(waiting) = import::send_again(d, i, &purpose) {
+    if let Some(waiting) = import::send_again(d, i, &purpose(n)) {
         return waiting;
     }
-    let wanted = Wanted {
-        side: Side::Destination,
-        args: args(d, i, &purpose, backup.as_ref()),
-        purpose,
-        credentials: true,
-        // It is written, and then read.
-        deadline_seconds: 2 * import::seconds(d, i, backup.as_ref()),
-        attempts: d.input.limits.job_attempts,
-    };
-    let progress = d.job_with_device(wanted, claim);
+    let pass = d.status.disks[i].pass;
+    let progress = fill(d, i, claim, pass, backup.as_ref(), &["--verify-disk"]);
     let place = format!("volume {}", d.status.disks[i].import.volume_id.clone().unwrap_or_default());
     import::restored(d, i, progress, &place, "was read back with", |_, _, _| Ok(true))
 }
 
-fn args(d: &mut Draft<'_>, i: usize, purpose: &str, backup: Option<&Digest>) -> Vec<String> {
-    let (repository, disk) = (repository(d), d.status.disks[i].index.to_string());
-    let target =
-        ["restore", "--repository", &repository, "--disk", &disk, "--device", crate::build::volume::PATH];
-    let mut args: Vec<String> = target.into_iter().map(String::from).collect();
-    args.push("--verify-disk".into());
-    let first = d.job_record(purpose).tries() <= 1;
-    let zero = pinned(&d.status, Side::Destination).is_some_and(|t| t.assume_zero_target);
-    if first {
-        // What an earlier attempt has written is no zero any more.
-        args.extend(zero.then(|| "--target-is-zero".into()));
-    } else {
-        args.push("--resume".into());
-    }
-    args.extend(import::known_args(d, i, backup));
+fn purpose(n: i32) -> String {
+    format!("restore-{n}")
+}
+
+/// The Job that brings the volume to a pass: that which is known of it, or the one that is being made.
+fn fill(
+    d: &mut Draft<'_>,
+    i: usize,
+    claim: String,
+    pass: i32,
+    known: Option<&Digest>,
+    more: &[&str],
+) -> Progress {
+    let (repository, n, pass) = (repository(d), d.status.disks[i].index, pass.to_string());
+    let disk = n.to_string();
+    let target = ["restore", "--repository", &repository, "--disk", &disk, "--pass", &pass];
+    let device = ["--device", crate::build::volume::PATH];
+    let mut args: Vec<String> = [&target[..], &device, more].concat().into_iter().map(String::from).collect();
+    args.extend(found_args(d, i));
+    args.extend(import::known_args(d, i, known));
     args.extend(bandwidth(d));
-    args
+    let wanted = Wanted {
+        side: Side::Destination,
+        purpose: purpose(n),
+        args,
+        credentials: true,
+        // It is written, and then read.
+        deadline_seconds: 2 * import::seconds(d, i, known),
+        attempts: d.input.limits.job_attempts,
+    };
+    d.job_with_device(wanted, claim)
+}
+
+/// What the volume holds before a Job writes to it.
+fn found_args(d: &Draft<'_>, i: usize) -> Vec<String> {
+    let import = &d.status.disks[i].import;
+    let zero = pinned(&d.status, Side::Destination).is_some_and(|t| t.assume_zero_target);
+    match &import.holds {
+        Some(pass) => vec!["--holds".into(), pass.clone()],
+        // What an earlier attempt has written is no zero any more.
+        None if import.written => vec!["--resume".into()],
+        None => zero.then(|| "--target-is-zero".into()).into_iter().collect(),
+    }
+}
+
+/// While passes are made: the volume is there early, and gets what each pass has found once that is complete: patches
+/// of a pass that is given up would stay in it. `None`: it holds the last pass.
+pub(in crate::migration::decide) fn fill_volume(
+    d: &mut Draft<'_>,
+    i: usize,
+    view: &DestinationView,
+) -> Stage {
+    let claim = claimed(d, i, view);
+    let (n, row) = (d.status.disks[i].index, d.status.disks[i].base()?.clone());
+    if d.status.disks[i].followed() {
+        return None;
+    }
+    let claim = match claim {
+        Ok(claim) => claim,
+        Err(waiting) => return Some(waiting),
+    };
+    let snapshot_id = Some(row.snapshot_id.clone());
+    let known = Digest { bytes: row.bytes_read, snapshot_id, ..Default::default() };
+    let wrong = import::wrong_segment(d, &purpose(n));
+    let waiting = match fill(d, i, claim, row.pass, Some(&known), &[]) {
+        // It may have been asked for before this pass was complete.
+        Progress::Succeeded(result) => {
+            let disk = &mut d.status.disks[i];
+            (disk.import.holds, disk.progress) = (result["snapshotId"].as_str().map(String::from), None);
+            d.renew_job(&purpose(n));
+            d.recheck = Some(AT_ONCE);
+            format!("Disk {n} in {} follows the passes", d.input.spec.destination.cloud)
+        }
+        Progress::Running(why) => {
+            show_progress(d, i);
+            format!("Restoring pass {} of disk {n}: {}", row.pass + 1, with_progress(d, i, &why))
+        }
+        Progress::Again => format!("Restoring pass {} of disk {n} again", row.pass + 1),
+        Progress::Failed(why) => {
+            if wrong {
+                begin_anew(&mut d.status.disks[i]);
+            }
+            d.fail("UnrecoverableError", why);
+            String::new()
+        }
+    };
+    Some(waiting)
+}
+
+/// What an earlier pass sent is wrong in the store and cannot be read any more: the next pass builds on none.
+fn begin_anew(disk: &mut DiskStatus) {
+    (disk.pass, disk.import.holds) = (0, None);
+    disk.passes.clear();
 }
 
 /// In the destination: the volume leaves the cluster and gets its attributes. The mover's own reading is the proof.
