@@ -591,15 +591,18 @@ async fn view_job(job: &Job, pod: Option<&Pod>, pods: &Api<Pod>) -> JobView {
             .map(|t| format!("{} (exit code {})", t.reason.clone().unwrap_or_default(), t.exit_code));
     }
     let running = pod.filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running"));
-    let progress = match running {
+    let line = match running {
         Some(pod) if state == JobState::Active => progress(pods, &pod.name_any()).await,
         _ => None,
     };
+    let n = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
+    let progress = line.as_ref().map(|l| (n(l.progress.bytes), n(l.progress.total), n(l.progress.rate)));
     JobView {
         state,
         termination,
         reason,
         progress,
+        held_up: line.and_then(|l| l.held_up),
         deleting: job.metadata.deletion_timestamp.is_some(),
         exit_code: ended.map(|t| t.exit_code),
         output: None,
@@ -638,12 +641,10 @@ fn waiting(pod: &Pod) -> Option<String> {
 }
 
 /// The newest progress line of a running mover. A log that cannot be read is no news, and no error.
-async fn progress(pods: &Api<Pod>, name: &str) -> Option<(i64, i64, i64)> {
+async fn progress(pods: &Api<Pod>, name: &str) -> Option<ProgressLine> {
     let last = LogParams { tail_lines: Some(5), ..Default::default() };
     let log = pods.logs(name, &last).await.ok()?;
-    let line = log.lines().rev().find_map(|l| serde_json::from_str::<ProgressLine>(l).ok())?;
-    let n = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
-    Some((n(line.progress.bytes), n(line.progress.total), n(line.progress.rate)))
+    log.lines().rev().find_map(|l| serde_json::from_str(l).ok())
 }
 
 #[cfg(test)]

@@ -291,6 +291,8 @@ pub struct JobView {
     pub reason: Option<String>,
     /// Bytes, total, bytes a second, from the newest progress line.
     pub progress: Option<(i64, i64, i64)>,
+    /// What the store does not do for it now, from the same line.
+    pub held_up: Option<String>,
     /// It is being deleted.
     pub deleting: bool,
     /// The exit code of its container.
