@@ -19,7 +19,7 @@ use vmmigration::{
 };
 
 /// Asks for a mode in each of the two clouds.
-async fn modes(lab: &Lab, a: &str, b: &str) -> Result<()> {
+pub async fn modes(lab: &Lab, a: &str, b: &str) -> Result<()> {
     let clouds = lab.api::<OpenStackCloud>(&lab.name);
     for (cloud, mode) in [("site-a", a), ("site-b", b)] {
         let asked = json!({"spec": {"transfer": {"mode": mode}}});
