@@ -41,8 +41,24 @@ unit: tools ## unit, adapter and controller tests; generated files, samples and 
 	RESTIC=$$(command -v restic) cargo test $(UNIT) $(FEATURES) --all-targets --locked --no-fail-fast -- $(TESTS)
 
 .PHONY: test-long
-test-long: ## random sequences against the model of both clouds, for about half an hour (SEEDS=number)
+test-long: ## random sequences against the model of both clouds, for about half an hour (SEEDS=number), then fuzz
 	EXPLORE_SEEDS=$(or $(SEEDS),200000) cargo test -p vmmigration $(FEATURES) --lib --locked -- explore
+	$(MAKE) fuzz
+
+# The profiles are those of the other builds, and only our own code is built for the fuzzer: minutes less than cargo-fuzz.
+FUZZ := target/fuzz
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+.PHONY: fuzz
+fuzz: ## search for bytes that break what is read from elsewhere, a minute for each form (SECONDS=n, TARGETS="a b")
+	command -v c++ >/dev/null || apt-get install -y --no-install-recommends g++
+	mkdir -p $(FUZZ) fuzz/artifacts $(addprefix fuzz/corpus/,$(FUZZ_TARGETS))
+	sed -n '/^\[profile\.dev/,/^\[profile\.release/{/^\[profile\.release/!p}' Cargo.toml >$(FUZZ)/profiles.toml
+	RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument cargo build --locked --manifest-path fuzz/Cargo.toml --target-dir $(FUZZ) --config $(FUZZ)/profiles.toml
+	failed=; for target in $(or $(TARGETS),$(FUZZ_TARGETS)); do \
+	  $(FUZZ)/debug/$$target fuzz/corpus/$$target fuzz/seeds/$$target -max_total_time=$(or $(SECONDS),60) -timeout=20 \
+	    -rss_limit_mb=1024 -artifact_prefix=fuzz/artifacts/$$target- -print_final_stats=1 || failed+=" $$target"; \
+	done; [ -z "$$failed" ] || { echo "broken:$$failed; what broke them is in fuzz/artifacts"; exit 1; }
 
 .PHONY: bench
 bench: ## our movers beside nbdcopy, qemu-img, rsync, zstd and restic on shaped links; writes docs/benchmarks.md (needs root, 45 minutes)

@@ -8,6 +8,8 @@ pub mod cli;
 pub mod client;
 pub mod controller;
 pub mod crd;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod metrics;
 pub mod migration;
 pub mod mover;

@@ -100,7 +100,7 @@ impl Bed {
     }
 
     async fn look(&self) -> Look {
-        observe(&self.ctx, &me(), &self.object, &self.status, &self.refs).await.unwrap()
+        observe(&self.ctx, &me(), &self.object, &self.status, &self.refs, Timestamp::now()).await.unwrap()
     }
 
     fn decide(&self, look: &Look) -> Decision {

@@ -92,9 +92,9 @@ mod tests {
         serde_json::from_value(json!({
             "startedAt": at(0), "finishedAt": at(20),
             "source": {"projectId": "pa", "serverId": "src", "serverName": "web", "addresses": ["10.0.0.4"],
-                "wasRunning": true, "stopRequestedAt": at(5), "stoppedAt": at(6)},
+                "wasRunning": true, "stopRequestedAt": at(5), "servedUntil": at(5), "stoppedAt": at(6)},
             "destination": {"projectId": "pb", "serverId": "new", "addresses": ["10.9.0.4"],
-                "activeAt": at(13), "readyAt": at(15)},
+                "activeAt": at(13), "servedFrom": at(14), "readyAt": at(15)},
             "plan": {"serverName": "web-in-b"},
             "disks": [{"index": 0, "sourceVolumeId": "v0", "sizeGib": 1,
                 "backup": {"bytes": 5, "hashValue": "h", "by": "mover"}}],
@@ -141,8 +141,8 @@ mod tests {
             ),
             ("/startedAt", json!(at(0))),
             ("/finishedAt", json!(at(16))),
-            // From the stop to the last check.
-            ("/downtimeSeconds", json!(600)),
+            // From the stop to the first check that passed.
+            ("/downtimeSeconds", json!(540)),
         ] {
             assert_eq!(told.pointer(pointer), Some(&wanted), "{pointer} of {told:#}");
         }

@@ -2,6 +2,7 @@
 
 use super::clusters::MoverCluster;
 use crate::{
+    crd::v1alpha1::{Transfer, TransferMode},
     migration::{
         block_storage::{ClusterStorage, DRIVER, ZONE_LABELS},
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
@@ -16,17 +17,24 @@ use k8s_openapi::api::{
 use kube::{Api, ResourceExt, api::ListParams};
 use std::collections::BTreeMap;
 
-/// What a cluster tells of its storage. One that refuses to tell is one without.
-pub async fn look(cluster: &MoverCluster) -> Result<ClusterStorage, String> {
+/// What a cluster tells of its storage. One that refuses to tell is one without, and one of which images are asked for
+/// is not asked itself.
+pub async fn look(cluster: &MoverCluster, asked: Option<Transfer>) -> Result<ClusterStorage, String> {
+    if asked.is_some_and(|t| t.mode == TransferMode::Image) {
+        return Ok(ClusterStorage::default());
+    }
+    told(cluster).await.map_err(|e| shorten(&e.to_string(), 256))
+}
+
+async fn told(cluster: &MoverCluster) -> Result<ClusterStorage, kube::Error> {
     let (drivers, nodes) =
         (Api::<CSIDriver>::all(cluster.client.clone()), Api::<Node>::all(cluster.client.clone()));
     let list = ListParams::default();
-    let found = tokio::try_join!(drivers.list_metadata(&list), nodes.list(&list));
-    let (drivers, nodes) = found.map_err(|e| shorten(&e.to_string(), 256))?;
-    Ok(ClusterStorage {
-        driver: drivers.items.iter().any(|d| d.name_any() == DRIVER),
-        ready_nodes: nodes.items.iter().filter(|n| is_ready(n)).map(zone).collect(),
-    })
+    if !drivers.list_metadata(&list).await?.items.iter().any(|d| d.name_any() == DRIVER) {
+        return Ok(ClusterStorage::default());
+    }
+    let ready_nodes = nodes.list(&list).await?.items.iter().filter(|n| is_ready(n)).map(zone).collect();
+    Ok(ClusterStorage { driver: true, ready_nodes })
 }
 
 fn is_ready(node: &Node) -> bool {

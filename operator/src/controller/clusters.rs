@@ -1,7 +1,8 @@
 //! Clusters in which movers run: our own, and those that the platform registered.
 
-use super::context::Settings;
+use super::{context::Settings, ended_jobs};
 use crate::migration::{names::LABEL_CLUSTER, observed::Problem};
+use futures::Stream;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client,
@@ -9,7 +10,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use std::{collections::HashMap, time::Duration};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, broadcast};
+use tokio_util::sync::DropGuard;
 
 /// A cluster and the namespace in which movers run.
 #[derive(Clone)]
@@ -24,7 +26,15 @@ pub struct MoverCluster {
 pub struct Clusters {
     own: MoverCluster,
     registry: String,
-    known: Mutex<HashMap<String, (String, MoverCluster)>>,
+    known: Mutex<HashMap<String, Known>>,
+    ended: broadcast::Sender<String>,
+}
+
+/// A registered cluster, by the version of its Secret.
+struct Known {
+    version: String,
+    cluster: MoverCluster,
+    _watched: DropGuard,
 }
 
 impl Clusters {
@@ -34,7 +44,18 @@ impl Clusters {
             own: MoverCluster { client, namespace: settings.movers_namespace.clone() },
             registry: settings.namespace.clone(),
             known: Mutex::default(),
+            ended: ended_jobs::channel(),
         }
+    }
+
+    /// UIDs of migrations of which a mover's Job has ended, in any cluster that has been used.
+    pub fn ended_jobs(&self) -> impl Stream<Item = String> + Send + use<> {
+        ended_jobs::stream(self.ended.subscribe())
+    }
+
+    /// Watches the Jobs of our own cluster for as long as the guard is kept.
+    pub fn watch_own(&self) -> DropGuard {
+        ended_jobs::watch(&self.own, self.ended.clone())
     }
 
     /// Our own cluster.
@@ -45,16 +66,23 @@ impl Clusters {
     /// A registered cluster; `None` names our own.
     pub async fn get(&self, name: Option<&str>) -> Result<MoverCluster, Problem> {
         let Some(name) = name else { return Ok(self.own()) };
-        let secret = self.registered(name).await?;
+        let secret = match self.registered(name).await {
+            Ok(secret) => secret,
+            Err(problem) => {
+                if !problem.transient {
+                    self.known.lock().await.remove(name);
+                }
+                return Err(problem);
+            }
+        };
         let version = secret.metadata.resource_version.clone().unwrap_or_default();
         let mut known = self.known.lock().await;
-        if let Some((v, cluster)) = known.get(name)
-            && *v == version
-        {
-            return Ok(cluster.clone());
+        if let Some(known) = known.get(name).filter(|k| k.version == version) {
+            return Ok(known.cluster.clone());
         }
         let cluster = connect(name, &secret).await?;
-        known.insert(name.into(), (version, cluster.clone()));
+        let _watched = ended_jobs::watch(&cluster, self.ended.clone());
+        known.insert(name.into(), Known { version, cluster: cluster.clone(), _watched });
         Ok(cluster)
     }
 

@@ -4,6 +4,7 @@ mod block_storage;
 mod clouds;
 mod clusters;
 pub mod context;
+mod ended_jobs;
 pub mod execute;
 mod hooks;
 mod object_store;
@@ -61,7 +62,13 @@ async fn run_migrations(ctx: Arc<Context>, stop: CancellationToken) {
         }
     };
     let (of_cloud, of_store) = (waiting_for(reader.clone()), waiting_for(reader.clone()));
+    let _watched = ctx.clusters.watch_own();
+    let known = reader.clone();
+    let of_uid = move |uid: String| known.find(|m| m.metadata.uid.as_ref() == Some(&uid));
+    let of_job = ctx.clusters.ended_jobs().map(of_uid);
+    let of_job = of_job.filter_map(|m| future::ready(m.map(|m| ObjectRef::from_obj(m.as_ref()))));
     Controller::for_stream(stream, reader)
+        .reconcile_on(of_job)
         .watches(Api::<OpenStackCloud>::all(client.clone()), watcher::Config::default(), move |c| {
             of_cloud(c.namespace())
         })

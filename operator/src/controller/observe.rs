@@ -15,19 +15,22 @@ use crate::{
     },
     migration::{
         block_storage::{BlockStorage, pinned as pinned_mode},
+        looks,
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
     },
-    mover::result::ProgressLine,
     openstack::{Cloud, CloudError, ErrorKind},
 };
 use futures::{
     AsyncReadExt as _,
     future::{join_all, try_join_all},
 };
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{Pod, Secret},
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{Pod, Secret},
+    },
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -112,7 +115,7 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
         }
         // A warm pass looks at the source only; between two passes there is nothing to see.
         Phase::Copying => Needs { clusters: true, source: S::All, ..Default::default() },
-        Phase::AwaitingCutover if status.copying.as_ref().is_some_and(|c| c.began_at.is_some()) => {
+        Phase::AwaitingCutover if looks::pass_is_under_way(status) => {
             Needs { clusters: true, source: S::All, ..Default::default() }
         }
         Phase::AwaitingCutover => Needs::default(),
@@ -144,8 +147,9 @@ pub async fn observe(
     object: &VmMigration,
     status: &VmMigrationStatus,
     refs: &References,
+    now: Timestamp,
 ) -> Result<Look, Error> {
-    let needs = needs(object, status);
+    let mut needs = needs(object, status);
     let mut look = Look { seen: Observed::default(), source: None, destination: None };
     look.seen.vault_exists = refs.vault.is_some();
     if needs.inventory {
@@ -176,6 +180,10 @@ pub async fn observe(
         report(ctx, me, object, status),
     );
     (look.seen.source_cluster, look.seen.destination_cluster) = (a, b);
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    if !deleting && looks::clouds_may_wait(me, status, &look.seen, now) {
+        (needs.source, needs.destination) = (SourceNeeds::Nothing, DestinationNeeds::Nothing);
+    }
     (look.seen.report_exists, look.seen.report_finished) = report?;
     look.seen.source_project = source.as_ref().ok().map(Cloud::project_id);
     look.seen.destination_project = destination.as_ref().ok().map(Cloud::project_id);
@@ -478,7 +486,7 @@ async fn cluster(
     let look = async {
         let mut view = view_cluster(me, &cluster, side, r.cluster.is_none(), needs).await?;
         if needs.storage {
-            let cluster = block_storage::look(&cluster).await;
+            let cluster = block_storage::look(&cluster, r.transfer).await;
             view.storage = Some(BlockStorage { asked: r.transfer, cluster, shared: needs.shared });
         }
         Ok::<_, kube::Error>(view)
@@ -591,18 +599,16 @@ async fn view_job(job: &Job, pod: Option<&Pod>, pods: &Api<Pod>) -> JobView {
             .map(|t| format!("{} (exit code {})", t.reason.clone().unwrap_or_default(), t.exit_code));
     }
     let running = pod.filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running"));
-    let line = match running {
-        Some(pod) if state == JobState::Active => progress(pods, &pod.name_any()).await,
+    let log = match running {
+        Some(pod) if state == JobState::Active => log_end(pods, &pod.name_any()).await,
         _ => None,
     };
-    let n = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
-    let progress = line.as_ref().map(|l| (n(l.progress.bytes), n(l.progress.total), n(l.progress.rate)));
     JobView {
         state,
         termination,
         reason,
-        progress,
-        held_up: line.and_then(|l| l.held_up),
+        progress: log.as_deref().and_then(newest_progress),
+        held_up: log.as_deref().and_then(newest_complaint),
         deleting: job.metadata.deletion_timestamp.is_some(),
         exit_code: ended.map(|t| t.exit_code),
         output: None,
@@ -640,11 +646,10 @@ fn waiting(pod: &Pod) -> Option<String> {
     Some(format!("not scheduled: {}", unscheduled.message.clone().unwrap_or_default()))
 }
 
-/// The newest progress line of a running mover. A log that cannot be read is no news, and no error.
-async fn progress(pods: &Api<Pod>, name: &str) -> Option<ProgressLine> {
+/// The end of a running mover's log. A log that cannot be read is no news, and no error.
+async fn log_end(pods: &Api<Pod>, name: &str) -> Option<String> {
     let last = LogParams { tail_lines: Some(5), ..Default::default() };
-    let log = pods.logs(name, &last).await.ok()?;
-    log.lines().rev().find_map(|l| serde_json::from_str(l).ok())
+    pods.logs(name, &last).await.ok()
 }
 
 #[cfg(test)]

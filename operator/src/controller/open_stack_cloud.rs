@@ -99,7 +99,7 @@ async fn transfer(
     asked: Option<Transfer>,
     status: &mut OpenStackCloudStatus,
 ) -> Outcome {
-    let cluster = match timeout(STORAGE_TIMEOUT, super::block_storage::look(cluster)).await {
+    let cluster = match timeout(STORAGE_TIMEOUT, super::block_storage::look(cluster, asked)).await {
         Ok(seen) => seen,
         Err(_) => Err(format!("no answer within {} s", STORAGE_TIMEOUT.as_secs())),
     };

@@ -41,7 +41,7 @@ pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Ac
     let me = identity(&object);
     let status = object.status.clone().unwrap_or_default();
     let refs = references::resolve(&ctx, &me, &object).await?;
-    let look = observe(&ctx, &me, &object, &status, &refs).await?;
+    let look = observe(&ctx, &me, &object, &status, &refs, ctx.now()).await?;
     let now = ctx.now();
     let abandoned = object.annotations().get(ANNOTATION_ABANDON) == Some(&me.uid);
     let decision = decide(Input {

@@ -5,6 +5,7 @@ pub mod checks;
 pub mod decide;
 pub mod hook_context;
 pub mod host_keys;
+pub mod looks;
 pub mod names;
 pub mod observed;
 pub mod preflight;

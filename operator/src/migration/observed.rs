@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     crd::v1alpha1::Finding,
+    mover::result::ProgressLine,
     openstack::{
         Flavor, Image, InstanceAction, Network, Port, SecurityGroup, Server, Snapshot, Subnet, Volume,
         VolumeAttachment,
@@ -306,6 +307,31 @@ impl JobView {
     pub fn outcome(&self) -> Option<serde_json::Value> {
         self.termination.as_deref().and_then(|text| serde_json::from_str(text).ok())
     }
+}
+
+/// No disk has more bytes, and nothing takes more seconds: sums of such numbers, and percents of them, fit.
+const MOST: i64 = 1 << 50;
+
+/// A number in a mover's result, if it can be one.
+pub fn number_in(result: &serde_json::Value, key: &str) -> Option<i64> {
+    result[key].as_i64().filter(|number| (0..=MOST).contains(number))
+}
+
+/// Bytes, total, bytes a second of the newest progress line in the end of a mover's log.
+pub fn newest_progress(log: &str) -> Option<(i64, i64, i64)> {
+    let line = newest_line(log)?;
+    let number = |n: u64| i64::try_from(n).unwrap_or(MOST).min(MOST);
+    Some((number(line.progress.bytes), number(line.progress.total), number(line.progress.rate)))
+}
+
+/// What the newest progress line says of the store, short and on one line.
+pub fn newest_complaint(log: &str) -> Option<String> {
+    let said = newest_line(log)?.held_up?;
+    Some(said.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect())
+}
+
+fn newest_line(log: &str) -> Option<ProgressLine> {
+    log.lines().rev().find_map(|line| serde_json::from_str(line).ok())
 }
 
 /// Finds what we made for a role and an index.

@@ -4,7 +4,7 @@ use crate::crd::{
     conditions::{kind, reason, set},
     v1alpha1::*,
 };
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{Timestamp, Unit};
 
 /// Derives printer columns and conditions. Pure; calling it twice changes nothing.
 pub fn present(status: &mut VmMigrationStatus, generation: Option<i64>, now: Timestamp) {
@@ -69,11 +69,14 @@ fn bytes(status: &VmMigrationStatus) -> Option<String> {
 /// Seconds that neither side served, so far; known once the source was stopped by us.
 pub fn down(status: &VmMigrationStatus, now: Timestamp) -> Option<i64> {
     let s = status.source.as_ref().filter(|s| s.was_running)?;
-    let from = s.stop_requested_at.as_ref().filter(|_| s.stopped_at.is_some())?.0;
-    let ready = status.destination.as_ref().and_then(|x| x.ready_at.as_ref()).map(|t| t.0);
+    let from = s.served_until.as_ref()?.0;
+    // One that was given up before all its checks had passed did not serve.
+    let counts = |x: &&DestinationStatus| x.ready_at.is_some() || status.failure.is_none();
+    let served = status.destination.as_ref().filter(counts).and_then(|x| x.served_from.as_ref()).map(|t| t.0);
     let back = status.failure.as_ref().and(status.finished_at.as_ref()).map(|t| t.0);
-    let moving = ready.or(back).unwrap_or_else(|| rounded(now));
-    Some(moving.duration_since(from).as_secs().max(0))
+    let until = served.or(back).unwrap_or_else(|| rounded(now));
+    let down = until.duration_since(from).round(Unit::Second).ok()?;
+    Some(down.as_secs().max(0))
 }
 
 /// A clock value that changes on every pass would wake us on every pass.

@@ -5,13 +5,14 @@
 //! their digests in the last manifest, or reads those segments again to know them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -226,23 +227,66 @@ impl<S: Source> Pass<'_, S> {
             known.clone_from(&manifest.segments);
             self.manifest().stored_bytes = manifest.stored_bytes;
         }
-        let works = known.into_iter().enumerate().map(|(index, known)| {
-            let saved = earlier.segments.get(&index);
-            self.settle(index, known, saved)
-        });
-        let mut works = stream::iter(works).buffer_unordered(self.request.processes.max(1));
+        // Those of which something is known are dealt with in their turn.
+        let mut seen: BTreeSet<usize> =
+            (0..known.len()).filter(|n| known[*n].is_some() || earlier.segments.contains_key(n)).collect();
+        let mut waiting: BTreeSet<usize> = (0..known.len()).collect();
+        let (mut working, mut scouting) = (FuturesUnordered::new(), FuturesUnordered::new());
         let (mut reused, mut failed) = (0, None);
-        while let Some(settled) = works.next().await {
-            match settled {
-                Ok(again) => reused += u64::from(again),
-                Err(error) => {
-                    // The others release their locks before this returns.
-                    self.cancel.cancel();
-                    failed.get_or_insert(error);
+        loop {
+            while working.len() < self.request.processes.max(1)
+                && failed.is_none()
+                && let Some(index) = waiting.pop_first()
+            {
+                working.push(self.settle(index, known[index].take(), earlier.segments.get(&index)));
+            }
+            let unseen = waiting.iter().rev().find(|index| !seen.contains(index)).copied();
+            if let Some(index) = unseen.filter(|_| scouting.is_empty() && failed.is_none()) {
+                waiting.remove(&index);
+                scouting.push(self.scout(index));
+            }
+            tokio::select! {
+                Some(settled) = working.next() => match settled {
+                    Ok(again) => reused += u64::from(again),
+                    Err(error) => {
+                        // The others release their locks before this returns.
+                        self.cancel.cancel();
+                        failed.get_or_insert(error);
+                    }
+                },
+                Some((index, empty)) = scouting.next() => {
+                    if !empty {
+                        seen.insert(index);
+                        waiting.insert(index);
+                    }
                 }
+                else => break,
             }
         }
         failed.map_or(Ok(reused), Err)
+    }
+
+    /// Looks at a segment beside those that are sent; settles it if it is empty. Most of most disks is, and a network
+    /// that is busy leaves the time to find out. What is wrong with a segment is told by who sends it.
+    async fn scout(&self, index: usize) -> (usize, bool) {
+        let (mut counted, range) = (0, self.provenance.layout.range(index));
+        let looked = async {
+            let mut reading = self.reading(range, &mut counted)?;
+            if reading.skip_zeros().await?.is_some() {
+                return Ok(false);
+            }
+            let digests = reading.hasher.finish().await?;
+            self.manifest().segments[index] = Some(self.settled(index, Content::Zero, digests)?);
+            Ok::<_, MoverError>(true)
+        };
+        let empty = tokio::select! {
+            looked = looked => looked.unwrap_or(false),
+            () = self.cancel.cancelled() => false,
+        };
+        if !empty {
+            self.meter.sub(counted);
+        }
+        (index, empty)
     }
 
     /// Settles one segment, whatever it takes. True when it had been sent before.
@@ -298,12 +342,7 @@ impl<S: Source> Pass<'_, S> {
     ) -> Result<(Segment, u64), MoverError> {
         let range = self.provenance.layout.range(index);
         let length = range.end - range.start;
-        let mut reading = Reading {
-            pieces: self.source.read(range.clone()),
-            hasher: Hasher::start(Extra { table: self.request.keep_table, ..Extra::default() })?,
-            meter: &self.meter,
-            counted,
-        };
+        let mut reading = self.reading(range, counted)?;
         let (content, stored_bytes, digests) = if let Some(id) = saved {
             reading.skip_all().await?;
             (Content::Stored(id.clone()), 0, reading.hasher.finish().await?)
@@ -313,14 +352,25 @@ impl<S: Source> Pass<'_, S> {
         } else {
             (Content::Zero, 0, reading.hasher.finish().await?)
         };
-        if digests.bytes != length {
-            let message = format!("{} of {length} bytes were read", digests.bytes);
+        Ok((self.settled(index, content, digests)?, stored_bytes))
+    }
+
+    fn reading<'b>(&'b self, range: Range<u64>, counted: &'b mut u64) -> Result<Reading<'b>, MoverError> {
+        let hasher = Hasher::start(Extra { table: self.request.keep_table, ..Extra::default() })?;
+        Ok(Reading { pieces: self.source.read(range), hasher, meter: &self.meter, counted })
+    }
+
+    /// A segment that was read to its end.
+    fn settled(&self, index: usize, content: Content, digests: Digests) -> Result<Segment, MoverError> {
+        let range = self.provenance.layout.range(index);
+        if digests.bytes != range.end - range.start {
+            let message = format!("{} of {} bytes were read", digests.bytes, range.end - range.start);
             return Err(MoverError::retryable(FailureReason::ShortRead, message));
         }
         if let Some(table) = &digests.table {
             self.set_table(range.start / BLOCK, table);
         }
-        Ok((Segment { sha256: digests.sha256, content }, stored_bytes))
+        Ok(Segment { sha256: digests.sha256, content })
     }
 
     /// Sends a segment that begins with `zeros` zeros and goes on with `first`.

@@ -17,8 +17,8 @@ use crate::{
     },
 };
 
-/// Between two looks at the repository.
-const POLL: Duration = Duration::from_secs(3);
+/// Between two looks at the store's list of snapshots, which is one small request.
+const POLL: Duration = Duration::from_millis(500);
 /// How often a look may fail in a row.
 const TRIES: u32 = 5;
 
@@ -71,6 +71,27 @@ pub struct Watcher<'a> {
     patience: Duration,
     origin: String,
     seen: usize,
+    listed: Names,
+}
+
+/// The names of all snapshots in the store, as seen last. Only others than these are worth a restic process.
+#[derive(Default)]
+struct Names(Option<Vec<String>>);
+
+impl Names {
+    /// Whether anything came or went. What does so while restic looks is news again.
+    async fn changed(&mut self, repository: &Repository) -> Result<bool, MoverError> {
+        let mut names = repository.store.list_all("snapshots/").await?;
+        names.sort_unstable();
+        let changed = self.0.as_ref() != Some(&names);
+        self.0 = Some(names);
+        Ok(changed)
+    }
+
+    /// A look that failed is made again, whatever the names.
+    fn forget(&mut self) {
+        self.0 = None;
+    }
 }
 
 impl<'a> Watcher<'a> {
@@ -82,12 +103,16 @@ impl<'a> Watcher<'a> {
     ) -> Result<(Self, Catalog), MoverError> {
         let patience = request.patience;
         let until = Instant::now() + patience;
+        let mut listed = Names::default();
         loop {
-            let list = repository.list(cancel).await?;
+            let list = match listed.changed(repository).await? {
+                true => repository.list(cancel).await?,
+                false => Listing::default(),
+            };
             if let Some(last) =
                 list.snapshots.iter().rfind(|listed| wanted(request.origin.as_deref(), listed))
             {
-                let mut watcher = Self { repository, patience, origin: last.origin.clone(), seen: 0 };
+                let mut watcher = Self { repository, patience, origin: last.origin.clone(), seen: 0, listed };
                 let mut catalog = Catalog {
                     layout: last.layout,
                     listed: BTreeMap::new(),
@@ -134,8 +159,18 @@ impl<'a> Watcher<'a> {
     }
 
     async fn look(&mut self, catalog: &mut Catalog, cancel: &CancellationToken) -> Result<bool, MoverError> {
-        let list = self.repository.list(cancel).await?;
-        self.take(list, catalog, cancel).await
+        if !self.listed.changed(self.repository).await? {
+            return Ok(false);
+        }
+        let looked = async {
+            let list = self.repository.list(cancel).await?;
+            self.take(list, catalog, cancel).await
+        };
+        let looked = looked.await;
+        if looked.is_err() {
+            self.listed.forget();
+        }
+        looked
     }
 
     /// Whether there is anything new.

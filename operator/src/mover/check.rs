@@ -3,6 +3,7 @@
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::join_all;
+use k8s_openapi::jiff::Timestamp;
 use reqwest::{Client, Response, redirect};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -20,8 +21,10 @@ use crate::{
     store::{AddressCheck, policy_resolver},
 };
 
-/// Between two tries of one check.
-const INTERVAL: Duration = Duration::from_secs(2);
+/// Between two tries of one check: what it tells of the downtime is not off by more.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Between two tries over SSH: a guest may lock out whoever logs in more often.
+const INTERVAL_SSH: Duration = Duration::from_secs(2);
 /// For one try.
 const TRY: Duration = Duration::from_secs(5);
 /// For one try over SSH: a login and a command.
@@ -141,8 +144,9 @@ impl CheckKind {
         }
     }
 
-    fn one_try(&self) -> Duration {
-        if matches!(self, CheckKind::Ssh { .. }) { TRY_SSH } else { TRY }
+    /// How long one try may take, and how long after it the next one is made.
+    fn pace(&self) -> (Duration, Duration) {
+        if matches!(self, CheckKind::Ssh { .. }) { (TRY_SSH, INTERVAL_SSH) } else { (TRY, INTERVAL) }
     }
 }
 
@@ -155,14 +159,16 @@ pub async fn run(
     let client = client(&policy)?;
     let begun = Instant::now();
     let until = |check: &Check| begun + check.timeout_seconds.map_or(deadline, Duration::from_secs);
-    let checks = join_all(checks.iter().map(|check| poll(check, &client, &policy, until(check)))).await;
+    let ended = join_all(checks.iter().map(|check| poll(check, &client, &policy, until(check)))).await;
+    let (checks, passed): (Vec<_>, Vec<_>) = ended.into_iter().unzip();
+    let first_passed_at = passed.into_iter().flatten().min();
     let failed: Vec<String> = checks
         .iter()
         .filter(|check| !check.ok)
         .map(|check| format!("{}: {}", check.name, check.message))
         .collect();
     if failed.is_empty() {
-        return Ok(ChecksResult { checks });
+        return Ok(ChecksResult { checks, first_passed_at });
     }
     let message =
         format!("{} of {} checks did not pass in time: {}", failed.len(), checks.len(), failed.join("; "));
@@ -171,7 +177,7 @@ pub async fn run(
         message: shorten(&message, MAX_FAILURE),
         // They were asked for as long as was wanted.
         retryable: false,
-        result: Some(ChecksResult { checks }),
+        result: Some(ChecksResult { checks, first_passed_at }),
     })
 }
 
@@ -188,23 +194,30 @@ fn client(policy: &AddressCheck) -> Result<Client, MoverError> {
         .map_err(|error| MoverError::terminal(FailureReason::Internal, format!("no HTTP client: {error}")))
 }
 
-async fn poll(check: &Check, client: &Client, policy: &AddressCheck, until: Instant) -> CheckResult {
+/// How it ended, and when it passed.
+async fn poll(
+    check: &Check,
+    client: &Client,
+    policy: &AddressCheck,
+    until: Instant,
+) -> (CheckResult, Option<Timestamp>) {
     let mut attempts = 0;
+    let (limit, interval) = check.kind.pace();
     loop {
         attempts += 1;
-        let limit = check.kind.one_try();
         let tried = match timeout(limit, attempt(&check.kind, client, policy)).await {
             Ok(tried) => tried,
             Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
         };
         let ok = tried.is_ok();
         let message = tried.unwrap_or_else(|why| why);
-        if ok || Instant::now() + INTERVAL > until {
+        if ok || Instant::now() + interval > until {
             tracing::info!(check = check.name, ok, attempts, message, "check ended");
             let message = shorten(&message, MAX_MESSAGE);
-            return CheckResult { name: check.name.clone(), ok, attempts, message };
+            let result = CheckResult { name: check.name.clone(), ok, attempts, message };
+            return (result, ok.then(Timestamp::now));
         }
-        sleep(INTERVAL).await;
+        sleep(interval).await;
     }
 }
 
@@ -439,8 +452,10 @@ mod tests {
             failure.message
         );
         assert!(failure.message.contains("refused"), "the last answer: {}", failure.message);
-        let results = failure.result.unwrap().checks;
+        let failure = failure.result.unwrap();
+        let results = failure.checks;
         assert!(results[0].ok && results[0].attempts == 1 && !results[1].ok && results[1].attempts >= 2);
+        assert!(failure.first_passed_at.is_some(), "one of them has passed");
         let passing = [tcp("open", port)];
         assert!(run(&passing, Duration::ZERO, policy(true)).await.is_ok());
         let refused = run(&passing, Duration::ZERO, policy(false)).await.unwrap_err();

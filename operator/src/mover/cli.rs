@@ -241,7 +241,7 @@ pub struct RestoreCommand {
     /// The device reads as zeros where nothing was written: do not write zeros
     #[arg(long, requires = "device")]
     pub target_is_zero: bool,
-    /// Read the whole device at the end and compare
+    /// After a later pass: read the whole device and compare (a first pass reads back all that it writes, anyway)
     #[arg(long, requires = "device")]
     pub verify_disk: bool,
     /// How long to wait for the next segment of a pass that is being made
@@ -429,7 +429,8 @@ impl RepositoryArgs {
         no_extra_verify: bool,
     ) -> Result<Repository, MoverError> {
         let (restic, own_program) = (self.restic(traffic)?, self_exe()?);
-        Ok(Repository { restic, key, own_program, no_extra_verify, counter: AtomicU64::new(0) })
+        let store = self.store()?;
+        Ok(Repository { restic, store, key, own_program, no_extra_verify, counter: AtomicU64::new(0) })
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     block_file::BlockFile,
     catalog::Catalog,
+    digest::{Extra, Sums},
     error::MoverError,
     restore::{ATTEMPTS, Restoring, Suspect, Target, expect_end, next_piece, short_dump},
     result::FailureReason,
@@ -42,11 +43,12 @@ impl Target for DeviceTarget {
         let layout = catalog.borrow().layout;
         let device = Arc::new(BlockFile::open_for_writing(&self.path, layout.bytes())?);
         let filling = Filling { device: &device, restoring, layout };
-        let manifest = if restoring.repository.key.pass == 0 {
-            filling.segments(&mut catalog).await?
-        } else {
-            filling.patches(&mut catalog).await?
-        };
+        if restoring.repository.key.pass == 0 {
+            // Every segment was read back from the device: that is all of it.
+            filling.segments(&mut catalog).await?;
+            return Ok(None);
+        }
+        let manifest = filling.patches(&mut catalog).await?;
         if restoring.request.verify_disk {
             filling.verify(&manifest).await?;
         }
@@ -62,29 +64,42 @@ struct Filling<'a> {
 
 impl Filling<'_> {
     /// Fills all segments of a first pass, as they become known.
-    async fn segments(&self, catalog: &mut watch::Receiver<Catalog>) -> Result<Manifest, MoverError> {
+    async fn segments(&self, catalog: &mut watch::Receiver<Catalog>) -> Result<(), MoverError> {
         let mut settled = BTreeMap::new();
         let mut waiting: Vec<usize> = (0..self.layout.segments()).collect();
         let mut running = FuturesUnordered::new();
+        // Zeros are written beside the dumps: they need no network.
+        let (mut dumping, mut zeroing) = (0, None);
         while !waiting.is_empty() || !running.is_empty() {
-            let known = |index: &usize| catalog.borrow().content(*index).is_some();
-            let next = waiting.iter().position(known);
-            if let Some(next) = next.filter(|_| running.len() < self.restoring.request.processes.max(1)) {
-                running.push(self.segment(waiting.remove(next), catalog.clone()));
+            let room = |index: &usize| match catalog.borrow().content(*index) {
+                None => false,
+                Some(Content::Zero) => zeroing.is_none(),
+                Some(_) => dumping < self.restoring.request.processes.max(1),
+            };
+            if let Some(index) = waiting.iter().copied().find(room) {
+                waiting.retain(|other| *other != index);
+                match catalog.borrow().content(index) {
+                    Some(Content::Zero) => zeroing = Some(index),
+                    _ => dumping += 1,
+                }
+                running.push(self.segment(index, catalog.clone()));
                 continue;
             }
+            let unknown = waiting.iter().any(|index| catalog.borrow().content(*index).is_none());
             tokio::select! {
                 Some(ended) = running.next(), if !running.is_empty() => {
                     let (index, sha256) = ended?;
                     settled.insert(index, sha256);
+                    if zeroing.take_if(|zeroed| *zeroed == index).is_none() {
+                        dumping -= 1;
+                    }
                 }
-                changed = self.restoring.changed(catalog), if next.is_none() && !waiting.is_empty() => changed?,
+                changed = self.restoring.changed(catalog), if unknown => changed?,
             }
         }
         drop(running);
         let manifest = self.restoring.complete(catalog).await?;
-        self.prove(&manifest, settled, catalog).await?;
-        Ok(manifest)
+        self.prove(&manifest, settled, catalog).await
     }
 
     /// Compares what was written before its digest was known; what differs is fetched once more.
@@ -223,17 +238,17 @@ impl Filling<'_> {
     async fn read_back_all(&self, ranges: Vec<Range<u64>>) -> Result<String, MoverError> {
         let device = Arc::clone(self.device);
         blocking(move || {
-            let mut sha256 = Sha256::new();
+            let mut sums = Sums::new(Extra::default());
             for range in ranges {
                 device.settle(&range)?;
                 let mut at = range.start;
                 while at < range.end {
                     let end = range.end.min(at + READ as u64);
-                    sha256.update(device.read(&(at..end))?);
+                    sums.add(&device.read(&(at..end))?);
                     at = end;
                 }
             }
-            Ok(hex::encode(sha256.finalize()))
+            Ok(sums.finish().sha256)
         })
         .await
     }

@@ -2,7 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    iter::Peekable,
+    iter::{Flatten, Peekable},
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     restic::Child,
-    transfer::{BLOCK, Content, ImageHash, Layout, Manifest, Patch, tags::Kind},
+    transfer::{BLOCK, Content, ImageHash, Layout, Manifest, Patch, Runs, tags::Kind},
 };
 
 /// How long the image service may take to call a finished upload active.
@@ -425,25 +426,31 @@ impl Sending<'_> {
     }
 }
 
+/// Block after block, out of runs: a pass may have zeroed all of a disk.
+type Blocks = Peekable<Flatten<std::vec::IntoIter<Range<u64>>>>;
+
+fn blocks(runs: &Runs) -> Blocks {
+    runs.iter().cloned().collect::<Vec<_>>().into_iter().flatten().peekable()
+}
+
 /// What one later pass changed, laid over the passes before while they stream by.
 struct Layer {
     manifest: Manifest,
-    zeroed: Peekable<std::vec::IntoIter<u64>>,
+    zeroed: Blocks,
     patches: VecDeque<Patch>,
     current: Option<OpenPatch>,
 }
 
 struct OpenPatch {
-    blocks: Peekable<std::vec::IntoIter<u64>>,
+    blocks: Blocks,
     child: Child,
     stdout: ChildStdout,
 }
 
 impl Layer {
     fn new(manifest: Manifest) -> Self {
-        let zeroed: Vec<u64> = manifest.zeroed.iter().cloned().flatten().collect();
-        let patches = manifest.patches.clone().into();
-        Self { manifest, zeroed: zeroed.into_iter().peekable(), patches, current: None }
+        let (zeroed, patches) = (blocks(&manifest.zeroed), manifest.patches.clone().into());
+        Self { manifest, zeroed, patches, current: None }
     }
 
     /// Replaces the blocks of a piece that starts at `at`, a block's start.
@@ -488,8 +495,7 @@ impl Layer {
 
 fn open_patch(restoring: &Restoring<'_>, patch: &Patch) -> Result<OpenPatch, MoverError> {
     let (child, stdout) = restoring.repository.dump(&patch.snapshot, Kind::Patch(0))?;
-    let blocks: Vec<u64> = patch.blocks.iter().cloned().flatten().collect();
-    Ok(OpenPatch { blocks: blocks.into_iter().peekable(), child, stdout })
+    Ok(OpenPatch { blocks: blocks(&patch.blocks), child, stdout })
 }
 
 /// What the upload's body is made of.

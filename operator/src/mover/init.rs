@@ -11,12 +11,16 @@ use super::{
 };
 use crate::{
     restic::{Child, Restic, ResticError},
-    store::{Store, StoreError},
+    store::{Store, StoreError, shown},
 };
 
 /// The marker's name below the repository's prefix.
 pub const MARKER: &str = "vmmigration.json";
 const MAX_MARKER: usize = 64 << 10;
+/// No uid is longer.
+const MAX_UID: usize = 128;
+/// No namespace and name are longer.
+const MAX_OBJECT: usize = 512;
 
 /// Says whose prefix this is. Nothing is ever deleted where it does not stand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,11 +128,21 @@ pub(super) async fn read_marker(store: &Store) -> Result<Option<Marker>, MoverEr
         Err(StoreError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    serde_json::from_slice(&content).map(Some).map_err(|error| {
+    parse_marker(&content).map(Some).map_err(|why| {
         let message =
-            format!("{}/{MARKER} is not one of our markers ({error}); nothing was touched", store.location());
+            format!("{}/{MARKER} is not one of our markers ({why}); nothing was touched", store.location());
         MoverError::terminal(FailureReason::ForeignRepository, message)
     })
+}
+
+/// Reads a marker. What stands in one of ours fits into a message.
+pub(crate) fn parse_marker(content: &[u8]) -> Result<Marker, String> {
+    let marker: Marker = serde_json::from_slice(content).map_err(|error| shown(&error.to_string()))?;
+    let ours = |text: &str, most| text.len() <= most && !text.chars().any(char::is_control);
+    if ours(&marker.uid, MAX_UID) && ours(&marker.object, MAX_OBJECT) {
+        return Ok(marker);
+    }
+    Err("its uid or its object is none of Kubernetes".to_owned())
 }
 
 async fn write_marker(store: &Store, uid: &str, object: &str) -> Result<(), MoverError> {

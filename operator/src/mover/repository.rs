@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{error::MoverError, result::FailureReason, source::READ};
 use crate::{
     restic::{BackupArgs, BackupSummary, Child, Line, Restic, ResticError, SnapshotId},
+    store::Store,
     transfer::{
         Layout, Manifest, Table,
         tags::{Kind, Listing, PassKey, parse_ids, parse_listing},
@@ -31,6 +32,8 @@ const MAX_OUTPUT: u64 = 1 << 30;
 pub struct Repository {
     /// How restic is run.
     pub restic: Restic,
+    /// Where the repository lies.
+    pub store: Store,
     /// Which pass of which disk.
     pub key: PassKey,
     /// Our own binary.
@@ -65,6 +68,7 @@ impl Repository {
     pub fn at_pass(&self, pass: u32) -> Self {
         Self {
             restic: self.restic.clone(),
+            store: self.store.clone(),
             key: PassKey { pass, ..self.key.clone() },
             own_program: self.own_program.clone(),
             no_extra_verify: self.no_extra_verify,

@@ -45,7 +45,7 @@ pub struct RestoreRequest {
     pub resume: bool,
     /// The device is known to read as zeros where nothing was written.
     pub target_is_zero: bool,
-    /// Read the whole device at the end and compare.
+    /// After a later pass: read the whole device, and compare. A first pass reads back all that it writes, anyway.
     pub verify_disk: bool,
 }
 

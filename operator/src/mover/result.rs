@@ -1,5 +1,6 @@
 //! What a Job tells the operator: results, failures and progress, as they cross the termination message.
 
+use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The kubelet keeps 4096 bytes of a termination message; we stay below.
@@ -114,6 +115,9 @@ pub struct PurgeResult {
 pub struct ChecksResult {
     /// One for each check, in the order given.
     pub checks: Vec<CheckResult>,
+    /// When the first of them passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_passed_at: Option<Timestamp>,
 }
 
 /// How one check ended.
@@ -411,7 +415,9 @@ mod tests {
         }
         let check =
             CheckResult { name: "n".repeat(63), ok: false, attempts: 900, message: "\u{1}".repeat(200) };
-        let text = JobOutcome::Ok(ChecksResult { checks: vec![check; 32] }).to_termination_message();
+        let text =
+            JobOutcome::Ok(ChecksResult { checks: vec![check; 32], first_passed_at: Some(Timestamp::MAX) })
+                .to_termination_message();
         assert!(text.len() <= MAX_TERMINATION_MESSAGE, "{}", text.len());
         let JobOutcome::Ok(back) = JobOutcome::<ChecksResult>::parse(&text).unwrap() else {
             panic!("{text}")

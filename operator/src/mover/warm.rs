@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     backup::{Earlier, Pass},
+    digest::{Extra, Sums},
     error::MoverError,
     repository::{Repository, Scratch},
     result::FailureReason,
@@ -107,10 +108,10 @@ impl<S: Source> Scan<'_, '_, S> {
     async fn segment(&mut self, index: usize) -> Result<(String, bool), MoverError> {
         let range = self.pass.provenance.layout.range(index);
         let mut pieces = self.pass.source.read(range.clone());
-        let (mut sha256, mut table, mut at, mut changed) =
-            (Sha256::new(), Table::default(), range.start, false);
+        let (mut sums, mut table, mut at, mut changed) =
+            (Sums::new(Extra::default()), Table::default(), range.start, false);
         while let Some(piece) = pieces.recv().await.transpose()? {
-            sha256.update(&piece);
+            sums.add(&piece);
             table.add(&piece);
             for block in piece.chunks(usize::try_from(BLOCK).unwrap_or(usize::MAX)) {
                 let number = at / BLOCK;
@@ -131,7 +132,7 @@ impl<S: Source> Scan<'_, '_, S> {
             return Err(MoverError::retryable(FailureReason::ShortRead, message));
         }
         self.pass.set_table(range.start / BLOCK, &table);
-        Ok((hex::encode(sha256.finalize()), changed))
+        Ok((sums.finish().sha256, changed))
     }
 
     async fn changed(&mut self, number: u64, block: &[u8]) -> Result<(), MoverError> {

@@ -4,6 +4,8 @@
 //! process pays that toll again, half a second of CPU. Our password is 256 random bits, which nobody guesses at any
 //! price, so a key file whose derivation costs nothing opens the same repository just as safely.
 
+use std::fmt;
+
 use aes::{
     Aes128, Aes256,
     cipher::{BlockEncrypt, KeyInit, KeyIvInit, StreamCipher},
@@ -14,13 +16,16 @@ use scrypt::Params;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::store::shown;
+
 type Aes256Ctr = ctr::Ctr128BE<Aes256>;
 
 /// The smallest cost that scrypt knows.
 const CHEAP_LOG_N: u8 = 1;
 /// restic writes N=2^15, r=8: 32 MiB of memory. Four times that is taken, more would only be a trap.
 const MAX_N_TIMES_R: u64 = 1 << 20;
-const MAX_P: u32 = 64;
+/// N, r and p multiplied: what it costs. restic aims at half a second; a few seconds are borne for a file.
+const MAX_COST: u64 = 1 << 23;
 const NONCE: usize = 16;
 const MAC: usize = 16;
 
@@ -56,7 +61,7 @@ pub struct MasterKeys(Vec<u8>);
 impl KeyFile {
     /// Reads a key file.
     pub fn parse(json: &[u8]) -> Result<Self, KeyFileError> {
-        serde_json::from_slice(json).map_err(|error| KeyFileError::Malformed(error.to_string()))
+        serde_json::from_slice(json).map_err(|error| malformed(&error))
     }
 
     /// Whether it opens at no cost.
@@ -83,34 +88,36 @@ impl KeyFile {
 
     /// Decrypts the master keys.
     pub fn open(&self, password: &[u8]) -> Result<MasterKeys, KeyFileError> {
-        let data = BASE64.decode(&self.data).map_err(|error| KeyFileError::Malformed(error.to_string()))?;
+        let data = BASE64.decode(&self.data).map_err(|error| malformed(&error))?;
         self.derive(password)?.open(&data).map(MasterKeys).ok_or(KeyFileError::WrongPassword)
     }
 
     /// Its content, and the name that restic gives to such content.
     pub fn to_bytes(&self) -> Result<(String, Vec<u8>), KeyFileError> {
-        let content = serde_json::to_vec(self).map_err(|error| KeyFileError::Malformed(error.to_string()))?;
+        let content = serde_json::to_vec(self).map_err(|error| malformed(&error))?;
         Ok((hex::encode(Sha256::digest(&content)), content))
     }
 
     fn derive(&self, password: &[u8]) -> Result<Keys, KeyFileError> {
-        let malformed = |why: String| KeyFileError::Malformed(why);
         let log_n = u8::try_from(self.n.checked_ilog2().unwrap_or_default()).unwrap_or(u8::MAX);
         let absurd = self.kdf != "scrypt"
             || !self.n.is_power_of_two()
             || log_n == 0
             || self.n.saturating_mul(self.r.into()) > MAX_N_TIMES_R
-            || self.p > MAX_P;
+            || self.n.saturating_mul(self.r.into()).saturating_mul(self.p.into()) > MAX_COST;
         if absurd {
-            return Err(malformed(format!("{} with N={} r={} p={}", self.kdf, self.n, self.r, self.p)));
+            return Err(malformed(&format_args!("{} with N={} r={} p={}", self.kdf, self.n, self.r, self.p)));
         }
-        let salt = BASE64.decode(&self.salt).map_err(|error| malformed(error.to_string()))?;
-        let params = Params::new(log_n, self.r, self.p, 64).map_err(|error| malformed(error.to_string()))?;
+        let salt = BASE64.decode(&self.salt).map_err(|error| malformed(&error))?;
+        let params = Params::new(log_n, self.r, self.p, 64).map_err(|error| malformed(&error))?;
         let mut derived = [0; 64];
-        scrypt::scrypt(password, &salt, &params, &mut derived)
-            .map_err(|error| malformed(error.to_string()))?;
+        scrypt::scrypt(password, &salt, &params, &mut derived).map_err(|error| malformed(&error))?;
         Ok(Keys::new(&derived))
     }
+}
+
+fn malformed(why: &dyn fmt::Display) -> KeyFileError {
+    KeyFileError::Malformed(shown(&why.to_string()))
 }
 
 /// AES-256-CTR and Poly1305-AES: how restic seals everything.

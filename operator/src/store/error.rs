@@ -134,7 +134,7 @@ impl StoreError {
 /// The first line of an answer that is neither XML nor HTML.
 fn plain(body: &str) -> Option<String> {
     let line = body.lines().next()?.trim();
-    let text: String = line.chars().filter(|c| !c.is_control()).take(256).collect();
+    let text = shown(line);
     (!text.is_empty() && !body.contains('<')).then_some(text)
 }
 
@@ -142,7 +142,12 @@ fn plain(body: &str) -> Option<String> {
 fn element(body: &str, name: &str) -> Option<String> {
     let (_, rest) = body.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    Some(text.chars().filter(|c| !c.is_control()).take(256).collect())
+    Some(shown(text))
+}
+
+/// What a person may see of a text from elsewhere: the beginning, and nothing that a terminal would obey.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(256).collect()
 }
 
 /// Looks for an error of one type among the causes, also inside of I/O errors, which hide theirs.
@@ -167,7 +172,7 @@ fn root_cause(error: &(dyn Error + 'static)) -> String {
     while let Some(source) = current.source() {
         current = source;
     }
-    current.to_string().chars().take(256).collect()
+    shown(&current.to_string())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
 use url::{Host, Url};
 
 use super::{
-    error::StoreError,
+    error::{StoreError, shown},
     policy::{AddressCheck, policy_resolver},
 };
 
@@ -100,5 +100,5 @@ pub(super) async fn bounded_body(
 
 /// An answer that makes no sense.
 pub(super) fn refused(what: &str, answer: &str) -> StoreError {
-    StoreError::Refused { what: what.to_owned(), answer: answer.chars().take(256).collect() }
+    StoreError::Refused { what: what.to_owned(), answer: shown(answer) }
 }

@@ -6,6 +6,8 @@
 
 mod client;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod http;
 mod keys;
 mod location;
@@ -16,6 +18,7 @@ mod swift;
 
 pub use client::{ProbeTimes, Store};
 pub use error::StoreError;
+pub(crate) use error::shown;
 pub use http::StoreOptions;
 pub use keys::StoreKeys;
 pub use location::{LocationError, ObjectStoreLocation};

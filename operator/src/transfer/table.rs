@@ -1,5 +1,7 @@
 //! The digests of all blocks of a disk: what a later pass compares with.
 
+use std::sync::LazyLock;
+
 use super::{
     layout::{BLOCK, Layout},
     runs::Runs,
@@ -7,6 +9,8 @@ use super::{
 
 /// Bytes of one digest: BLAKE3, cut. Whether a disk is right is judged by SHA-256, never by these.
 pub const DIGEST: usize = 16;
+
+const BLOCK_BYTES: usize = BLOCK as usize;
 
 /// The digest of one block.
 pub type BlockDigest = [u8; DIGEST];
@@ -23,7 +27,7 @@ impl Table {
 
     /// Adds the blocks of consecutive bytes; all pieces but a disk's last hold whole blocks.
     pub fn add(&mut self, bytes: &[u8]) {
-        self.0.extend(bytes.chunks(usize::try_from(BLOCK).unwrap_or(usize::MAX)).map(digest));
+        self.0.extend(bytes.chunks(BLOCK_BYTES).map(digest));
     }
 
     /// Puts the digests of consecutive blocks in their place.
@@ -80,6 +84,14 @@ impl Table {
 
 /// The digest of one block.
 pub fn digest(block: &[u8]) -> BlockDigest {
+    static ZERO: LazyLock<BlockDigest> = LazyLock::new(|| hash(&[0; BLOCK_BYTES]));
+    if block.len() == BLOCK_BYTES && is_zero(block) {
+        return *ZERO;
+    }
+    hash(block)
+}
+
+fn hash(block: &[u8]) -> BlockDigest {
     let mut short = [0; DIGEST];
     short.copy_from_slice(&blake3::hash(block).as_bytes()[..DIGEST]);
     short

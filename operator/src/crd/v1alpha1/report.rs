@@ -44,7 +44,7 @@ pub struct VmMigrationReportSpec {
     pub started_at: Option<Time>,
     /// When it succeeded.
     pub finished_at: Time,
-    /// Seconds from the source's stop to the last passed check.
+    /// Seconds that neither side served: from the source's stop to the first check that passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_seconds: Option<i64>,
     /// Digests, sizes and who read them when.

@@ -1,6 +1,6 @@
 //! Status of a `VmMigration`: what was observed and recorded; every decision can be rebuilt from it and the clouds.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -204,6 +204,9 @@ pub struct VmMigrationStatus {
     /// How often clean-up looked and found nothing more; two looks end it.
     #[serde(skip_serializing_if = "is_zero")]
     pub clean_looks: i32,
+    /// When both clouds were last looked at to no effect, while Jobs copy: until a Job ends that is done rarely.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clouds_looked_at: Option<Time>,
     /// The disks; last, since they are long.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskStatus>,
@@ -459,6 +462,9 @@ pub struct SourceStatus {
     /// When it was seen SHUTOFF.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<Time>,
+    /// When its guest was asked to shut down, by the cloud's record of our stop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served_until: Option<MicroTime>,
     /// Written before the lock is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_requested_at: Option<Time>,
@@ -506,7 +512,11 @@ pub struct DestinationStatus {
     /// When it was first seen ACTIVE.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active_at: Option<Time>,
-    /// When its last check passed.
+    /// When it first served: when the first check passed, by the Job that asked; without a check when it became ACTIVE,
+    /// by the cloud's record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served_from: Option<MicroTime>,
+    /// When its last check was seen to have passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<Time>,
     /// Written before a server whose source was stopped is stopped again.

@@ -2,8 +2,9 @@
 //! those that need a network; the console is read by the operator, since the Job has no cloud's credentials.
 
 use super::{
-    Draft, Flow, clock,
+    Draft, Flow, clock, downtime,
     jobs::{Progress, Wanted},
+    parse_time,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -49,6 +50,7 @@ pub(super) fn of_destination(d: &mut Draft<'_>, server: &Server) -> Flow {
     let mut rows = vec![row("active", true, "ACTIVE")];
     if wanted.is_empty() {
         d.status.checks = rows;
+        downtime::ends(d, server.launched_at.as_deref().and_then(parse_time));
         return Flow::On;
     }
     let Some(address) = server.addresses.iter().find(|a| a.fixed).map(|a| a.address.clone()) else {
@@ -62,6 +64,11 @@ pub(super) fn of_destination(d: &mut Draft<'_>, server: &Server) -> Flow {
         ask(d, &Asked { side, purpose, address: address.clone(), console, since: since.clone() }, wanted);
     rows.extend(answers.iter().map(|a| a.row.clone()));
     d.status.checks = rows;
+    if answers.iter().any(|a| a.row.passed) {
+        let told = outcome(d, side, purpose);
+        let first = told.as_ref().and_then(|t| parse_time(t["result"]["firstPassedAt"].as_str()?));
+        downtime::ends(d, first);
+    }
     judge(d, &answers, &format!("Checking the server at {address}"), &since, longest(wanted))
 }
 
@@ -182,10 +189,13 @@ fn job_exists(d: &mut Draft<'_>, of: &Asked) -> bool {
 
 /// What a Job that failed has told of each check.
 fn last_answers(d: &mut Draft<'_>, of: &Asked) -> Vec<CheckRow> {
-    let name = d.input.me.job(of.purpose, d.job_record(of.purpose).attempt);
-    let job = d.input.seen.cluster(of.side).view().and_then(|c| c.jobs.get(&name));
-    let told = job.and_then(|j| serde_json::from_str::<Value>(j.termination.as_ref()?).ok());
-    told.map_or(vec![], |t| rows(&t["result"]))
+    outcome(d, of.side, of.purpose).map_or(vec![], |told| rows(&told["result"]))
+}
+
+/// What a Job has told in the end, whichever it was.
+fn outcome(d: &mut Draft<'_>, side: Side, purpose: &str) -> Option<Value> {
+    let name = d.input.me.job(purpose, d.job_record(purpose).attempt);
+    d.input.seen.cluster(side).view()?.jobs.get(&name)?.outcome()
 }
 
 /// The private keys that the Job needs, by the name of the file.

@@ -160,9 +160,12 @@ pub(super) fn after_failure(mut d: Draft<'_>) -> Decision {
     let mut kept = String::new();
     if nothing_made(&d) || matches!(sweep_clouds(&mut d, Scope::All), Flow::On) {
         if again && !retry::purge_begun(&d) {
-            return retry::begin(d);
-        }
-        if let Some(until) = retry::kept_until(&d) {
+            match d.input.seen.source_cluster.problem().cloned() {
+                None => return retry::begin(d),
+                // Only there it is seen that what was read is not being removed.
+                Some(p) => d.trouble(&p.id, &p.message),
+            }
+        } else if let Some(until) = retry::kept_until(&d) {
             kept = keep_data(&mut d, until);
         } else if nothing_made(&d) || matches!(drop_data(&mut d), Flow::On) {
             if again {

@@ -74,6 +74,7 @@ impl Explorer {
                 w.spec.cutover.mode = CutoverMode::Manual;
             }
         }
+        w.slow = [0, 0, 3, 40][rng.random_range(0..4)];
         let loud = number("EXPLORE_SEED").is_some();
         Explorer { seed, rng, w, tokens: 0, touched: false, loud }
     }

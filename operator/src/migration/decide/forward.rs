@@ -1,7 +1,7 @@
 //! The way forward: preflight, cutover, stop, transfer, create, verify.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, disks, hooks,
+    AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, disks, downtime, hooks,
     jobs::{Progress, Wanted},
     ran, requests, retry, set_at, warm,
 };
@@ -14,7 +14,7 @@ use crate::{
         preflight,
         step::Step,
     },
-    openstack::Server,
+    openstack::{InstanceAction, Server},
 };
 use std::time::Duration;
 
@@ -334,7 +334,7 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
         d.fail("UnrecoverableError", format!("our claim on server {} was taken away", server.name));
         return d.decided();
     }
-    if let Flow::Wait = stop_server(&mut d, &server) {
+    if let Flow::Wait = stop_server(&mut d, &server, &view.actions) {
         return d.decided();
     }
     if let Flow::Wait = lock_server(&mut d, &server) {
@@ -475,7 +475,7 @@ fn source_server<'a>(d: &mut Draft<'a>) -> Option<(&'a SourceView, Server)> {
     }
 }
 
-fn stop_server(d: &mut Draft<'_>, server: &Server) -> Flow {
+fn stop_server(d: &mut Draft<'_>, server: &Server, actions: &[InstanceAction]) -> Flow {
     let s = d.source().clone();
     if s.stopped_at.is_some() {
         return Flow::On;
@@ -483,6 +483,7 @@ fn stop_server(d: &mut Draft<'_>, server: &Server) -> Flow {
     let now = d.now();
     if server.status == "SHUTOFF" && server.task_state.is_none() {
         d.source().stopped_at = Some(now);
+        downtime::begins(d, actions);
         d.status.running_in = Some(RunningIn::None);
         d.note(format!("server {} is SHUTOFF", server.name));
         return Flow::On;
@@ -571,6 +572,10 @@ fn source_untouched(d: &mut Draft<'_>) -> Option<Server> {
 
 /// Disks leave A and arrive in B, side by side.
 pub(super) fn transfer(mut d: Draft<'_>) -> Decision {
+    if d.left_clouds_alone() {
+        disks::follow(&mut d);
+        return d.decided();
+    }
     if source_untouched(&mut d).is_none() {
         return d.decided();
     }
@@ -738,7 +743,6 @@ pub(super) fn verify(mut d: Draft<'_>) -> Decision {
     if let Flow::Wait = flow {
         return d.decided();
     }
-    // It serves: what follows is no downtime.
     let now = d.now();
     d.destination().ready_at.get_or_insert(now);
     if let Flow::Wait = hooks::gate(&mut d, HookPhase::AfterVerification) {

@@ -22,6 +22,9 @@ mod warm;
 mod explore;
 
 #[cfg(test)]
+mod looks_tests;
+
+#[cfg(test)]
 mod tests;
 
 #[cfg(test)]
@@ -31,8 +34,9 @@ pub use hooks::side_of;
 pub use ran::ran_since_our_stop;
 
 use super::{
+    looks,
     names::{Identity, Side},
-    observed::Observed,
+    observed::{Observed, Seen},
     step::{Effect, Step, StepFailure},
 };
 use crate::crd::v1alpha1::*;
@@ -152,6 +156,8 @@ pub(super) struct Draft<'a> {
     calm: Option<Duration>,
     /// A Job runs: its progress is read at each look.
     job_runs: bool,
+    /// What is being deleted in a cloud is waited for.
+    removing: bool,
 }
 
 /// How soon to look again while a cloud works.
@@ -173,6 +179,7 @@ impl<'a> Draft<'a> {
             troubled: false,
             calm: None,
             job_runs: false,
+            removing: false,
         }
     }
 
@@ -285,8 +292,31 @@ impl<'a> Draft<'a> {
         self.calm = Some(self.calm.map_or(pause, |c| c.min(pause)));
     }
 
+    /// Both clouds were left alone in this look, since only Jobs copy: there is nothing to decide.
+    fn left_clouds_alone(&self) -> bool {
+        let seen = self.input.seen;
+        matches!((&seen.source, &seen.destination), (Seen::NotLooked, Seen::NotLooked))
+            && looks::only_copies_run(self.input.me, &self.status, seen)
+    }
+
+    /// After a look that led to nothing while only Jobs copy the clouds are left alone for a while.
+    fn remember_look(&mut self) {
+        if matches!(self.input.seen.source, Seen::NotLooked) {
+            return;
+        }
+        let to_no_effect = self.steps.is_empty()
+            && self.recheck == Some(SOON)
+            && !(self.troubled || self.removing || self.calm.is_some());
+        let idle = to_no_effect && looks::only_copies_run(self.input.me, &self.status, self.input.seen);
+        self.status.clouds_looked_at = idle.then(|| self.now());
+        if idle {
+            self.recheck = Some(PROGRESS);
+        }
+    }
+
     fn decided(mut self) -> Decision {
         self.bound_trouble();
+        self.remember_look();
         if let (Some(SOON), Some(calm), false) = (self.recheck, self.calm, self.troubled) {
             self.recheck = Some(if self.job_runs { calm.min(PROGRESS) } else { calm });
         }

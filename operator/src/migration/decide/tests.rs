@@ -8,11 +8,12 @@ use crate::{
         block_storage::{BlockStorage, ClusterStorage},
         names::{MARK_CLAIM, Role},
         observed::*,
+        present,
         step::{JobRequest, ObjectKind, StepFailure},
     },
     openstack::{Image, InstanceAction, Port, Server, Snapshot, Volume, VolumeAttachment},
 };
-use k8s_openapi::jiff::ToSpan;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::ToSpan};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -78,6 +79,12 @@ pub(super) struct World {
     abandoned: bool,
     /// The next Job to end fails.
     pub(super) job_fails: bool,
+    /// For how many ticks a disk's Jobs run.
+    pub(super) slow: u32,
+    /// For how many each of them has run.
+    ticks: BTreeMap<String, u32>,
+    /// How often the clouds were looked at.
+    pub(super) cloud_looks: u32,
     /// The next restore to end finds a segment wrong in the store, and condemns it there.
     pub(super) wrong_segment: bool,
     pub(super) unreachable: bool,
@@ -185,6 +192,9 @@ impl World {
             timeless: false,
             abandoned: false,
             job_fails: false,
+            slow: 0,
+            ticks: BTreeMap::new(),
+            cloud_looks: 0,
             wrong_segment: false,
             unreachable: false,
             humans: false,
@@ -232,7 +242,7 @@ impl World {
                 (Some("sha512".into()), Some(if wrong { "bad".into() } else { self.content[&i.id].clone() }));
         }
         for s in self.servers.iter_mut().filter(|s| s.status == "BUILD") {
-            (s.status, s.launched_at) = ("ACTIVE".into(), Some("now".into()));
+            (s.status, s.launched_at) = ("ACTIVE".into(), Some(self.now.to_string()));
         }
         self.finish_jobs();
     }
@@ -260,7 +270,7 @@ impl World {
                 }
                 continue;
             }
-            if self.waits(&name) && !self.job_fails {
+            if !self.job_fails && (self.waits(&name) || self.runs_on(&name)) {
                 continue;
             }
             let result = match std::mem::take(&mut self.job_fails) {
@@ -332,6 +342,16 @@ impl World {
     fn waits(&self, job: &str) -> bool {
         let args = self.asked.get(job).map(Vec::as_slice).unwrap_or_default();
         args.iter().position(|a| a == "--origin").is_some_and(|at| !self.passes.contains_key(&args[at + 1]))
+    }
+
+    /// What copies a disk takes its time.
+    fn runs_on(&mut self, job: &str) -> bool {
+        if !job.contains("-backup-") && !job.contains("-restore-") {
+            return false;
+        }
+        let ticks = self.ticks.entry(job.into()).or_default();
+        *ticks += 1;
+        *ticks <= self.slow
     }
 
     /// What a Job does, and what it tells.
@@ -451,7 +471,7 @@ impl World {
             &recorded,
         );
         view.console = Some(self.console.clone());
-        Observed {
+        let mut seen = Observed {
             store: Some(StoreView {
                 name: "s".into(),
                 repository: "s3:https://x/b/team/uid".into(),
@@ -477,7 +497,11 @@ impl World {
             source_project: Some("pa".into()),
             destination_project: Some("pb".into()),
             ..Default::default()
+        };
+        if !self.deleting && looks::clouds_may_wait(&self.me, &self.status, &seen, self.now) {
+            (seen.source, seen.destination) = (Seen::NotLooked, Seen::NotLooked);
         }
+        seen
     }
 
     fn inventory(&self) -> Inventory {
@@ -508,8 +532,12 @@ impl World {
 
     pub(super) fn act(&mut self, action: &str) -> Effect {
         let request_id = self.id("req");
-        let row =
-            InstanceAction { action: action.into(), request_id: request_id.clone(), ..Default::default() };
+        let row = InstanceAction {
+            action: action.into(),
+            request_id: request_id.clone(),
+            start_time: self.now.to_string(),
+            ..Default::default()
+        };
         self.actions.insert(0, row);
         Effect::Accepted { request_id: Some(request_id) }
     }
@@ -684,7 +712,11 @@ impl World {
             Step::RaisePort { port_id } => {
                 self.ports.iter_mut().filter(|p| p.id == *port_id).for_each(|p| p.admin_state_up = true);
             }
-            Step::TagImage { .. } | Step::DressVolume { .. } | Step::CreateServerImage { .. } => {}
+            Step::TagImage { image_id, .. } => {
+                let image = self.images.iter_mut().find(|(_, i)| i.id == *image_id);
+                image.into_iter().for_each(|(_, i)| i.tags = vec![me.tag()]);
+            }
+            Step::DressVolume { .. } | Step::CreateServerImage { .. } => {}
         }
         Ok(Effect::Done)
     }
@@ -772,6 +804,7 @@ impl World {
     /// One reconcile. `crash`: killed after the steps, before the status was written.
     pub(super) fn pass(&mut self, crash: bool) {
         let seen = self.observe();
+        self.cloud_looks += u32::from(seen.source.view().is_some());
         let decision = decide(Input {
             me: &self.me.clone(),
             spec: &self.spec.clone(),
@@ -1432,6 +1465,35 @@ fn kept_data_of_a_source_that_did_not_run_are_used_again() {
 }
 
 #[test]
+fn a_segment_of_kept_data_that_is_wrong_is_read_again_from_a_new_copy() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    (w.broken, w.wrong_segment) = (None, true);
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    settle(&mut w, Phase::Succeeded);
+    let again = |n: &&String| n.contains("-backup-0-") && !n.ends_with("-1");
+    assert_eq!(w.asked.keys().filter(again).count(), 1, "it is sent again");
+    let origin =
+        |args: &Vec<String>| args.iter().position(|a| a == "--origin").map(|at| args[at + 1].clone());
+    assert!(!w.asked.values().any(|args| origin(args).is_some_and(|o| o.is_empty())), "of what is known");
+}
+
+#[test]
+fn a_purge_that_was_begun_and_not_recorded_ends_before_a_new_try() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    w.run(20, |w| w.jobs.keys().any(|n| n.contains("-purge-")), || true);
+    w.broken = None;
+    ask(&mut w, json!({"requests": {"retry": "1"}}));
+    settle(&mut w, Phase::Succeeded);
+}
+
+#[test]
 fn snapshots_that_had_to_stay_are_not_used_by_a_new_try() {
     let mut w = World::new();
     w.source.status = "SHUTOFF".into();
@@ -1614,6 +1676,47 @@ fn a_move_that_takes_too_long_is_given_up_before_b_runs() {
     w.run(200, |w| w.phase() == Some(Phase::Verifying), || false);
     w.now = w.now.checked_add(301.seconds()).unwrap();
     settle(&mut w, Phase::Succeeded);
+}
+
+#[test]
+fn the_downtime_is_what_the_cloud_and_the_check_tell_within_what_was_seen() {
+    let time = |t: &Option<MicroTime>| t.as_ref().unwrap().0;
+    // When the check passed, in milliseconds before its Job has ended, and in which bounds that is believed.
+    for (before, believed) in [(1250, true), (-90_000, false), (900_000, false)] {
+        let mut w = World::new();
+        w.run(200, |w| w.phase() == Some(Phase::Verifying), || false);
+        let told = w.now.checked_sub(before.milliseconds()).unwrap();
+        w.checked["result"]["firstPassedAt"] = json!(told.to_string());
+        w.run(20, |w| w.status.checks.iter().any(|c| c.name == "page" && c.passed), || false);
+        let stop = w.actions.iter().find(|a| a.action == "stop").unwrap();
+        let (s, x) = (w.status.source.clone().unwrap(), w.status.destination.clone().unwrap());
+        assert_eq!(time(&s.served_until).to_string(), stop.start_time);
+        assert!(s.served_until.unwrap().0 < s.stopped_at.unwrap().0);
+        let from = time(&x.served_from);
+        assert_eq!(from == told, believed, "{before}");
+        assert!((x.server_requested_at.unwrap().0..=w.now).contains(&from), "{before}");
+        let down = from.duration_since(stop.start_time.parse().unwrap()).as_millis();
+        assert_eq!(present::down(&w.status, w.now).map(i128::from), Some((down + 500) / 1000));
+    }
+    // Nothing is checked: the cloud tells when the server was up.
+    let mut w = World::new();
+    w.spec.verification = None;
+    w.run(200, |w| w.phase() == Some(Phase::Succeeded), || false);
+    let launched = w.servers[0].launched_at.clone().unwrap();
+    assert_eq!(time(&w.status.destination.as_ref().unwrap().served_from).to_string(), launched);
+}
+
+#[test]
+fn a_destination_that_is_given_up_did_not_serve() {
+    let mut w = checked(
+        json!([{"name": "page", "http": {}}, {"name": "boot", "timeoutSeconds": 60, "console": {"pattern": "^login:"}}]),
+    );
+    settle(&mut w, Phase::Failed);
+    let x = w.status.destination.clone().unwrap();
+    assert!(x.served_from.is_some() && x.ready_at.is_none());
+    let (s, back) = (w.status.source.clone().unwrap(), w.status.finished_at.clone().unwrap());
+    let down = back.0.duration_since(s.served_until.unwrap().0).as_secs();
+    assert_eq!(present::down(&w.status, w.now), Some(down));
 }
 
 #[test]

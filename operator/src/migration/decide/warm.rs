@@ -4,15 +4,15 @@
 //! ended, while the server still runs. So the way on, and the way back, begin where those of a cold migration begin.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, cleanup, clock,
-    disks::{export, show_progress},
+    AT_ONCE, Decision, Draft, Flow, PROGRESS, cleanup, clock,
+    disks::{export, in_hand, show_progress},
     forward::{self, granted},
 };
 use crate::{
     crd::v1alpha1::*,
     migration::{
         names::Side,
-        observed::{Seen, SourceView},
+        observed::{Seen, SourceView, number_in},
         present::{human, seconds},
         step::Step,
     },
@@ -192,6 +192,10 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
             d.trouble(&p.id, &p.message);
             return Flow::Wait;
         }
+        Seen::NotLooked if d.left_clouds_alone() => {
+            follow(d);
+            return Flow::Wait;
+        }
         Seen::NotLooked => {
             d.recheck = Some(AT_ONCE);
             return Flow::Wait;
@@ -202,8 +206,8 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
     }
     give_up_in_time(d);
     let waiting = read(d, view);
-    let removing = remove(d, view);
-    if waiting.is_none() && !removing {
+    d.removing = remove(d, view);
+    if waiting.is_none() && !d.removing {
         return end(d);
     }
     tell(d, waiting);
@@ -258,6 +262,20 @@ fn read(d: &mut Draft<'_>, view: &SourceView) -> Option<String> {
     waiting.into_iter().next()
 }
 
+/// Only the Jobs were looked at, and they run: how far they are.
+fn follow(d: &mut Draft<'_>) {
+    let mut waiting = None;
+    for i in 0..d.status.disks.len() {
+        if is_volume(&d.status.disks[i]) && !d.status.disks[i].copied {
+            let stage = in_hand(d, i);
+            d.status.disks[i].stage = stage.clone().unwrap_or_default();
+            waiting = waiting.or(stage);
+        }
+    }
+    tell(d, waiting);
+    d.recheck = Some(PROGRESS);
+}
+
 /// Nothing more is read in this pass; what it made goes.
 fn give_up(d: &mut Draft<'_>, problem: String) {
     d.note(format!("this pass is given up: {problem}"));
@@ -293,7 +311,7 @@ pub(super) fn record(d: &mut Draft<'_>, i: usize, digest: &Digest, result: &Valu
     let last = d.phase() == Phase::Transferring;
     let copying = d.status.copying.as_ref().and_then(|c| c.began_at.clone());
     let began = copying.filter(|_| !last).or_else(|| d.status.phase_since.clone());
-    let number = |key: &str| result[key].as_i64().unwrap_or(0).max(0);
+    let number = |key: &str| number_in(result, key).unwrap_or_default();
     let mut row = PassRow {
         pass: d.status.disks[i].pass,
         snapshot_id: digest.snapshot_id.clone().unwrap_or_default(),

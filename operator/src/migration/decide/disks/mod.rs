@@ -10,10 +10,13 @@ mod volume_import;
 
 pub(super) use volume_device::take_away;
 
-use super::{AT_ONCE, Draft};
+use super::{AT_ONCE, Draft, PROGRESS};
 use crate::{
     crd::v1alpha1::*,
-    migration::{names::Side, observed::JobView},
+    migration::{
+        names::Side,
+        observed::{JobView, number_in},
+    },
     mover::result::FailureReason,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -32,9 +35,19 @@ type Stage = Option<String>;
 
 /// Takes every disk one step further. True when all are proven in the destination.
 pub(super) fn all(d: &mut Draft<'_>) -> bool {
+    each(d, one)
+}
+
+/// Only the Jobs were looked at, and they run: how far they are.
+pub(super) fn follow(d: &mut Draft<'_>) {
+    each(d, in_hand);
+    d.recheck = Some(PROGRESS);
+}
+
+fn each(d: &mut Draft<'_>, stage: fn(&mut Draft<'_>, usize) -> Stage) -> bool {
     let mut waiting = vec![];
     for i in 0..d.status.disks.len() {
-        let stage = one(d, i);
+        let stage = stage(d, i);
         if d.status.failure.is_some() {
             return false;
         }
@@ -52,6 +65,20 @@ pub(super) fn all(d: &mut Draft<'_>) -> bool {
         ));
     }
     count > 0 && waiting.is_empty()
+}
+
+/// How far the Job is that has a disk in hand.
+pub(super) fn in_hand(d: &mut Draft<'_>, i: usize) -> Stage {
+    show_progress(d, i);
+    let disk = &d.status.disks[i];
+    let (verb, side, what) = match (&disk.backup, &disk.restore) {
+        (None, _) => ("Backing up", Side::Source, "backup"),
+        (Some(_), None) => ("Restoring", Side::Destination, "restore"),
+        (Some(_), Some(_)) => return None,
+    };
+    let job = job_of(d, side, &format!("{what}-{}", disk.index));
+    let why = job.and_then(|j| j.reason.as_deref()).unwrap_or("running");
+    Some(format!("{verb} disk {}: {}", disk.index, with_progress(d, i, why)))
 }
 
 fn one(d: &mut Draft<'_>, i: usize) -> Stage {
@@ -99,8 +126,12 @@ fn origin(d: &Draft<'_>, i: usize) -> String {
     if volume { export.volume_id.clone() } else { export.image_id.clone() }.unwrap_or_default()
 }
 
-/// Was a Job of the backup seen? From then on there is something to restore, and a later attempt ends nothing.
+/// Was a Job of the backup seen? From then on there is something to restore, and a later attempt ends nothing. But what
+/// it reads must be known: data of an earlier try that turn out to be wrong are read again from a new copy.
 fn begun(d: &Draft<'_>, i: usize) -> bool {
+    if origin(d, i).is_empty() {
+        return false;
+    }
     let purpose = format!("backup-{}", d.status.disks[i].index);
     let again = |j: &JobRecord| j.name == purpose && j.tries() > 1;
     job_of(d, Side::Source, &purpose).is_some()
@@ -185,7 +216,7 @@ fn transfer_seconds(d: &Draft<'_>, bytes: i64) -> i64 {
 fn digest(result: &Value, now: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time) -> Digest {
     let text = |k: &str| result[k].as_str().filter(|s| !s.is_empty()).map(String::from);
     Digest {
-        bytes: result["bytes"].as_i64().unwrap_or(-1),
+        bytes: number_in(result, "bytes").unwrap_or(-1),
         sha256: text("sha256"),
         hash_algo: text("hashAlgo"),
         hash_value: text("hashValue"),

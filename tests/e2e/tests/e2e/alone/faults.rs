@@ -76,9 +76,11 @@ async fn cut_download(migration: &Migration) -> Result<()> {
 
 /// An API answers 503 for a while: the status tells of it, and it passes.
 async fn answers_503(migration: &Migration, site: &str, api: &str) -> Result<()> {
-    fault(&["answer", site, api, "503", "15"]).await?;
+    // While only Jobs copy, the clouds are looked at once a minute.
+    fault(&["answer", site, api, "503", "180"]).await?;
     let told = |s: &VmMigrationStatus| s.trouble.as_ref().filter(|t| t.message.contains("503")).map(drop);
-    migration.wait(&format!("telling of the 503 of {site}'s {api}"), 30, told).await?;
+    let telling = migration.wait(&format!("telling of the 503 of {site}'s {api}"), 120, told);
+    then_heal(&["heal", site], telling).await?;
     migration.wait(&format!("over the 503 of {api}"), 60, |s| s.trouble.is_none().then_some(())).await
 }
 

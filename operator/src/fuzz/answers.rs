@@ -1,0 +1,77 @@
+//! What the operator reads from those who work for it: movers, by their termination message and their log, and clients
+//! of hooks, by an annotation.
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    crd::v1alpha1::{ClientHookNote, OUTPUT_BYTES, output_tail},
+    migration::observed::{JobState, JobView, newest_progress, number_in},
+    mover::result::{
+        BackupResult, ChecksResult, InitResult, JobOutcome, MAX_TERMINATION_MESSAGE, ProbeResult,
+        PurgeResult, RestoreResult, SealResult,
+    },
+};
+
+/// No number from a mover is larger: as many bytes as the largest disk has.
+const MOST: i64 = 1 << 50;
+
+/// A termination message: both readings of it agree, what is written of it again is short and says the same, and no
+/// number is taken that sums could not bear.
+pub fn job_result(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let job = JobView {
+        state: JobState::Succeeded,
+        termination: Some(text.clone().into_owned()),
+        reason: None,
+        progress: None,
+        deleting: false,
+        exit_code: None,
+        output: None,
+    };
+    let told = job.outcome();
+    if let Some(outcome) = &told {
+        for field in outcome["result"].as_object().into_iter().flatten() {
+            let number = number_in(&outcome["result"], field.0);
+            assert!(number.is_none_or(|number| (0..=MOST).contains(&number)), "{number:?}");
+        }
+    }
+    // A list of the fields' values would be read, too, but nobody writes one.
+    let ok = told.filter(Value::is_object).map(|outcome| outcome["ok"] == true);
+    written_again::<BackupResult>(&text, ok);
+    written_again::<RestoreResult>(&text, ok);
+    written_again::<SealResult>(&text, ok);
+    written_again::<ProbeResult>(&text, ok);
+    written_again::<InitResult>(&text, ok);
+    written_again::<PurgeResult>(&text, ok);
+    written_again::<ChecksResult>(&text, ok);
+}
+
+fn written_again<T: Clone + Serialize + DeserializeOwned>(text: &str, ok: Option<bool>) {
+    let Ok(outcome) = JobOutcome::<T>::parse(text) else { return };
+    assert!(ok.is_none_or(|ok| ok == matches!(outcome, JobOutcome::Ok(_))));
+    let written = outcome.to_termination_message();
+    assert!(written.len() <= MAX_TERMINATION_MESSAGE, "{}", written.len());
+    let again = JobOutcome::<T>::parse(&written).unwrap().to_termination_message();
+    assert_eq!(again, written);
+}
+
+/// The end of a mover's log: what is taken as progress can be summed up and turned into percent.
+pub fn job_log(data: &[u8]) {
+    let Some((bytes, total, rate)) = newest_progress(&String::from_utf8_lossy(data)) else { return };
+    for number in [bytes, total, rate] {
+        assert!((0..=MOST).contains(&number), "{number}");
+    }
+}
+
+/// A client's answer to a hook: what is kept of it is bounded and harmless.
+pub fn client_note(data: &[u8]) {
+    let tail = output_tail(data);
+    assert!(tail.len() <= OUTPUT_BYTES);
+    assert!(!tail.chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
+    assert_eq!(output_tail(tail.as_bytes()), tail);
+    let Ok(note) = serde_json::from_slice::<ClientHookNote>(data) else { return };
+    let written = serde_json::to_vec(&note).unwrap();
+    let again: ClientHookNote = serde_json::from_slice(&written).unwrap();
+    assert_eq!(serde_json::to_vec(&again).unwrap(), written);
+}

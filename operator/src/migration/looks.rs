@@ -1,0 +1,80 @@
+//! What a look may leave out: while nothing but copies is waited for, neither cloud has anything to tell.
+
+use super::{
+    names::{Identity, Side},
+    observed::{JobState, Observed},
+};
+use crate::crd::v1alpha1::*;
+use k8s_openapi::jiff::Timestamp;
+
+/// For how long the clouds are left alone, in seconds. Whoever takes the source back is seen so much later; before a
+/// copy is trusted, and before the server is asked for in B, the source is looked at all the same.
+const SECONDS: i64 = 60;
+
+/// Were both clouds looked at a short while ago, to no effect, and does all that is waited for still run?
+pub fn clouds_may_wait(me: &Identity, status: &VmMigrationStatus, seen: &Observed, now: Timestamp) -> bool {
+    let recent = |t: &Timestamp| (0..SECONDS).contains(&now.duration_since(*t).as_secs());
+    status.clouds_looked_at.as_ref().map(|t| t.0).is_some_and(|t| recent(&t))
+        && only_copies_run(me, status, seen)
+}
+
+/// Is every disk in the hands of a Job that runs, as seen now, or done with?
+pub fn only_copies_run(me: &Identity, status: &VmMigrationStatus, seen: &Observed) -> bool {
+    let of = Of { me, status, seen };
+    let at_work = match status.phase.unwrap_or_default() {
+        Phase::Transferring => status.disks.iter().all(|d| of.travels(d)),
+        Phase::Copying | Phase::AwaitingCutover if pass_is_under_way(status) => {
+            status.disks.iter().all(|d| of.is_read(d))
+        }
+        _ => false,
+    };
+    at_work && status.failure.is_none()
+}
+
+/// A warm pass was begun and has not ended.
+pub fn pass_is_under_way(status: &VmMigrationStatus) -> bool {
+    status.copying.as_ref().is_some_and(|c| c.began_at.is_some())
+}
+
+/// Where to look for a disk's Jobs.
+struct Of<'a> {
+    me: &'a Identity,
+    status: &'a VmMigrationStatus,
+    seen: &'a Observed,
+}
+
+impl Of<'_> {
+    /// After the stop: each side copies, or has nothing left to do.
+    fn travels(&self, disk: &DiskStatus) -> bool {
+        let n = disk.index;
+        let backup = match disk.backup {
+            Some(_) => self.let_go(Side::Source, n),
+            None => self.runs(Side::Source, &format!("backup-{n}")),
+        };
+        let restore = match (&disk.restore, &disk.readback) {
+            (None, _) => self.runs(Side::Destination, &format!("restore-{n}")),
+            (_, Some(_)) => self.let_go(Side::Destination, n),
+            // It is proven in the cloud.
+            (Some(_), None) => false,
+        };
+        backup && restore
+    }
+
+    /// While the server runs only the source is read.
+    fn is_read(&self, disk: &DiskStatus) -> bool {
+        let after_the_stop = disk.kind == DiskKind::Image;
+        after_the_stop || disk.copied || self.runs(Side::Source, &format!("backup-{}", disk.index))
+    }
+
+    fn runs(&self, side: Side, purpose: &str) -> bool {
+        let Some(record) = self.status.jobs.iter().find(|j| j.name == purpose) else { return false };
+        let job = self.me.job(purpose, record.attempt);
+        let seen = self.seen.cluster(side).view().and_then(|c| c.jobs.get(&job));
+        seen.is_some_and(|j| j.state == JobState::Active && !j.deleting)
+    }
+
+    /// The cluster has no device of this disk any more.
+    fn let_go(&self, side: Side, n: i32) -> bool {
+        self.seen.cluster(side).view().is_some_and(|c| !c.devices.contains_key(&self.me.device(side, n)))
+    }
+}

@@ -1,0 +1,92 @@
+//! What stores answer: listings, errors, Keystone's catalog, our own marker. Here, because only the store's client
+//! reads them.
+#![allow(clippy::unwrap_used, reason = "what fails here is a finding")]
+
+use reqwest::StatusCode;
+
+use super::{
+    StoreError,
+    http::refused,
+    rest::parse_names,
+    s3::{all_deleted, parse_list},
+    swift::{parse_catalog, parse_page},
+};
+use crate::{fuzz::assert_showable, mover::init::parse_marker};
+
+/// What a person may see of one answer: a short text of ours, and of the store's a code and a message.
+const SHOWN: usize = 800;
+
+/// S3's listings, answers to deletions, and errors.
+pub fn s3_answer(data: &[u8]) {
+    match parse_list(data) {
+        // An entry takes more than its elements' names.
+        Ok(page) => assert!(page.contents.len() <= data.len() / 32),
+        Err(why) => assert_refused(&why),
+    }
+    if let Err(why) = all_deleted(data) {
+        assert_refused(&why);
+    }
+    any_error(data);
+}
+
+/// The listings of restic's REST protocol hold nothing but names that restic gives.
+pub fn rest_answer(data: &[u8]) {
+    match parse_names(data) {
+        Ok(names) => {
+            assert!(names.len() <= data.len() / 64);
+            assert!(names.iter().all(|name| name.len() == 64 && hex::decode(name).is_ok()));
+        }
+        Err(why) => assert_refused(&why),
+    }
+    any_error(data);
+}
+
+/// Swift's pages go on, and the catalog names a URL or nothing.
+pub fn swift_answer(data: &[u8]) {
+    for marker in ["", "data/m"] {
+        match parse_page(data, marker) {
+            Ok(names) => {
+                assert!(names.first().is_none_or(|first| first.as_str() > marker));
+                assert!(names.is_sorted_by(|one, next| one < next));
+            }
+            Err(why) => assert_refused(&why),
+        }
+    }
+    for region in [None, Some("a")] {
+        match parse_catalog(data, region) {
+            Ok(url) => assert_eq!(url::Url::parse(url.as_str()), Ok(url)),
+            Err(why) => assert_refused(&why),
+        }
+    }
+}
+
+/// The object that says whose a repository is: written again it is the same, and what is shown of it is harmless.
+pub fn store_marker(data: &[u8]) {
+    match parse_marker(data) {
+        Ok(marker) => {
+            assert_showable(&marker.uid, 128);
+            assert_showable(&marker.object, 512);
+            assert_eq!(parse_marker(&serde_json::to_vec(&marker).unwrap()), Ok(marker));
+        }
+        Err(why) => assert_showable(&why, 300),
+    }
+}
+
+fn assert_refused(why: &str) {
+    assert_showable(&refused("LIST x", why).to_string(), SHOWN);
+}
+
+/// The same bytes as the answer to a call that did not succeed.
+fn any_error(data: &[u8]) {
+    let body = String::from_utf8_lossy(data);
+    for status in [301, 400, 401, 403, 404, 408, 429, 500, 503, 507, 599] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let error = StoreError::from_answer("GET x".to_owned(), status, &body);
+        assert_showable(&error.to_string(), SHOWN);
+        assert!(
+            !status.is_server_error()
+                || error.is_busy()
+                || matches!(error, StoreError::NoBucket { .. } | StoreError::ClockSkew { .. })
+        );
+    }
+}
