@@ -501,6 +501,27 @@ async fn a_full_store_is_named_in_time() {
 }
 
 #[tokio::test]
+async fn a_store_that_does_not_answer_is_named_while_it_lasts() {
+    let bed = ready().await;
+    bed.s3.slow(Duration::from_millis(300));
+    let mut child = bed.start(&backup_line(&["--image", SOURCE, "--segment-bytes", SEGMENT]));
+    until(|| (bed.s3.written() > 0).then_some(())).await;
+    bed.s3.refuse_all(usize::MAX);
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    let held_up = loop {
+        let line: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+        if let Some(said) = line["heldUp"].as_str() {
+            break said.to_owned();
+        }
+    };
+    assert!(held_up.contains("returned error, retrying after"), "{held_up}");
+    bed.s3.refuse_all(0);
+    let ended = bed.end(child).await;
+    ended.ok();
+    assert!(!ended.stdout.lines().last().unwrap().contains("heldUp"), "{}", ended.stdout);
+}
+
+#[tokio::test]
 async fn small_calls_are_made_again_too() {
     let bed = Bed::new().await;
     bed.s3.refuse_all(2);
@@ -599,6 +620,24 @@ async fn disks_of_any_length() {
             .await
             .ok();
         assert!(std::fs::read(&target).unwrap() == content, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn images_of_any_length() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let segment = 1 << 20;
+    for (n, bytes) in [1, segment - 1, segment + 1, 2 * segment + 4095].into_iter().enumerate() {
+        let content = noise(bytes);
+        let (source, target, disk) = (format!("source-{n}"), format!("target-{n}"), n.to_string());
+        bed.cloud.add_active(&source, content.clone());
+        bed.cloud.add_queued(&target);
+        let backup = ["backup", "--migration-uid", UID, "--disk", &disk, "--image", &source];
+        let saved = bed.run(&[&backup[..], &["--segment-bytes", SEGMENT]].concat()).await.ok().clone();
+        assert_eq!(saved["segments"], bytes.div_ceil(segment));
+        bed.run(&["restore", "--disk", &disk, "--image", &target, "--origin", &source]).await.ok();
+        assert!(bed.cloud.image(&target).content == content, "{bytes}");
     }
 }
 

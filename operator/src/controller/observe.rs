@@ -601,15 +601,16 @@ async fn view_job(job: &Job, pod: Option<&Pod>, pods: &Api<Pod>) -> JobView {
             .map(|t| format!("{} (exit code {})", t.reason.clone().unwrap_or_default(), t.exit_code));
     }
     let running = pod.filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running"));
-    let progress = match running {
-        Some(pod) if state == JobState::Active => progress(pods, &pod.name_any()).await,
+    let log = match running {
+        Some(pod) if state == JobState::Active => log_end(pods, &pod.name_any()).await,
         _ => None,
     };
     JobView {
         state,
         termination,
         reason,
-        progress,
+        progress: log.as_deref().and_then(newest_progress),
+        held_up: log.as_deref().and_then(newest_complaint),
         deleting: job.metadata.deletion_timestamp.is_some(),
         exit_code: ended.map(|t| t.exit_code),
         output: None,
@@ -647,11 +648,10 @@ fn waiting(pod: &Pod) -> Option<String> {
     Some(format!("not scheduled: {}", unscheduled.message.clone().unwrap_or_default()))
 }
 
-/// The newest progress line of a running mover. A log that cannot be read is no news, and no error.
-async fn progress(pods: &Api<Pod>, name: &str) -> Option<(i64, i64, i64)> {
+/// The end of a running mover's log. A log that cannot be read is no news, and no error.
+async fn log_end(pods: &Api<Pod>, name: &str) -> Option<String> {
     let last = LogParams { tail_lines: Some(5), ..Default::default() };
-    let log = pods.logs(name, &last).await.ok()?;
-    newest_progress(&log)
+    pods.logs(name, &last).await.ok()
 }
 
 #[cfg(test)]

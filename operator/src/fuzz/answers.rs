@@ -25,6 +25,7 @@ pub fn job_result(data: &[u8]) {
         termination: Some(text.clone().into_owned()),
         reason: None,
         progress: None,
+        held_up: None,
         deleting: false,
         exit_code: None,
         output: None,

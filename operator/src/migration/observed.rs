@@ -292,6 +292,8 @@ pub struct JobView {
     pub reason: Option<String>,
     /// Bytes, total, bytes a second, from the newest progress line.
     pub progress: Option<(i64, i64, i64)>,
+    /// What the store does not do for it now, from the same line.
+    pub held_up: Option<String>,
     /// It is being deleted.
     pub deleting: bool,
     /// The exit code of its container.
@@ -317,9 +319,19 @@ pub fn number_in(result: &serde_json::Value, key: &str) -> Option<i64> {
 
 /// Bytes, total, bytes a second of the newest progress line in the end of a mover's log.
 pub fn newest_progress(log: &str) -> Option<(i64, i64, i64)> {
-    let line = log.lines().rev().find_map(|line| serde_json::from_str::<ProgressLine>(line).ok())?;
+    let line = newest_line(log)?;
     let number = |n: u64| i64::try_from(n).unwrap_or(MOST).min(MOST);
     Some((number(line.progress.bytes), number(line.progress.total), number(line.progress.rate)))
+}
+
+/// What the newest progress line says of the store, short and on one line.
+pub fn newest_complaint(log: &str) -> Option<String> {
+    let said = newest_line(log)?.held_up?;
+    Some(said.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect())
+}
+
+fn newest_line(log: &str) -> Option<ProgressLine> {
+    log.lines().rev().find_map(|line| serde_json::from_str(line).ok())
 }
 
 /// Finds what we made for a role and an index.

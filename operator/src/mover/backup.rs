@@ -100,7 +100,7 @@ pub async fn backup(
         repository,
         request,
         provenance,
-        meter: Meter::start(layout.bytes()),
+        meter: Meter::start(layout.bytes(), &repository.restic.complaints),
         // Its own token: when one part fails, the others stop, too.
         cancel: cancel.child_token(),
         manifest: Mutex::new(manifest),

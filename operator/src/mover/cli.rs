@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     openstack::{Cloud, EndpointPolicy},
-    restic::{Restic, SnapshotId, Traffic, program_from_environment},
+    restic::{Complaints, Restic, SnapshotId, Traffic, program_from_environment},
     store::{AddressCheck, ObjectStoreLocation, Store, StoreOptions, address_check},
     transfer::{BLOCK, ImageHash, manifest::MAX_PATCH, tags::PassKey},
 };
@@ -409,6 +409,7 @@ impl RepositoryArgs {
             cacert: config.existing_path(config::STORE_CACERT),
             scratch: self.scratch_dir.clone(),
             traffic,
+            complaints: Complaints::default(),
         })
     }
 

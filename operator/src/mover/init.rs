@@ -64,7 +64,7 @@ pub async fn init(
     if created {
         remove_half_made(store).await?;
         let mut command = restic.init();
-        Child::spawn(&mut command)?.run_lines(cancel, |_| {}).await?.into_result()?;
+        Child::spawn(&mut command, &restic.complaints)?.run_lines(cancel, |_| {}).await?.into_result()?;
         tracing::info!(repository = %store.location(), "repository made");
     }
     key::make_cheap(store, owner.password.as_bytes()).await?;
@@ -91,7 +91,7 @@ pub(super) async fn require_own_key(
 
 async fn opens(restic: &Restic, cancel: &CancellationToken) -> Result<bool, MoverError> {
     let mut command = restic.cat_config();
-    match Child::spawn(&mut command)?.run_lines(cancel, |_| {}).await?.into_result() {
+    match Child::spawn(&mut command, &restic.complaints)?.run_lines(cancel, |_| {}).await?.into_result() {
         Ok(()) => Ok(true),
         Err(ResticError::NoRepository(_)) => Ok(false),
         Err(error) => Err(error.into()),

@@ -1,4 +1,4 @@
-//! Progress lines on stdout, about every two seconds, with the rate of the last seconds.
+//! Progress lines on stdout, about every two seconds, with the rate of the last seconds and with what holds it up.
 
 use std::{
     collections::VecDeque,
@@ -13,10 +13,13 @@ use std::{
 use tokio::task::JoinHandle;
 
 use super::result::{Progress, ProgressLine};
+use crate::restic::Complaints;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 /// The rate is taken over this many intervals.
 const WINDOW: usize = 5;
+/// restic's pauses before it makes a call again are not longer: an older complaint is no news.
+const COMPLAINT: Duration = Duration::from_secs(60);
 
 /// Counts bytes and prints them while it lives.
 pub struct Meter {
@@ -28,9 +31,9 @@ pub struct Meter {
 
 impl Meter {
     /// Starts to print.
-    pub fn start(total: u64) -> Self {
+    pub fn start(total: u64, complaints: &Complaints) -> Self {
         let bytes = Arc::new(AtomicU64::new(0));
-        let ticker = tokio::spawn(tick(Arc::clone(&bytes), total));
+        let ticker = tokio::spawn(tick(Arc::clone(&bytes), total, complaints.clone()));
         Self { bytes, total, started: Instant::now(), ticker }
     }
 
@@ -47,7 +50,7 @@ impl Meter {
     /// Prints the last line; its rate is that of the whole time.
     pub fn finish(self) {
         let bytes = self.bytes.load(Ordering::Relaxed);
-        print(Progress { bytes, total: self.total, rate: rate(bytes, self.started.elapsed()) });
+        print(Progress { bytes, total: self.total, rate: rate(bytes, self.started.elapsed()) }, None);
     }
 }
 
@@ -57,14 +60,19 @@ impl Drop for Meter {
     }
 }
 
-async fn tick(bytes: Arc<AtomicU64>, total: u64) {
+async fn tick(bytes: Arc<AtomicU64>, total: u64, complaints: Complaints) {
     let mut samples = VecDeque::from([(Instant::now(), 0)]);
+    let (mut moved, mut last) = (Instant::now(), 0);
     loop {
         tokio::time::sleep(INTERVAL).await;
         let (now, done) = (Instant::now(), bytes.load(Ordering::Relaxed));
         if let Some((then, before)) = samples.front() {
             let recent = done.saturating_sub(*before);
-            print(Progress { bytes: done, total, rate: rate(recent, now.duration_since(*then)) });
+            // Whatever was said before bytes moved again is over.
+            (moved, last) = if done == last { (moved, last) } else { (now, done) };
+            let news = now.checked_sub(COMPLAINT).map_or(moved, |then| then.max(moved));
+            let progress = Progress { bytes: done, total, rate: rate(recent, now.duration_since(*then)) };
+            print(progress, complaints.since(news));
         }
         samples.push_back((now, done));
         if samples.len() > WINDOW {
@@ -78,8 +86,8 @@ fn rate(bytes: u64, time: Duration) -> u64 {
     bytes.saturating_mul(1000) / millis
 }
 
-fn print(progress: Progress) {
-    if let Ok(line) = serde_json::to_string(&ProgressLine { progress }) {
+fn print(progress: Progress, held_up: Option<String>) {
+    if let Ok(line) = serde_json::to_string(&ProgressLine { progress, held_up }) {
         // A reader that is gone must not stop the copy.
         let _ = writeln!(std::io::stdout(), "{line}");
     }

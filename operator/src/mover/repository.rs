@@ -79,7 +79,8 @@ impl Repository {
     /// All snapshots of this pass.
     pub async fn list(&self, cancel: &CancellationToken) -> Result<Listing, MoverError> {
         let mut command = self.restic.snapshots(&self.key.filter());
-        let (finished, output) = Child::spawn(&mut command)?.run_output(cancel, MAX_OUTPUT).await?;
+        let (finished, output) =
+            Child::spawn(&mut command, &self.restic.complaints)?.run_output(cancel, MAX_OUTPUT).await?;
         finished.into_result()?;
         parse_listing(&output, &self.key)
             .map_err(|why| MoverError::retryable(FailureReason::ResticFailed, why))
@@ -87,7 +88,7 @@ impl Repository {
 
     /// Starts to dump a snapshot's file.
     pub fn dump(&self, id: &SnapshotId, kind: Kind) -> Result<(Child, ChildStdout), MoverError> {
-        let mut child = Child::spawn(&mut self.restic.dump(id, kind.file()))?;
+        let mut child = Child::spawn(&mut self.restic.dump(id, kind.file()), &self.restic.complaints)?;
         let stdout = child.take_stdout()?;
         // Only speed depends on it.
         let _ = rustix::pipe::fcntl_setpipe_size(&stdout, READ);
@@ -126,7 +127,7 @@ impl Repository {
         kind: Kind,
         cancel: &CancellationToken,
     ) -> Result<Vec<u8>, MoverError> {
-        let child = Child::spawn(&mut self.restic.dump(id, kind.file()))?;
+        let child = Child::spawn(&mut self.restic.dump(id, kind.file()), &self.restic.complaints)?;
         let (finished, output) = child.run_output(cancel, MAX_OUTPUT).await?;
         let named = |error: ResticError| {
             MoverError::from(error).context(&format!("{} of snapshot {id}", kind.file()))
@@ -193,7 +194,8 @@ impl Repository {
         cancel: &CancellationToken,
     ) -> Result<Option<SnapshotId>, MoverError> {
         let mut command = self.restic.snapshots(&self.key.whole_tags(manifest));
-        let (finished, output) = Child::spawn(&mut command)?.run_output(cancel, MAX_OUTPUT).await?;
+        let (finished, output) =
+            Child::spawn(&mut command, &self.restic.complaints)?.run_output(cancel, MAX_OUTPUT).await?;
         finished.into_result()?;
         let ids =
             parse_ids(&output).map_err(|why| MoverError::retryable(FailureReason::ResticFailed, why))?;
@@ -229,7 +231,7 @@ impl Repository {
             no_extra_verify: self.no_extra_verify,
             feed,
         };
-        Ok(Child::spawn(&mut self.restic.backup(&args))?)
+        Ok(Child::spawn(&mut self.restic.backup(&args), &self.restic.complaints)?)
     }
 
     /// A path in the scratch directory that nobody used yet.

@@ -93,7 +93,7 @@ pub(super) async fn restore(
         }
     };
     check_bytes(request, first.layout.bytes())?;
-    let meter = Meter::start(first.layout.bytes());
+    let meter = Meter::start(first.layout.bytes(), &repository.restic.complaints);
     // Its own token: when one side fails, the other stops, too.
     let restoring = Restoring { repository, request, meter: &meter, cancel: cancel.child_token() };
     let (sender, receiver) = watch::channel(first);

@@ -327,10 +327,14 @@ pub(crate) fn shorten(text: &str, limit: usize) -> String {
 }
 
 /// One line of a mover's stdout.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ProgressLine {
     /// How far it is.
     pub progress: Progress,
+    /// What was said of the store since the last byte, while no byte moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_up: Option<String>,
 }
 
 /// How far a copy is.

@@ -11,6 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
+use super::output::Complaints;
 use crate::store::StoreKeys;
 
 /// A snapshot's full id: 64 hex digits. "latest" and short ids cannot be named.
@@ -77,6 +78,8 @@ pub struct Restic {
     pub scratch: PathBuf,
     /// For each process.
     pub traffic: Traffic,
+    /// What its processes say about calls that they make again.
+    pub complaints: Complaints,
 }
 
 /// How one restic process may use network and store.
@@ -232,6 +235,7 @@ mod tests {
             cacert: Some("/config/store-cacert".into()),
             scratch: "/scratch".into(),
             traffic: Traffic { connections: 16, upload_kib: 0, download_kib: 100 },
+            complaints: Complaints::default(),
         }
     }
 

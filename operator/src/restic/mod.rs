@@ -7,5 +7,5 @@ mod process;
 
 pub(crate) use command::program_from_environment;
 pub use command::{BackupArgs, Restic, SnapshotId, Traffic};
-pub use output::{BackupSummary, Line, StderrTail};
+pub use output::{BackupSummary, Complaints, Line, StderrTail};
 pub use process::{Child, Finished, ResticError};

@@ -1,6 +1,10 @@
 //! What restic prints: JSON lines on stdout, errors on stderr.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use serde::Deserialize;
 
@@ -10,6 +14,8 @@ const TAIL_LINES: usize = 8;
 const TAIL_CHARS: usize = 256;
 /// How often a store may say that it is full before it is believed.
 const FULL_LINES: usize = 3;
+/// How restic speaks of a call that it makes again after a pause.
+const MADE_AGAIN: &str = "returned error, retrying";
 
 /// The end of a backup, as restic counts it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -22,6 +28,23 @@ pub struct BackupSummary {
     /// Bytes that were new in the repository, compressed and encrypted.
     #[serde(default)]
     pub data_added_packed: u64,
+}
+
+/// The newest of what restic says about calls to the store that it makes again; shared by all children of one agent.
+#[derive(Clone, Debug, Default)]
+pub struct Complaints(Arc<Mutex<Option<(Instant, String)>>>);
+
+impl Complaints {
+    /// Takes one.
+    pub fn tell(&self, complaint: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), complaint));
+    }
+
+    /// The newest, if it came after `then`.
+    pub fn since(&self, then: Instant) -> Option<String> {
+        let newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.as_ref().filter(|(at, _)| *at > then).map(|(_, complaint)| complaint.clone())
+    }
 }
 
 /// One line of JSON output; lines of no interest are `Other`.
@@ -70,19 +93,19 @@ pub struct StderrTail {
 }
 
 impl StderrTail {
-    /// Takes one line.
-    pub fn push(&mut self, line: &str) {
+    /// Takes one line; gives it back when it tells of a call to the store that is made again.
+    pub fn push(&mut self, line: &str) -> Option<String> {
         let text = match serde_json::from_str::<ErrorLine>(line) {
             Ok(ErrorLine::ExitError { message }) => {
                 self.exit_error = Some(last_chars(&message));
-                return;
+                return None;
             }
             Ok(ErrorLine::Error { error }) => error.message,
-            Ok(ErrorLine::Other) => return,
+            Ok(ErrorLine::Other) => return None,
             Err(_) => line.trim().to_owned(),
         };
         if text.is_empty() {
-            return;
+            return None;
         }
         if says_full(&text) {
             self.full = Some(last_chars(&text));
@@ -92,6 +115,7 @@ impl StderrTail {
             self.lines.pop_front();
         }
         self.lines.push_back(last_chars(&text));
+        text.contains(MADE_AGAIN).then(|| last_chars(&text))
     }
 
     /// What to show: the cause restic named, else its last line.
@@ -146,12 +170,34 @@ mod tests {
         let mut tail = StderrTail::default();
         let line = r#"{"message_type":"error","error":{"message":"Save(<data/ab>) returned error, retrying after 1s: HTTP Error: 507: 507 Insufficient Storage"}}"#;
         for _ in 0..2 {
-            tail.push(line);
-            tail.push("Save(<data/cd>) returned error, retrying after 507ms: 503 Slow Down");
+            let _ = tail.push(line);
+            let _ = tail.push("Save(<data/cd>) returned error, retrying after 507ms: 503 Slow Down");
             assert_eq!(tail.full(), None);
         }
-        tail.push(line);
+        let _ = tail.push(line);
         assert!(tail.full().unwrap().ends_with("507 Insufficient Storage"));
+    }
+
+    #[test]
+    fn a_call_that_is_made_again_is_a_complaint() {
+        let (complaints, then) = (Complaints::default(), Instant::now());
+        assert_eq!(complaints.since(then), None);
+        let mut tail = StderrTail::default();
+        for (line, complains) in [
+            (
+                r#"{"message_type":"error","error":{"message":"Save(<data/ab>) returned error, retrying after 1s: dial tcp 10.1.2.3:9000: connect: connection refused"}}"#,
+                true,
+            ),
+            ("List(snapshot) returned error, retrying after 507ms: 503 Slow Down", true),
+            (r#"{"message_type":"error","error":{"message":"failed to save /segment"}}"#, false),
+            ("operation successful after 3 retries", false),
+        ] {
+            let complaint = tail.push(line);
+            assert_eq!(complaint.is_some(), complains, "{line}");
+            complaint.into_iter().for_each(|complaint| complaints.tell(complaint));
+        }
+        assert!(complaints.since(then).unwrap().ends_with("503 Slow Down"));
+        assert_eq!(complaints.since(Instant::now()), None);
     }
 
     proptest::proptest! {
@@ -160,7 +206,7 @@ mod tests {
             let mut tail = StderrTail::default();
             for line in [&line, &json] {
                 let _ = Line::parse(line);
-                tail.push(line);
+                let _ = tail.push(line);
                 proptest::prop_assert!(tail.message().chars().count() <= TAIL_CHARS);
             }
         }
@@ -186,16 +232,16 @@ mod tests {
     fn the_cause_is_found_in_stderr() {
         let mut tail = StderrTail::default();
         assert_eq!(tail.message(), "restic said nothing");
-        tail.push("subprocess sh: why it failed");
+        let _ = tail.push("subprocess sh: why it failed");
         assert_eq!(tail.message(), "subprocess sh: why it failed");
-        tail.push(r#"{"message_type":"error","error":{"message":"failed to save /disk-0.img"},"during":"archival","item":"/disk-0.img"}"#);
+        let _ = tail.push(r#"{"message_type":"error","error":{"message":"failed to save /disk-0.img"},"during":"archival","item":"/disk-0.img"}"#);
         assert_eq!(tail.message(), "failed to save /disk-0.img");
-        tail.push(r#"{"message_type":"exit_error","code":1,"message":"Fatal: unable\nto save"}"#);
-        tail.push("later noise");
+        let _ = tail.push(r#"{"message_type":"exit_error","code":1,"message":"Fatal: unable\nto save"}"#);
+        let _ = tail.push("later noise");
         assert_eq!(tail.message(), "Fatal: unable to save");
         assert!(tail.mentions("why it failed"));
         for _ in 0..100 {
-            tail.push(&"x".repeat(10_000));
+            let _ = tail.push(&"x".repeat(10_000));
         }
         assert!(tail.lines.len() == TAIL_LINES && tail.lines.iter().all(|line| line.len() == TAIL_CHARS));
     }

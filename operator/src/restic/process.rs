@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::output::StderrTail;
+use super::output::{Complaints, StderrTail};
 
 /// How long restic may take to release its lock after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(20);
@@ -113,13 +113,13 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a command line of [`super::Restic`].
-    pub fn spawn(command: &mut Command) -> Result<Self, ResticError> {
+    /// Starts a command line of [`super::Restic`]. What it says about calls that it makes again goes to `complaints`.
+    pub fn spawn(command: &mut Command, complaints: &Complaints) -> Result<Self, ResticError> {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
         let mut child = command.spawn().map_err(|error| ResticError::Spawn(format!("{program}: {error}")))?;
         let stdout = child.stdout.take();
         let full = CancellationToken::new();
-        let stderr = tokio::spawn(read_stderr(child.stderr.take(), full.clone()));
+        let stderr = tokio::spawn(read_stderr(child.stderr.take(), full.clone(), complaints.clone()));
         Ok(Self { child, stdout, stderr, full })
     }
 
@@ -200,12 +200,18 @@ impl Child {
     }
 }
 
-async fn read_stderr(stderr: Option<impl AsyncRead + Unpin>, full: CancellationToken) -> StderrTail {
+async fn read_stderr(
+    stderr: Option<impl AsyncRead + Unpin>,
+    full: CancellationToken,
+    complaints: Complaints,
+) -> StderrTail {
     let mut tail = StderrTail::default();
     let Some(stderr) = stderr else { return tail };
     let mut lines = BufReader::new(stderr).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
-        tail.push(&String::from_utf8_lossy(&line));
+        if let Some(complaint) = tail.push(&String::from_utf8_lossy(&line)) {
+            complaints.tell(complaint);
+        }
         if tail.full().is_some() {
             full.cancel();
         }
@@ -219,7 +225,7 @@ mod tests {
 
     fn tail(line: &str) -> StderrTail {
         let mut tail = StderrTail::default();
-        tail.push(line);
+        let _ = tail.push(line);
         tail
     }
 
@@ -242,7 +248,7 @@ mod tests {
         command.args(["-c", "trap 'exit 130' TERM; echo up; while :; do sleep 0.05; done"]);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
         let cancel = CancellationToken::new();
-        let child = Child::spawn(&mut command).unwrap();
+        let child = Child::spawn(&mut command, &Complaints::default()).unwrap();
         let finished = child.run_lines(&cancel, |_| cancel.cancel()).await.unwrap();
         assert_eq!(finished.into_result(), Err(ResticError::Terminated));
     }

@@ -1,4 +1,4 @@
-//! What tests do to the operator and to its movers: killing their pods, and other settings for a while.
+//! What tests do to the operator and to its movers: killing pods and processes, and other settings for a while.
 
 use crate::{Lab, Migration, pods, until};
 use anyhow::{Context, Result};
@@ -55,7 +55,59 @@ async fn rolled_out() -> Result<()> {
     pods::command("kubectl", &[&rollout[..], &["deployment/vmmigration-operator"]].concat()).await.map(drop)
 }
 
+/// What SIGKILL hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// The first process of a mover's pod.
+    Agent,
+    /// A restic of it that saves a segment.
+    Restic,
+}
+
+impl Victim {
+    /// Is that the process, by its command line?
+    fn is(self, words: &[&str], uid: &str, verb: &str, disk: &str) -> bool {
+        let has = |wanted: &[&str]| words.windows(wanted.len()).any(|found| found == wanted);
+        match self {
+            Victim::Agent => {
+                has(&["mover", verb]) && has(&["--disk", disk]) && words.iter().any(|w| w.ends_with(uid))
+            }
+            Victim::Restic => {
+                let whose = format!("mig={uid},disk={disk},");
+                let saves = |w: &&str| w.starts_with(&whose) && w.contains("kind=segment");
+                words.first().is_some_and(|program| program.ends_with("restic")) && words.iter().any(saves)
+            }
+        }
+    }
+}
+
+/// All processes that a filter finds by their command lines; those of pods are among them.
+fn processes(found: impl Fn(&[&str]) -> bool) -> Result<Vec<String>> {
+    let mut all = vec![];
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        // One that has just ended has none.
+        let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<&str> = line.trim_end_matches('\0').split('\0').collect();
+        if found(&words) {
+            all.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(all)
+}
+
 impl Migration {
+    /// Kills a process of a mover that runs now; `purpose` is such as `backup-0`.
+    pub async fn kill_process(&self, purpose: &str, victim: Victim) -> Result<()> {
+        let (uid, (verb, disk)) = (self.uid().await?, purpose.split_once('-').context("a purpose")?);
+        // Between two segments there is none for a moment.
+        let process = until(&format!("a process of {purpose}"), 20, || async {
+            Ok(processes(|words| victim.is(words, &uid, verb, disk))?.into_iter().next())
+        })
+        .await?;
+        pods::command("kill", &["-9", &process]).await.map(drop)
+    }
+
     /// Kills the pod that copies one disk now; `purpose` is such as `backup-0`.
     pub async fn kill_mover(&self, client: &kube::Client, purpose: &str) -> Result<()> {
         let selector = format!("{LABEL_MIGRATION}={},{LABEL_PURPOSE}={purpose}", self.uid().await?);

@@ -15,9 +15,12 @@ mod pods;
 mod rest;
 mod servers;
 mod site;
+mod storage;
 mod terminal;
+mod traffic;
 mod wait;
 
+pub use chaos::Victim;
 pub use guest::{Guest, Page};
 pub use lab::{Lab, Stays, exclusive, shared};
 pub use migration::{Migration, blockers, condition, succeeded};
@@ -25,5 +28,7 @@ pub use pods::{MOVERS, OPERATOR, SYSTEM, client_as, command, fault, kill, labell
 pub use rest::Rest;
 pub use servers::{Disks, MadeServer};
 pub use site::{Site, setting};
+pub use storage::Content;
 pub use terminal::{Said, Terminal, said};
+pub use traffic::{Addresses, Traffic};
 pub use wait::{fatal, until};

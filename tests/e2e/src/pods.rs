@@ -65,8 +65,11 @@ pub async fn command(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(said)
 }
 
+/// The test bed's own command.
+pub(crate) const TESTBED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testbed/testbed");
+
 /// `testbed fault …`, such as `["answer", "site-b", "nova", "503", "20"]`.
 pub async fn fault(arguments: &[&str]) -> Result<String> {
     let all: Vec<&str> = std::iter::once("fault").chain(arguments.iter().copied()).collect();
-    command(concat!(env!("CARGO_MANIFEST_DIR"), "/testbed/testbed"), &all).await
+    command(TESTBED, &all).await
 }

@@ -73,6 +73,8 @@ pub(super) struct World {
     pub(super) broken: Option<&'static str>,
     /// Jobs for this purpose fail for ever; may it pass, by what they say?
     pub(super) failing: Option<(&'static str, bool)>,
+    /// The reason that they give.
+    failing_for: &'static str,
     /// Time passes, and nothing that was begun is ever done.
     stuck: bool,
     /// The clouds do not tell when something was made.
@@ -200,6 +202,7 @@ impl World {
             checked: json!({"ok": true, "result": {"checks": [{"name": "page", "ok": true, "message": "200"}]}}),
             broken: None,
             failing: None,
+            failing_for: "X",
             stuck: false,
             timeless: false,
             abandoned: false,
@@ -277,7 +280,7 @@ impl World {
             }
             if let Some((purpose, retryable)) = self.failing.filter(|(purpose, _)| name.contains(purpose)) {
                 self.break_off(&name);
-                let said = json!({"ok": false, "reason": "X", "message": purpose, "retryable": retryable});
+                let said = json!({"ok": false, "reason": self.failing_for, "message": purpose, "retryable": retryable});
                 if let Some((_, job)) = self.jobs.get_mut(&name) {
                     (job.state, job.termination) = (JobState::Failed, Some(said.to_string()));
                 }
@@ -2324,6 +2327,38 @@ fn a_job_is_tried_within_bounds_and_once_when_another_try_is_no_use() {
         assert!(w.status.failure.as_ref().unwrap().message.contains(purpose), "{:?}", w.status.failure);
         w.assert_given_back();
     }
+}
+
+#[test]
+fn a_full_store_ends_it_with_its_own_reason_and_name() {
+    for purpose in ["backup-0", "restore-1"] {
+        let mut w = World::new();
+        (w.failing, w.failing_for) = (Some((purpose, true)), "StoreFull");
+        w.run(600, |w| w.phase() == Some(Phase::Failed), || false);
+        let failure = w.status.failure.clone().unwrap();
+        let store = &w.status.store.as_ref().unwrap().name;
+        assert_eq!(failure.reason, "StoreFull", "{failure:?}");
+        assert!(failure.message.starts_with(&format!("ObjectStore {store}: Job ")), "{failure:?}");
+        w.assert_given_back();
+    }
+}
+
+#[test]
+fn a_store_that_holds_a_copy_up_is_named() {
+    let mut w = World::new();
+    let running = |w: &World| w.jobs.iter().any(|(name, _)| name.contains("-backup-1-"));
+    w.run(200, running, || false);
+    w.stuck = true;
+    let said = "Save(<data/ab>) returned error, retrying after 1s: connection refused";
+    for (name, (_, job)) in &mut w.jobs {
+        (job.state, job.termination) = (JobState::Active, None);
+        job.progress = Some((30, 100, 0));
+        job.held_up = name.contains("-backup-1-").then(|| said.to_string());
+    }
+    w.pass(false);
+    let message = w.status.message.clone().unwrap();
+    let store = &w.status.store.as_ref().unwrap().name;
+    assert!(message.contains(&format!("30%, held up by ObjectStore {store}: {said}")), "{message}");
 }
 
 #[test]

@@ -20,5 +20,6 @@ mod retire;
 mod rollback;
 mod rules;
 mod security;
+mod segments;
 mod volume_mode;
 mod warm;

@@ -1,8 +1,8 @@
 //! In the source cloud: from a disk to its bytes in the repository.
 
 use super::{
-    AT_ONCE, Draft, MAKING, SAVING, bandwidth, digest, repository, transfer_seconds, usable, volume_device,
-    volume_export, with_progress,
+    AT_ONCE, Draft, MAKING, SAVING, bandwidth, copy_failed, digest, repository, transfer_seconds, usable,
+    volume_device, volume_export, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -179,7 +179,7 @@ pub(super) fn backed_up(
         Progress::Running(why) => format!("Backing up disk {n}: {}", with_progress(d, i, &why)),
         Progress::Again => format!("Backing up disk {n} again"),
         Progress::Failed(why) => {
-            d.fail("UnrecoverableError", why);
+            copy_failed(d, Side::Source, &format!("backup-{n}"), why);
             String::new()
         }
     }

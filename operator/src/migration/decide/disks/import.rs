@@ -1,8 +1,8 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
 use super::{
-    AT_ONCE, Draft, SAVING, bandwidth, digest, job_of, origin, repository, transfer_seconds, usable,
-    volume_device, volume_import, with_progress,
+    AT_ONCE, Draft, SAVING, bandwidth, copy_failed, digest, job_of, origin, repository, transfer_seconds,
+    usable, volume_device, volume_import, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -81,7 +81,7 @@ pub(super) fn restored(
         Progress::Running(why) => return format!("Restoring disk {n}: {}", with_progress(d, i, &why)),
         Progress::Again => return format!("Restoring disk {n} again"),
         Progress::Failed(why) => {
-            d.fail("UnrecoverableError", why);
+            copy_failed(d, Side::Destination, &format!("restore-{n}"), why);
             return String::new();
         }
     };

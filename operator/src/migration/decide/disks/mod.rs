@@ -20,6 +20,7 @@ use crate::{
         names::Side,
         observed::{JobView, number_in},
     },
+    mover::result::FailureReason,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -28,6 +29,9 @@ use serde_json::Value;
 const SAVING: [&str; 4] = ["queued", "saving", "uploading", "importing"];
 /// States of a volume that becomes available by itself.
 const MAKING: [&str; 3] = ["creating", "downloading", "uploading"];
+
+/// What a stage says of a copy that the store does not let go on.
+const HELD_UP: &str = "held up by ObjectStore";
 
 /// What one disk waits for; `None`: it is proven in the destination.
 type Stage = Option<String>;
@@ -54,7 +58,8 @@ fn each(d: &mut Draft<'_>, stage: fn(&mut Draft<'_>, usize) -> Stage) -> bool {
         waiting.extend(stage);
     }
     let count = d.status.disks.len();
-    if let Some(first) = waiting.first() {
+    // What does not move is told first.
+    if let Some(first) = waiting.iter().find(|stage| stage.contains(HELD_UP)).or(waiting.first()) {
         let done = count - waiting.len();
         let since = d.status.phase_since.as_ref().map(|t| super::clock(t.0)).unwrap_or_default();
         d.say(format!(
@@ -235,8 +240,32 @@ pub(super) fn show_progress(d: &mut Draft<'_>, i: usize) {
 }
 
 fn with_progress(d: &Draft<'_>, i: usize, why: &str) -> String {
-    match &d.status.disks[i].progress {
+    let how_far = match &d.status.disks[i].progress {
         Some(p) if p.total > 0 => format!("{}%", p.bytes * 100 / p.total),
         _ => why.to_string(),
+    };
+    let n = d.status.disks[i].index;
+    let mut held_up = [(Side::Source, "backup"), (Side::Destination, "restore")]
+        .into_iter()
+        .filter_map(|(side, what)| job_of(d, side, &format!("{what}-{n}"))?.held_up.clone());
+    match held_up.next() {
+        Some(said) => format!("{how_far}, {HELD_UP} {}: {said}", store_name(d)),
+        None => how_far,
+    }
+}
+
+fn store_name<'d>(d: &'d Draft<'_>) -> &'d str {
+    d.status.store.as_ref().map(|s| s.name.as_str()).unwrap_or_default()
+}
+
+/// A copy's Job has ended badly for the last time. What somebody must change at the store has a reason of its own.
+fn copy_failed(d: &mut Draft<'_>, side: Side, purpose: &str, why: String) {
+    let full = FailureReason::StoreFull.to_string();
+    let said = job_of(d, side, purpose).and_then(JobView::outcome);
+    if said.is_some_and(|said| said["reason"] == full) {
+        let text = format!("ObjectStore {}: {why}", store_name(d));
+        d.fail(&full, text);
+    } else {
+        d.fail("UnrecoverableError", why);
     }
 }

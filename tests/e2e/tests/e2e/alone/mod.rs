@@ -3,3 +3,4 @@
 mod faults;
 mod helm;
 mod operator_killed;
+mod store;
