@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// The longest first patch.
+const FIRST_PATCH: u64 = 16 << 20;
+
 /// The manifest that a pass builds on: complete, of the pass before, of the same disk.
 pub(super) async fn base(
     repository: &Repository,
@@ -59,6 +62,7 @@ pub(super) async fn scan<S: Source>(
         uploads: FuturesUnordered::new(),
         sent: earlier.manifest.iter().flat_map(|(_, manifest)| &manifest.patches).map(key).collect(),
         patches: Vec::new(),
+        cut: 0,
         reused: 0,
     };
     let scanned = scan.disk(base).await;
@@ -87,6 +91,8 @@ struct Scan<'a, 'p, S> {
     sent: HashMap<(String, Runs), SnapshotId>,
     /// By number; those under way are missing.
     patches: Vec<Option<Patch>>,
+    /// Bytes of all patches so far.
+    cut: u64,
     reused: u64,
 }
 
@@ -140,7 +146,7 @@ impl<S: Source> Scan<'_, '_, S> {
             self.pass.manifest().zeroed.push(number);
             return Ok(());
         }
-        let limit = self.pass.request.patch_bytes.clamp(BLOCK, MAX_PATCH);
+        let limit = patch_limit(self.cut, self.pass.request.patch_bytes);
         if self.spool.as_ref().is_some_and(|spool| spool.blocks.count() * BLOCK >= limit) {
             self.close_spool().await?;
         }
@@ -154,6 +160,7 @@ impl<S: Source> Scan<'_, '_, S> {
     /// Sends what the spool holds, unless an earlier attempt did.
     async fn close_spool(&mut self) -> Result<(), MoverError> {
         let Some(spool) = self.spool.take() else { return Ok(()) };
+        self.cut += spool.bytes;
         let number = self.patches.len();
         let sha256 = hex::encode(spool.sha256.finalize());
         if let Some(snapshot) = self.sent.remove(&(sha256.clone(), spool.blocks.clone())) {
@@ -210,6 +217,13 @@ impl<S: Source> Scan<'_, '_, S> {
     }
 }
 
+/// How long the next patch may be after so many bytes. The first ones are short, so that they travel and are written
+/// while the rest is still being read; many changes make few patches all the same. Another attempt cuts alike, and
+/// finds what was sent.
+fn patch_limit(before: u64, most: u64) -> u64 {
+    before.max(FIRST_PATCH).min(most).clamp(BLOCK, MAX_PATCH)
+}
+
 /// Changed blocks on their way into a patch.
 struct Spool {
     file: File,
@@ -237,4 +251,22 @@ impl Spool {
 
 fn internal(message: &str) -> MoverError {
     MoverError::retryable(FailureReason::Internal, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_are_short_at_first_and_few_in_the_end() {
+        let mib = |n: u64| n << 20;
+        let (mut cut, mut lengths) = (0, vec![]);
+        while cut < mib(1024) {
+            lengths.push(patch_limit(cut, MAX_PATCH) >> 20);
+            cut += patch_limit(cut, MAX_PATCH);
+        }
+        assert_eq!(lengths, [16, 16, 32, 64, 128, 256, 256, 256]);
+        assert_eq!(patch_limit(mib(64), 1), BLOCK);
+        assert_eq!(patch_limit(0, mib(1)), mib(1));
+    }
 }
