@@ -142,9 +142,9 @@ def document(report, name):
         f"- {machine['cores']} cores of {machine['cpu']}, {machine['memory'] / (1 << 30):.0f} GiB of memory, kernel {machine['kernel']}.",
         f"- {report['date']}, commit {machine['commit']}, mover: "
         + ("release build." if machine["built_as"] == "release" else f"**{machine['built_as']}**."),
-        f"- Load average while measuring: {min(loads):.1f} to {max(loads):.1f}, before it {report['load_before']}. "
-        + ("**The machine was loaded by other work**: times are upper bounds, and "
-           "which tool is faster is not proven by them. Bytes are exact." if report["load_before"] > machine["cores"] else ""),
+        f"- Load average while measuring: {min(loads):.1f} to {max(loads):.1f}, before it {report['load_before']}."
+        + (" **The machine was loaded by other work**: times are upper bounds, and "
+           "which tool is faster is not proven by them. Bytes are exact." if min(loads) > machine["cores"] else ""),
         f"- Rounds: {report['rounds']}, interleaved. 20 ms of delay: "
         + ("added where a link is shaped." if machine["delay_20ms"] else "**not added**, this kernel has no netem."),
         f"- Raw figures: `{name}`.", "", "| program | version |", "|---|---|",
