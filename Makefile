@@ -41,8 +41,9 @@ unit: tools ## unit, adapter and controller tests; generated files, samples and 
 	RESTIC=$$(command -v restic) cargo test $(UNIT) $(FEATURES) --all-targets --locked --no-fail-fast -- $(TESTS)
 
 .PHONY: test-long
-test-long: ## random sequences against the model of both clouds, for about half an hour (SEEDS=number)
+test-long: ## random sequences against the model of both clouds, for about half an hour (SEEDS=number); the long tests on the test bed
 	EXPLORE_SEEDS=$(or $(SEEDS),200000) cargo test -p vmmigration $(FEATURES) --lib --locked -- explore
+	E2E_THREADS=1 tests/e2e/run --ignored $(TESTS)
 
 .PHONY: bench
 bench: ## our movers beside nbdcopy, qemu-img, rsync, zstd and restic on shaped links; writes docs/benchmarks.md (needs root, 45 minutes)
