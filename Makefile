@@ -41,9 +41,10 @@ unit: tools ## unit, adapter and controller tests; generated files, samples and 
 	RESTIC=$$(command -v restic) cargo test $(UNIT) $(FEATURES) --all-targets --locked --no-fail-fast -- $(TESTS)
 
 .PHONY: test-long
-test-long: ## random sequences against the model of both clouds, for about half an hour (SEEDS=number), then fuzz
+test-long: ## hours: random sequences against the model of both clouds (SEEDS=number), fuzz, the long tests on the test bed (TESTS=name)
 	EXPLORE_SEEDS=$(or $(SEEDS),200000) cargo test -p vmmigration $(FEATURES) --lib --locked -- explore
 	$(MAKE) fuzz
+	E2E_THREADS=1 tests/e2e/run --ignored $(TESTS)
 
 # The profiles are those of the other builds, and only our own code is built for the fuzzer: minutes less than cargo-fuzz.
 FUZZ := target/fuzz

@@ -7,6 +7,7 @@
 #  cut SITE API                               break the transfers that run now (image upload or download in the middle)
 #  apiserver SITE off [SECONDS] | on          the cluster's API server refuses connections, running ones are reset (also for the cluster's own parts)
 #  store off [SECONDS] | on                   the object store refuses connections, running ones are reset
+#  store small MIB | room | whole             its bucket is an empty one with so much room | gets room | is the former one again
 #  link SITE RATE|off                         limit the pods' traffic from and to a site, e.g. 200mbit
 #  kill | start | restart COMPONENT           (site-b/nova-api, store, ...; "testbed logs" lists them); also: kill SITE SERVICE
 #  freeze COMPONENT [SECONDS]                 SIGSTOP: connections are taken, nothing is answered; also: freeze SITE SERVICE SECONDS
@@ -45,10 +46,24 @@ net_off() { # NAME ADDRESS PORT [SECONDS]
 switch() { # NAME ADDRESS PORT on|off [SECONDS]
   case ${4:-} in on) net_on "$1" ;; off) net_off "$1" "$2" "$3" "${5:-}" ;; *) die "on or off [SECONDS]?" ;; esac
 }
+# Another bucket over the store's own: on a disk of its own, which a file beside the bucket fills up.
+bucket() { # small MIB | room | whole
+  local over=$STORE/data/$S3_BUCKET small=$STORE/small size=$((16 << 30))
+  case $1 in
+  small)
+    "$0" store whole
+    mkdir -p "$small"; truncate -s $size "$small.img"; mkfs.ext4 -q -F -m 0 "$small.img"; mount -o loop "$small.img" "$small"
+    mkdir "$small/bucket"
+    fallocate -l $(($(df -B1 --output=avail "$small" | tail -n1) - ($2 << 20))) "$small/filler"
+    mount --bind "$small/bucket" "$over" ;;
+  room) rm -f "$small/filler" ;;
+  whole) for m in "$over" "$small"; do ! mountpoint -q "$m" || umount "$m"; done; rm -f "$small.img" ;;
+  esac
+}
 case $verb in
 guest-kill) p=$(pgrep -f "qemu-system.*uuid $1" | head -n1); [ -n "$p" ] || die "no guest $1 runs"; kill -9 "$p"; exit ;;
 apiserver) cluster_vars "${1:-}"; switch "apiserver site-$C" "$API" 6443 "${@:2}"; exit ;;
-store) switch store "${STORE_ADDR%:*}" "${STORE_ADDR#*:}" "$@"; exit ;;
+store) case ${1:-} in small | room | whole) bucket "$@"; exit ;; esac; switch store "${STORE_ADDR%:*}" "${STORE_ADDR#*:}" "$@"; exit ;;
 net-on) net_on "$1"; exit ;; # the end of a timed fault
 link)
   cluster_vars "${1:-}"; node=(nsenter -t "$(cat "$K8S/$C/pid/node")" -n --)
@@ -61,7 +76,7 @@ freeze) if is_site "$1"; then exec "$COMPONENT" freeze "$(name "$@")" "${3:-}"; 
 heal | list)
   if [ $# = 0 ]; then
     "$0" $verb site-a; "$0" $verb site-b
-    [ $verb = list ] || nft delete table $T 2>/dev/null || true
+    [ $verb = list ] || { nft delete table $T 2>/dev/null || true; "$0" store whole; }
     exit 0
   fi ;;
 esac

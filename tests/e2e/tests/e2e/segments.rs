@@ -1,9 +1,9 @@
 //! What segments are for: whatever is killed in the middle, only what was under way travels twice; wrong bytes in the
-//! store are caught, named and sent again. Bytes are counted at the store.
+//! store are caught, named and sent again; disks of all sizes. Bytes are counted at the store.
 
 use crate::volume_mode::modes;
 use anyhow::{Context, Result, ensure};
-use e2e::{Addresses, Content, Lab, Migration, Victim, shared};
+use e2e::{Addresses, Content, Lab, MadeServer, Migration, Victim, shared};
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -88,6 +88,57 @@ fn a_backup_that_is_killed_near_its_end_sends_only_what_was_under_way() -> Resul
     })
 }
 
+/// Two disks: the first loses the agent of its backup, the second a restic of its backup and the agent of its restore.
+async fn killed_everywhere(lab: Rc<Lab>, mode: &str, percent: u64) -> Result<()> {
+    modes(&lab, mode, mode).await?;
+    slowly(&lab, "48Mi").await?;
+    let contents = [Content::full(1).await?, Content::full(1).await?];
+    let made = lab.a.make_stopped(&lab.name, &contents).await?;
+    let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
+    let bytes = contents[0].random;
+    let kill = |purpose, victim| killed_at(&lab, &migration, (purpose, victim), bytes * percent / 100);
+    let work = async {
+        let kills = futures::future::try_join3(
+            kill("backup-1", Victim::Agent),
+            kill("backup-2", Victim::Restic),
+            kill("restore-2", Victim::Agent),
+        );
+        kills.await?;
+        migration.wait_succeeded().await
+    };
+    let (object, addresses) = migration.addresses_during(&lab, work).await?;
+    let tried = ["backup-1", "backup-2", "restore-2"].map(|job| attempts(&object, job));
+    // Who loses a restic starts another.
+    ensure!(tried == [2, 1, 2], "attempts {tried:?}");
+    sent_once(&addresses, "backup-1", bytes).await?;
+    sent_once(&addresses, "backup-2", bytes).await?;
+    if mode == "Volume" {
+        // An image is begun again; a device keeps what is right.
+        sent_once(&addresses, "restore-2", bytes).await?;
+    }
+    holds(&lab, &object, &contents).await
+}
+
+/// Long: `make test-long`.
+macro_rules! killed_everywhere {
+    ($($name:ident, $mode:literal, $percent:literal;)*) => {$(
+        #[test]
+        #[ignore = "long"]
+        fn $name() -> Result<()> {
+            shared(stringify!($name), |lab| killed_everywhere(lab, $mode, $percent))
+        }
+    )*};
+}
+
+killed_everywhere! {
+    killed_at_10_percent_as_devices, "Volume", 10;
+    killed_at_50_percent_as_devices, "Volume", 50;
+    killed_at_90_percent_as_devices, "Volume", 90;
+    killed_at_10_percent_as_images, "Image", 10;
+    killed_at_50_percent_as_images, "Image", 50;
+    killed_at_90_percent_as_images, "Image", 90;
+}
+
 /// Saves other bytes under the tags of the first segment of disk 1, as somebody with the repository's password could.
 async fn inject(lab: &Lab, migration: &Migration, volume: &str, content: &Content) -> Result<()> {
     let (uid, layout) = (migration.uid().await?, format!("{}/{SEGMENT}", content.gib << 30));
@@ -129,4 +180,53 @@ fn wrong_bytes_in_the_store_are_caught_named_and_sent_again() -> Result<()> {
         ensure!((bytes..=on_the_wire(bytes)).contains(&found), "of {bytes} bytes the store received {found}");
         holds(&lab, &object, &contents).await
     })
+}
+
+/// Disks with that content arrive as they were; nothing of what is empty is sent.
+async fn of_sizes(lab: Rc<Lab>, mode: &str, contents: Vec<Content>) -> Result<()> {
+    modes(&lab, mode, mode).await?;
+    let made: MadeServer = lab.a.make_stopped(&lab.name, &contents).await?;
+    let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
+    let (object, addresses) = migration.addresses_during(&lab, migration.wait_succeeded()).await?;
+    for (n, content) in contents.iter().enumerate() {
+        let purpose = format!("backup-{}", n + 1);
+        let (found, most) = (addresses.traffic(&purpose).await?.received, on_the_wire(content.random));
+        ensure!((content.random..=most).contains(&found), "{purpose}: {found}, at most {most}");
+    }
+    holds(&lab, &object, &contents).await
+}
+
+async fn empty_and_full(lab: Rc<Lab>, mode: &str) -> Result<()> {
+    let contents = vec![Content::new(1, &[]).await?, Content::full(1).await?];
+    of_sizes(lab, mode, contents).await
+}
+
+/// 8 GiB with something at its beginning, across the end of a segment, and in its last MiB.
+async fn large(lab: Rc<Lab>, mode: &str) -> Result<()> {
+    let contents = vec![Content::new(8, &[(0, 40), (1000, 100), (8191, 1)]).await?];
+    of_sizes(lab, mode, contents).await
+}
+
+#[test]
+#[ignore = "long"]
+fn an_empty_and_a_full_disk_as_devices() -> Result<()> {
+    shared("sizes_devices", |lab| empty_and_full(lab, "Volume"))
+}
+
+#[test]
+#[ignore = "long"]
+fn an_empty_and_a_full_disk_as_images() -> Result<()> {
+    shared("sizes_images", |lab| empty_and_full(lab, "Image"))
+}
+
+#[test]
+#[ignore = "long"]
+fn a_large_disk_as_a_device() -> Result<()> {
+    shared("large_device", |lab| large(lab, "Volume"))
+}
+
+#[test]
+#[ignore = "long"]
+fn a_large_disk_as_an_image() -> Result<()> {
+    shared("large_image", |lab| large(lab, "Image"))
 }

@@ -7,7 +7,7 @@ use std::{future::Future, rc::Rc};
 use vmmigration::crd::v1alpha1::*;
 
 /// Runs `body`; ends the fault afterwards, whatever it gives.
-async fn then_heal<T>(heal: &[&str], body: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn then_heal<T>(heal: &[&str], body: impl Future<Output = Result<T>>) -> Result<T> {
     let outcome = body.await;
     fault(heal).await?;
     outcome

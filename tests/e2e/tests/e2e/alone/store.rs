@@ -1,8 +1,15 @@
-//! The store is gone for a minute.
+//! The store is gone for a minute, and the store is full.
 
-use crate::segments::{holds, on_the_wire, slowly};
-use anyhow::{Result, ensure};
-use e2e::{Content, exclusive, fault};
+use super::faults::then_heal;
+use crate::{
+    rollback::tried_again,
+    segments::{holds, on_the_wire, slowly},
+    volume_mode::modes,
+};
+use anyhow::{Context, Result, ensure};
+use e2e::{Content, Lab, Migration, condition, exclusive, fault, until};
+use serde_json::json;
+use std::rc::Rc;
 use vmmigration::crd::v1alpha1::*;
 
 const MIB: u64 = 1 << 20;
@@ -37,4 +44,57 @@ fn the_store_is_gone_for_a_minute() -> Result<()> {
         ensure!((bytes..=most).contains(&found), "of {bytes} bytes the store received {found}");
         holds(&lab, &object, &contents).await
     })
+}
+
+/// Room for the first two disks and for two of the third's four segments.
+const ROOM: &str = "1000";
+
+#[test]
+#[ignore = "long"]
+fn the_store_is_full() -> Result<()> {
+    exclusive("store_full", |lab| async move {
+        fault(&["store", "small", ROOM]).await?;
+        then_heal(&["store", "whole"], full(&lab)).await
+    })
+}
+
+async fn full(lab: &Rc<Lab>) -> Result<()> {
+    modes(lab, "Volume", "Volume").await?;
+    let contents = [Content::new(1, &[(0, 200)]).await?, Content::full(1).await?];
+    let made = lab.a.make_stopped(&lab.name, &contents).await?;
+    let mut migration = lab.migration(&made.name, CutoverMode::Now);
+    migration.spec.on_failure = Some(serde_json::from_value(json!({"keepData": "1h"}))?);
+    let migration = migration.create().await?;
+    let status = given_up(&migration).await?;
+    let failure = status.failure.clone().context("no failure is recorded")?;
+    ensure!(failure.reason == "StoreFull", "{failure:?}");
+    for words in ["ObjectStore transfer: ", "backup-2", "No space left on device"] {
+        ensure!(failure.message.contains(words), "no {words:?} in {:?}", failure.message);
+    }
+    ensure!(status.message.iter().any(|m| m.contains(&failure.message)), "it shows {:?}", status.message);
+
+    fault(&["store", "room"]).await?;
+    let work = async {
+        tried_again(&migration).await?;
+        migration.wait_succeeded().await
+    };
+    let (object, addresses) = migration.addresses_during(lab, work).await?;
+    // What was proven is not read again; of the other disk what lies in the store stays there.
+    ensure!(addresses.traffic("backup-1").await.is_err(), "disk 1 was read again");
+    let (found, most) = (addresses.traffic("backup-2").await?.received, on_the_wire(512 * MIB));
+    println!("the second try sent {} of 1024 MiB", found / MIB);
+    ensure!(found <= most, "the second try sent {found} bytes, at most {most} were missing");
+    holds(lab, &object, &contents).await
+}
+
+/// Waits for the failure and the end of what is removed after it; the repository is kept.
+async fn given_up(migration: &Migration) -> Result<VmMigrationStatus> {
+    until("its failure", 600, || async {
+        let object = migration.get().await?;
+        let status = object.status.clone().unwrap_or_default();
+        let kept = status.retained.iter().any(|r| r.what.starts_with("repository "));
+        let over = status.phase == Some(Phase::Failed) && kept && condition(&object, "CleanedUp").is_some();
+        Ok(over.then_some(status))
+    })
+    .await
 }
