@@ -79,8 +79,8 @@ async fn answers_503(migration: &Migration, site: &str, api: &str) -> Result<()>
     // While only Jobs copy, the clouds are looked at once a minute.
     fault(&["answer", site, api, "503", "180"]).await?;
     let told = |s: &VmMigrationStatus| s.trouble.as_ref().filter(|t| t.message.contains("503")).map(drop);
-    let telling = migration.wait(&format!("telling of the 503 of {site}'s {api}"), 120, told);
-    then_heal(&["heal", site], telling).await?;
+    let what = format!("telling of the 503 of {site}'s {api}");
+    then_heal(&["heal", site], migration.wait(&what, 120, told)).await?;
     migration.wait(&format!("over the 503 of {api}"), 60, |s| s.trouble.is_none().then_some(())).await
 }
 
