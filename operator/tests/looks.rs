@@ -12,29 +12,21 @@ use axum::{Router, extract::Request, http::header::CONTENT_TYPE};
 use http::StatusCode;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use openstack_support::{Fake, PROJECT, SECRET, by_credential, loopback};
+use openstack_support::{Fake, PROJECT, SECRET, by_credential, loopback, me, settings};
 use serde_json::{Value, json};
 use vmmigration::{
     controller::{
-        context::{Context, Settings},
+        context::Context,
         observe::{Look, observe},
         references::{References, SideRef},
     },
     crd::v1alpha1::{Transfer, TransferMode, VmMigration, VmMigrationStatus},
     migration::{
         decide::{Decision, Input, Limits, decide},
-        names::{Identity, Role, Side},
+        names::{Role, Side},
         observed::{Seen, StoreView},
     },
 };
-
-fn me() -> Identity {
-    Identity {
-        uid: "11111111-2222-4333-8444-555555555555".into(),
-        namespace: "team".into(),
-        name: "web-1".into(),
-    }
-}
 
 /// A Kubernetes API: documents by path, and what was asked for.
 #[derive(Clone, Default)]
@@ -131,16 +123,7 @@ impl Bed {
         clouds.iter().for_each(|fake| cloud(fake));
         let cluster = Cluster::default();
         cluster.movers("Suspended");
-        let settings = Settings {
-            namespace: "system".into(),
-            movers_namespace: "movers".into(),
-            image: Default::default(),
-            hook_images: vec![],
-            denied: vec![],
-            concurrency: 1,
-            limits: Limits::default(),
-        };
-        let ctx = Context::new(cluster.client(), settings, Default::default());
+        let ctx = Context::new(cluster.client(), settings(), Default::default());
         let [a, b] = [("site-a", &clouds[0]), ("site-b", &clouds[1])];
         for (name, fake) in [a, b] {
             // The sessions are there already: only a test may have clouds on loopback.

@@ -10,11 +10,11 @@ use axum::{Router, http::header::CONTENT_TYPE};
 use http::StatusCode;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::Client;
-use openstack_support::{Fake, PROJECT, SECRET, by_credential, loopback};
+use openstack_support::{Fake, PROJECT, SECRET, by_credential, loopback, me, settings};
 use serde_json::{Value, json};
 use vmmigration::{
     controller::{
-        context::{Context, Settings},
+        context::Context,
         execute::Hands,
         observe::{Look, observe},
         references::{References, SideRef},
@@ -22,7 +22,7 @@ use vmmigration::{
     crd::v1alpha1::{VmMigration, VmMigrationStatus},
     migration::{
         decide::{Decision, Input, Limits, decide},
-        names::{Identity, Role, Side},
+        names::{Role, Side},
         observed::{Seen, StoreView},
         step::{ObjectKind, Step},
     },
@@ -30,14 +30,6 @@ use vmmigration::{
 };
 
 const ANOTHER: &str = "fedcba9876543210fedcba9876543210";
-
-fn me() -> Identity {
-    Identity {
-        uid: "11111111-2222-4333-8444-555555555555".into(),
-        namespace: "team".into(),
-        name: "web-1".into(),
-    }
-}
 
 /// Everything that a reconcile has.
 struct Bed {
@@ -57,16 +49,7 @@ impl Bed {
             (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "application/json")], gone.to_string())
         };
         let client = Client::new(Router::new().fallback(nothing), "team");
-        let settings = Settings {
-            namespace: "system".into(),
-            movers_namespace: "movers".into(),
-            image: Default::default(),
-            hook_images: vec![],
-            denied: vec![],
-            concurrency: 1,
-            limits: Limits::default(),
-        };
-        let ctx = Context::new(client, settings, Default::default());
+        let ctx = Context::new(client, settings(), Default::default());
         let credentials = by_credential(&fake, SECRET);
         for name in ["site-a", "site-b"] {
             // The sessions are there already: only a test may have clouds on loopback.

@@ -14,7 +14,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
-use vmmigration::openstack::{Cloud, CloudError, Credentials, EndpointPolicy, Timeouts};
+use vmmigration::{
+    controller::context::Settings,
+    migration::{decide::Limits, names::Identity},
+    openstack::{Cloud, CloudError, Credentials, EndpointPolicy, Timeouts},
+};
 
 pub const PROJECT: &str = "0123456789abcdef0123456789abcdef";
 pub const SECRET: &str = "s3cr3t-of-the-credential";
@@ -213,4 +217,26 @@ pub async fn connected() -> (Arc<Fake>, Cloud) {
     let fake = Fake::start().await;
     let cloud = connect_with(&by_credential(&fake, SECRET)).await.unwrap();
     (fake, cloud)
+}
+
+/// A migration.
+pub fn me() -> Identity {
+    Identity {
+        uid: "11111111-2222-4333-8444-555555555555".into(),
+        namespace: "team".into(),
+        name: "web-1".into(),
+    }
+}
+
+/// A platform that has decided nothing.
+pub fn settings() -> Settings {
+    Settings {
+        namespace: "system".into(),
+        movers_namespace: "movers".into(),
+        image: Default::default(),
+        hook_images: vec![],
+        denied: vec![],
+        concurrency: 1,
+        limits: Limits::default(),
+    }
 }
