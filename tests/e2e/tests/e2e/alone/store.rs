@@ -26,10 +26,10 @@ fn the_store_is_gone_for_a_minute() -> Result<()> {
             fault(&["store", "off", "60"]).await?;
             let names = |s: &VmMigrationStatus| {
                 let message = s.message.as_deref().unwrap_or_default();
-                let held_up = message.starts_with("Backing up disk ")
-                    && message.contains("held up by ObjectStore transfer: ")
-                    && message.contains("connection refused");
-                held_up.then_some(())
+                // Both sides meet it; which of them is told first is a matter of luck.
+                let held_up =
+                    message.contains(" disk ") && message.contains(", held up by ObjectStore transfer: ");
+                (held_up && message.contains("connection refused")).then_some(())
             };
             migration.wait("naming the store", 55, names).await?;
             migration.wait_succeeded().await
