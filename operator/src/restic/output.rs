@@ -115,7 +115,9 @@ impl StderrTail {
             self.lines.pop_front();
         }
         self.lines.push_back(last_chars(&text));
-        text.contains(MADE_AGAIN).then(|| last_chars(&text))
+        let (_, why) = text.split_once(MADE_AGAIN)?;
+        // After how long it is made again says nothing to who reads it later.
+        Some(last_chars(why.split_once(": ").map_or(why, |(_, cause)| cause)))
     }
 
     /// What to show: the cause restic named, else its last line.
@@ -196,7 +198,7 @@ mod tests {
             assert_eq!(complaint.is_some(), complains, "{line}");
             complaint.into_iter().for_each(|complaint| complaints.tell(complaint));
         }
-        assert!(complaints.since(then).unwrap().ends_with("503 Slow Down"));
+        assert_eq!(complaints.since(then).as_deref(), Some("503 Slow Down"));
         assert_eq!(complaints.since(Instant::now()), None);
     }
 

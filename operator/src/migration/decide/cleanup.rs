@@ -46,6 +46,10 @@ pub(super) fn delete(mut d: Draft<'_>) -> Decision {
             at: Some(now),
             cancelled: true,
         });
+        // What had to stay because the source did not run can go if it runs by now.
+        if d.phase() != Phase::Deleting && !d.status.retained.is_empty() {
+            d.status.clean_looks = 0;
+        }
         d.enter(Phase::Deleting, "deleted");
         hooks::abandon(&mut d, "ended: the VmMigration was deleted");
         stop_jobs(&mut d, &[]);

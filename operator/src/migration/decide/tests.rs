@@ -1554,6 +1554,21 @@ fn kept_data_of_a_source_that_did_not_run_are_used_again() {
 }
 
 #[test]
+fn a_deletion_looks_again_for_snapshots_that_had_to_stay() {
+    let mut w = World::new();
+    w.source.status = "SHUTOFF".into();
+    ask(&mut w, json!({"onFailure": {"keepData": "1h"}}));
+    w.broken = Some("create-server");
+    w.run(600, |w| w.phase() == Some(Phase::Failed) && w.status.clean_looks >= 2, || false);
+    assert!(!w.snapshots.is_empty() && !w.status.retained.is_empty(), "{:?}", w.status.retained);
+    w.broken = None;
+    w.source.status = "ACTIVE".into();
+    w.deleting = true;
+    w.run(100, |w| w.released, || false);
+    assert!(w.snapshots.is_empty(), "{:?}", w.snapshots);
+}
+
+#[test]
 fn a_segment_of_kept_data_that_is_wrong_is_read_again_from_a_new_copy() {
     let mut w = World::new();
     w.source.status = "SHUTOFF".into();
