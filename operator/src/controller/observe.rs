@@ -524,9 +524,8 @@ async fn view_cluster(
     let mut view = ClusterView { own, anchor: anchor.is_some(), ..Default::default() };
     view_jobs(&mut view, &jobs, &pods_now, &pods, captured).await;
     // A purge is part of clean-up. Where both sides are in one cluster, each waits for the pods of both.
-    let purge = me.job("purge", 0);
-    let purge = purge.trim_end_matches('0');
-    view.purge_pods = pods_now.iter().filter(|p| job_of(p).starts_with(purge)).count();
+    let purge = me.attempts("purge");
+    view.purge_pods = pods_now.iter().filter(|p| job_of(p).starts_with(&purge)).count();
     view.pods = pods_now.len() - view.purge_pods;
     view.with_pods = pods_now.iter().map(job_of).collect();
     if needs.devices {

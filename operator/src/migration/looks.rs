@@ -75,9 +75,7 @@ impl Of<'_> {
     }
 
     fn runs(&self, side: Side, purpose: &str) -> bool {
-        let Some(record) = self.status.jobs.iter().find(|j| j.name == purpose) else { return false };
-        let job = self.me.job(purpose, record.attempt);
-        let seen = self.seen.cluster(side).view().and_then(|c| c.jobs.get(&job));
+        let seen = self.seen.job(self.me, self.status, side, purpose);
         seen.is_some_and(|j| j.state == JobState::Active && !j.deleting)
     }
 

@@ -151,7 +151,12 @@ impl Identity {
 
     /// Name of a Job.
     pub fn job(&self, purpose: &str, attempt: i32) -> String {
-        format!("vmm-{}-{purpose}-{attempt}", self.uid)
+        format!("{}{attempt}", self.attempts(purpose))
+    }
+
+    /// How the names of all attempts of a Job begin.
+    pub fn attempts(&self, purpose: &str) -> String {
+        format!("vmm-{}-{purpose}-", self.uid)
     }
 
     /// Name of the Job of one attempt of a hook, and of the Secret with what it uses. The nonce tells it from what a

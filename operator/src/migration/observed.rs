@@ -5,7 +5,7 @@ use super::{
     names::{Identity, Side, Tagged},
 };
 use crate::{
-    crd::v1alpha1::Finding,
+    crd::v1alpha1::{Finding, VmMigrationStatus},
     mover::result::ProgressLine,
     openstack::{
         Flavor, Image, InstanceAction, Network, Port, SecurityGroup, Server, Snapshot, Subnet, Volume,
@@ -107,6 +107,19 @@ impl Observed {
             Side::Source => &self.source_cluster,
             Side::Destination => &self.destination_cluster,
         }
+    }
+
+    /// The current attempt of a Job.
+    pub fn job(
+        &self,
+        me: &Identity,
+        status: &VmMigrationStatus,
+        side: Side,
+        purpose: &str,
+    ) -> Option<&JobView> {
+        // One of us may have been killed between the first attempt and its record.
+        let attempt = status.jobs.iter().find(|j| j.name == purpose).map_or(1, |j| j.attempt);
+        self.cluster(side).view()?.jobs.get(&me.job(purpose, attempt))
     }
 }
 

@@ -71,27 +71,16 @@ pub struct Watcher<'a> {
     patience: Duration,
     origin: String,
     seen: usize,
-    listed: Names,
+    /// The names at the last good look.
+    names: Vec<String>,
 }
 
-/// The names of all snapshots in the store, as seen last. Only others than these are worth a restic process.
-#[derive(Default)]
-struct Names(Option<Vec<String>>);
-
-impl Names {
-    /// Whether anything came or went. What does so while restic looks is news again.
-    async fn changed(&mut self, repository: &Repository) -> Result<bool, MoverError> {
-        let mut names = repository.store.list_all("snapshots/").await?;
-        names.sort_unstable();
-        let changed = self.0.as_ref() != Some(&names);
-        self.0 = Some(names);
-        Ok(changed)
-    }
-
-    /// A look that failed is made again, whatever the names.
-    fn forget(&mut self) {
-        self.0 = None;
-    }
+/// The names of all snapshots in the store. Only others than those of the last good look are worth a restic process;
+/// what comes or goes while restic looks is news again.
+async fn names(repository: &Repository) -> Result<Vec<String>, MoverError> {
+    let mut names = repository.store.list_all("snapshots/").await?;
+    names.sort_unstable();
+    Ok(names)
 }
 
 impl<'a> Watcher<'a> {
@@ -103,16 +92,17 @@ impl<'a> Watcher<'a> {
     ) -> Result<(Self, Catalog), MoverError> {
         let patience = request.patience;
         let until = Instant::now() + patience;
-        let mut listed = Names::default();
+        let mut looked_at = None;
         loop {
-            let list = match listed.changed(repository).await? {
-                true => repository.list(cancel).await?,
-                false => Listing::default(),
+            let names = names(repository).await?;
+            let list = match looked_at.as_ref() == Some(&names) {
+                true => Listing::default(),
+                false => repository.list(cancel).await?,
             };
             if let Some(last) =
                 list.snapshots.iter().rfind(|listed| wanted(request.origin.as_deref(), listed))
             {
-                let mut watcher = Self { repository, patience, origin: last.origin.clone(), seen: 0, listed };
+                let mut watcher = Self { repository, patience, origin: last.origin.clone(), seen: 0, names };
                 let mut catalog = Catalog {
                     layout: last.layout,
                     listed: BTreeMap::new(),
@@ -122,6 +112,7 @@ impl<'a> Watcher<'a> {
                 watcher.take(list, &mut catalog, cancel).await?;
                 return Ok((watcher, catalog));
             }
+            looked_at = Some(names);
             if Instant::now() > until {
                 return Err(impatient(repository, patience));
             }
@@ -159,18 +150,14 @@ impl<'a> Watcher<'a> {
     }
 
     async fn look(&mut self, catalog: &mut Catalog, cancel: &CancellationToken) -> Result<bool, MoverError> {
-        if !self.listed.changed(self.repository).await? {
+        let names = names(self.repository).await?;
+        if names == self.names {
             return Ok(false);
         }
-        let looked = async {
-            let list = self.repository.list(cancel).await?;
-            self.take(list, catalog, cancel).await
-        };
-        let looked = looked.await;
-        if looked.is_err() {
-            self.listed.forget();
-        }
-        looked
+        let list = self.repository.list(cancel).await?;
+        let news = self.take(list, catalog, cancel).await?;
+        self.names = names;
+        Ok(news)
     }
 
     /// Whether there is anything new.

@@ -207,8 +207,7 @@ fn keep_data(d: &mut Draft<'_>, until: Timestamp) -> String {
 /// Ends all Jobs but the purge and those with these purposes. A cluster that cannot be reached holds nothing up here.
 pub(super) fn stop_jobs(d: &mut Draft<'_>, but: &[&str]) {
     let seen = d.input.seen;
-    let kept: Vec<_> =
-        ["purge"].iter().chain(but).map(|p| d.input.me.job(p, 1).trim_end_matches('1').to_string()).collect();
+    let kept: Vec<_> = ["purge"].iter().chain(but).map(|p| d.input.me.attempts(p)).collect();
     for side in SIDES {
         let Some(cluster) = seen.cluster(side).view() else { continue };
         for (name, job) in &cluster.jobs {

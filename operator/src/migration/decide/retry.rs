@@ -16,8 +16,8 @@ pub(super) fn kept_server(d: &Draft<'_>) -> Option<String> {
 
 /// Was the removal of the repository begun? One of us may have been killed before that was recorded.
 pub(super) fn purge_begun(d: &Draft<'_>) -> bool {
-    let purge = d.input.me.job("purge", 0);
-    let job = |name: &String| name.starts_with(purge.trim_end_matches('0'));
+    let purge = d.input.me.attempts("purge");
+    let job = |name: &String| name.starts_with(&purge);
     let seen = d.input.seen.source_cluster.view().is_some_and(|c| c.jobs.keys().any(job));
     seen || d.status.jobs.iter().any(|j| j.name == "purge" && j.state != JobRecord::WAITING)
 }

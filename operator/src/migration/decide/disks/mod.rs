@@ -145,10 +145,7 @@ fn begun(d: &Draft<'_>, i: usize) -> bool {
 
 /// The current attempt of a Job, as seen.
 fn job_of<'v>(d: &Draft<'v>, side: Side, purpose: &str) -> Option<&'v JobView> {
-    // One of us may have been killed between the first attempt and its record.
-    let attempt = d.status.jobs.iter().find(|j| j.name == purpose).map_or(1, |j| j.attempt);
-    let name = d.input.me.job(purpose, attempt);
-    d.input.seen.cluster(side).view()?.jobs.get(&name)
+    d.input.seen.job(d.input.me, &d.status, side, purpose)
 }
 
 /// Is an object in the state that is wanted? Otherwise: what is waited for, or the failure.

@@ -79,13 +79,12 @@ pub(in super::super) fn release(d: &mut Draft<'_>, i: usize, side: Side) -> Resu
         d.status.disks[i].wait.take_if(|w| w.what == name);
         return Ok(());
     };
-    let attempts = d.input.me.job(&purpose, 0);
-    let attempts = attempts.trim_end_matches('0');
-    let jobs: Vec<_> = cluster.jobs.iter().filter(|(job, _)| job.starts_with(attempts)).collect();
+    let attempts = d.input.me.attempts(&purpose);
+    let jobs: Vec<_> = cluster.jobs.iter().filter(|(job, _)| job.starts_with(&attempts)).collect();
     for (job, _) in jobs.iter().filter(|(_, job)| !job.deleting) {
         d.step(Step::DeleteJob { side, name: job.to_string() });
     }
-    if jobs.is_empty() && !cluster.with_pods.iter().any(|job| job.starts_with(attempts)) {
+    if jobs.is_empty() && !cluster.with_pods.iter().any(|job| job.starts_with(&attempts)) {
         take_away(d, side, &name, device);
     }
     let since = waited_since(d, i, &name);
