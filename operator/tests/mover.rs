@@ -17,7 +17,10 @@ use mover_support::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::ChildStdout,
+};
 
 const SOURCE: &str = "aaaaaaaa-0000-0000-0000-000000000001";
 const DESTINATION: &str = "bbbbbbbb-0000-0000-0000-000000000002";
@@ -508,17 +511,55 @@ async fn a_store_that_does_not_answer_is_named_while_it_lasts() {
     until(|| (bed.s3.written() > 0).then_some(())).await;
     bed.s3.refuse_all(usize::MAX);
     let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-    let held_up = loop {
-        let line: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
-        if let Some(said) = line["heldUp"].as_str() {
-            break said.to_owned();
+    let said = loop {
+        if let Some(said) = held_up(&mut lines).await {
+            break said;
         }
     };
-    assert!(!held_up.is_empty() && !held_up.contains("retrying after"), "{held_up}");
+    assert!(!said.is_empty() && !said.contains("retrying after"), "{said}");
     bed.s3.refuse_all(0);
     let ended = bed.end(child).await;
     ended.ok();
     assert!(!ended.stdout.lines().last().unwrap().contains("heldUp"), "{}", ended.stdout);
+}
+
+/// What the next line of progress says holds it up.
+async fn held_up(lines: &mut Lines<BufReader<&mut ChildStdout>>) -> Option<String> {
+    let line = lines.next_line().await.unwrap().expect("it ended");
+    serde_json::from_str::<Value>(&line).unwrap()["heldUp"].as_str().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_restore_outlives_a_store_that_is_switched_off() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
+    let target = target(&bed);
+    // So much of the disk is there that the restore has begun, and cannot end.
+    bed.s3.slow(Duration::from_millis(300));
+    let mut backup = bed.start(&backup_line(&["--device", &source, "--segment-bytes", SEGMENT]));
+    until(|| (bed.snapshots() > 0).then_some(())).await;
+    backup.kill().await.unwrap();
+    bed.s3.slow(Duration::ZERO);
+    let mut restoring = bed.start_beside(&restore_line(&["--device", &target, "--verify-disk"]));
+    let mut lines = BufReader::new(restoring.stdout.as_mut().unwrap()).lines();
+    assert_eq!(held_up(&mut lines).await, None);
+    bed.s3.leave();
+    let mut told = 0;
+    // A line comes every two seconds: for longer than a few looks in a row.
+    while told < 4 {
+        let said = held_up(&mut lines).await;
+        assert!(told == 0 || said.is_some(), "after {told} lines it says nothing");
+        if let Some(said) = said {
+            assert!(said.contains("the store cannot be reached"), "{said}");
+            told += 1;
+        }
+    }
+    bed.s3.come_back();
+    let saved = device_backup(&bed, &source).await;
+    let restored = bed.end_beside(restoring).await;
+    assert_eq!(restored.ok()["sha256"], saved["sha256"]);
+    assert!(std::fs::read(&target).unwrap() == content);
 }
 
 #[tokio::test]

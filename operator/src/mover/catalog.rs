@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{error::MoverError, repository::Repository, restore::RestoreRequest, result::FailureReason};
 use crate::{
-    restic::SnapshotId,
+    restic::{Complaints, SnapshotId},
     transfer::{
         Content, Layout, Manifest,
         tags::{Kind, Listed, Listing},
@@ -19,8 +19,10 @@ use crate::{
 
 /// Between two looks at the store's list of snapshots, which is one small request.
 const POLL: Duration = Duration::from_millis(500);
-/// How often a look may fail in a row.
+/// How often a look may fail in a row, while the store answers.
 const TRIES: u32 = 5;
+/// For how long it may not answer: restic makes its own calls again for as long.
+const OUTAGE: Duration = Duration::from_secs(15 * 60);
 
 /// What is known so far.
 #[derive(Debug, Clone)]
@@ -75,12 +77,65 @@ pub struct Watcher<'a> {
     names: Vec<String>,
 }
 
+/// Bears what passes by itself, within bounds, and tells whoever watches the progress.
+#[derive(Default)]
+struct Bearing {
+    failures: u32,
+    since: Option<Instant>,
+}
+
+impl Bearing {
+    /// `None`: look again.
+    fn bear<T>(
+        &mut self,
+        looked: Result<T, MoverError>,
+        complaints: &Complaints,
+    ) -> Result<Option<T>, MoverError> {
+        let error = match looked {
+            Ok(found) => {
+                *self = Self::default();
+                return Ok(Some(found));
+            }
+            Err(error) => error,
+        };
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let passes = match error.reason {
+            FailureReason::Terminated => false,
+            FailureReason::StoreError => error.retryable && since.elapsed() < OUTAGE,
+            _ => error.retryable && self.failures < TRIES,
+        };
+        if !passes {
+            return Err(error);
+        }
+        if self.failures == 0 {
+            tracing::warn!("looking for segments failed, and goes on: {error}");
+        }
+        self.failures += 1;
+        complaints.tell(error.message);
+        Ok(None)
+    }
+}
+
 /// The names of all snapshots in the store. Only others than those of the last good look are worth a restic process;
 /// what comes or goes while restic looks is news again.
 async fn names(repository: &Repository) -> Result<Vec<String>, MoverError> {
     let mut names = repository.store.list_all("snapshots/").await?;
     names.sort_unstable();
     Ok(names)
+}
+
+/// The names of all snapshots, and the snapshots, if the names are others than before.
+async fn first_look(
+    repository: &Repository,
+    before: &[String],
+    cancel: &CancellationToken,
+) -> Result<(Vec<String>, Listing), MoverError> {
+    let names = names(repository).await?;
+    let list = match names == before {
+        true => Listing::default(),
+        false => repository.list(cancel).await?,
+    };
+    Ok((names, list))
 }
 
 impl<'a> Watcher<'a> {
@@ -92,13 +147,10 @@ impl<'a> Watcher<'a> {
     ) -> Result<(Self, Catalog), MoverError> {
         let patience = request.patience;
         let until = Instant::now() + patience;
-        let mut looked_at = None;
+        let (mut looked_at, mut bearing) = (Vec::new(), Bearing::default());
         loop {
-            let names = names(repository).await?;
-            let list = match looked_at.as_ref() == Some(&names) {
-                true => Listing::default(),
-                false => repository.list(cancel).await?,
-            };
+            let looked = first_look(repository, &looked_at, cancel).await;
+            let (names, list) = bearing.bear(looked, &repository.restic.complaints)?.unwrap_or_default();
             if let Some(last) =
                 list.snapshots.iter().rfind(|listed| wanted(request.origin.as_deref(), listed))
             {
@@ -112,7 +164,7 @@ impl<'a> Watcher<'a> {
                 watcher.take(list, &mut catalog, cancel).await?;
                 return Ok((watcher, catalog));
             }
-            looked_at = Some(names);
+            looked_at = names;
             if Instant::now() > until {
                 return Err(impatient(repository, patience));
             }
@@ -126,21 +178,14 @@ impl<'a> Watcher<'a> {
         catalog: watch::Sender<Catalog>,
         cancel: &CancellationToken,
     ) -> Result<(), MoverError> {
-        let (mut last_news, mut failures) = (Instant::now(), 0);
+        let (mut last_news, mut bearing) = (Instant::now(), Bearing::default());
         let mut known = catalog.borrow().clone();
         while !known.is_complete() {
             pause(cancel).await?;
-            match self.look(&mut known, cancel).await {
-                Ok(true) => {
-                    (last_news, failures) = (Instant::now(), 0);
-                    catalog.send_replace(known.clone());
-                }
-                Ok(false) => failures = 0,
-                Err(error) if error.retryable && failures < TRIES && !cancel.is_cancelled() => {
-                    failures += 1;
-                    tracing::warn!(failures, "looking for segments failed: {error}");
-                }
-                Err(error) => return Err(error),
+            let looked = self.look(&mut known, cancel).await;
+            if let Some(true) = bearing.bear(looked, &self.repository.restic.complaints)? {
+                last_news = Instant::now();
+                catalog.send_replace(known.clone());
             }
             if last_news.elapsed() > self.patience {
                 return Err(impatient(self.repository, self.patience));

@@ -15,6 +15,7 @@ use axum::{
     response::Response,
 };
 use http::{Method, StatusCode};
+use tokio::runtime::Runtime;
 
 pub const ACCESS_KEY: &str = "store-key-id";
 /// Small, so that every listing has pages.
@@ -27,6 +28,30 @@ pub struct FakeS3 {
     pub url: String,
     objects: Arc<Mutex<Objects>>,
     trouble: Arc<Mutex<Trouble>>,
+    server: Arc<Mutex<Server>>,
+}
+
+/// Where it runs: with this its connections end, too.
+struct Server(Option<Runtime>);
+
+impl Server {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Self(Some(runtime.unwrap()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.take().map(Runtime::shutdown_background);
+    }
+}
+
+fn listen(address: &str) -> (std::net::TcpListener, std::net::SocketAddr) {
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
 }
 
 /// How the store treats packs, which hold a disk's bytes.
@@ -119,12 +144,39 @@ impl FakeS3 {
     }
 
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let s3 = Self { url, objects: Arc::default(), trouble: Arc::default() };
-        let app = Router::new().fallback(answer).with_state(s3.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        let (listener, address) = listen("127.0.0.1:0");
+        let server = Arc::new(Mutex::new(Server(None)));
+        let s3 = Self {
+            url: format!("http://{address}"),
+            objects: Arc::default(),
+            trouble: Arc::default(),
+            server,
+        };
+        s3.serve(listener);
         s3
+    }
+
+    fn serve(&self, listener: std::net::TcpListener) {
+        // Not the server itself: it would hold what it is to end with.
+        let state = Self { server: Arc::new(Mutex::new(Server(None))), ..self.clone() };
+        let app = Router::new().fallback(answer).with_state(state);
+        let server = Server::start();
+        if let Some(runtime) = &server.0 {
+            runtime.spawn(async move {
+                axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), app).await
+            });
+        }
+        *self.server.lock().unwrap() = server;
+    }
+
+    /// The store is switched off: connections break, new ones are refused.
+    pub fn leave(&self) {
+        *self.server.lock().unwrap() = Server(None);
+    }
+
+    /// It is there again, at the same address.
+    pub fn come_back(&self) {
+        self.serve(listen(self.url.trim_start_matches("http://")).0);
     }
 
     pub fn keys(&self, prefix: &str) -> Vec<String> {
