@@ -12,9 +12,10 @@ use crate::{
         observed::{ClusterView, DestinationView, Seen, SourceView},
         step::{ObjectKind, Step},
     },
+    openstack::Snapshot,
 };
 use k8s_openapi::jiff::Timestamp;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// What clean-up removes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -350,7 +351,11 @@ pub(super) fn source_objects(d: &mut Draft<'_>, view: &SourceView, goes: &dyn Fn
     let keeps = d.source().keeps_snapshots;
     let runs = view.server.as_ref().is_none_or(|s| s.status == "ACTIVE" && s.task_state.is_none());
     let cloud = d.input.spec.source.cloud.clone();
-    let mut one_at_a_time = std::collections::BTreeSet::new();
+    // On file storage qemu itself removes a running server's snapshots: of two at the same time it died, and the server
+    // with it (tried with qemu 7.2).
+    let lane = |s: &Snapshot| if keeps { String::new() } else { s.volume_id.clone() };
+    let under_way = view.snapshots.iter().map(|(_, s)| s).filter(|s| busy(&s.status));
+    let mut taken: BTreeSet<_> = under_way.map(lane).collect();
     for (_, snapshot) in view.snapshots.iter().filter(|(t, _)| goes(t)) {
         if snapshot.status == "error_deleting" {
             d.status.retained.push(RetainedRow {
@@ -364,12 +369,11 @@ pub(super) fn source_objects(d: &mut Draft<'_>, view: &SourceView, goes: &dyn Fn
                     "on this storage a snapshot can be deleted only while the server runs or after it is gone"
                         .into(),
             });
-        } else if busy(&snapshot.status) {
+        } else {
             waiting = true;
-            one_at_a_time.insert(snapshot.volume_id.clone());
-        } else if one_at_a_time.insert(snapshot.volume_id.clone()) {
-            waiting = true;
-            remove(d, Side::Source, ObjectKind::Snapshot, &snapshot.id);
+            if taken.insert(lane(snapshot)) {
+                remove(d, Side::Source, ObjectKind::Snapshot, &snapshot.id);
+            }
         }
     }
     waiting

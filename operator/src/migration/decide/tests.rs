@@ -248,6 +248,7 @@ impl World {
             v.status = "available".into();
         }
         self.settle_devices();
+        self.snapshots.retain(|s| s.status != "deleting");
         self.snapshots.iter_mut().for_each(|s| s.status = "available".into());
         for (_, i) in self.images.iter_mut().filter(|(_, i)| i.status == "saving") {
             let wrong = self.corrupt && i.name.contains("readback");
@@ -855,7 +856,10 @@ impl World {
             ObjectKind::Snapshot => {
                 let lost = self.source.status == "SHUTOFF" && !self.source_gone;
                 assert!(!lost, "this storage cannot delete a snapshot of a stopped server's volume");
-                self.snapshots.retain(|s| s.id != id);
+                let under_way = self.snapshots.iter().any(|s| s.status == "deleting" && s.id != id);
+                assert!(!under_way, "two deletions of its volumes' snapshots kill a running server");
+                let found = self.snapshots.iter_mut().filter(|s| s.id == id);
+                found.for_each(|s| s.status = "deleting".into());
             }
             ObjectKind::Image => self.images.retain(|(_, i)| i.id != id),
             ObjectKind::Volume => {
