@@ -499,6 +499,9 @@ async fn a_full_store_is_named_in_time() {
     let message = bed.backup(SOURCE).await.failed("StoreFull", 1).to_owned();
     assert!(message.contains("minimum free drive threshold"), "{message}");
     assert_eq!((bed.snapshots(), bed.locks()), (0, 0));
+    let probed = bed.run(&["probe"]).await;
+    assert!(probed.failed("StoreError", 1).contains("minimum free drive threshold"), "{probed:?}");
+    assert!(bed.s3.keys("").iter().all(|key| !key.contains(".probe-")), "{:?}", bed.s3.keys(""));
     bed.s3.fill_up(false);
     bed.backup(SOURCE).await.ok();
 }

@@ -183,7 +183,13 @@ impl Store {
             Backend::S3(_) | Backend::Swift(_) => format!("{PROBE_PREFIX}{:032x}", rand::random::<u128>()),
         };
         let start = Instant::now();
-        self.put(&key, content.clone()).await?;
+        if let Err(error) = self.put(&key, content.clone()).await {
+            // Some stores keep what they said no to.
+            if !matches!(error, StoreError::Unreachable { .. }) {
+                let _ = self.delete(&key).await;
+            }
+            return Err(error);
+        }
         let write_ms = millis(start);
         let start = Instant::now();
         let read = self.get(&key, 1024).await;

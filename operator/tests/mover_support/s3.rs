@@ -117,12 +117,7 @@ impl FakeS3 {
         let delay = {
             let mut trouble = self.trouble.lock().unwrap();
             if trouble.full {
-                // As MinIO says it.
-                return Some(error(
-                    StatusCode::INSUFFICIENT_STORAGE,
-                    "XMinioStorageFull",
-                    "Storage backend has reached its minimum free drive threshold. Please delete a few objects to proceed.",
-                ));
+                return Some(no_room());
             }
             if trouble.refused > 0 {
                 trouble.refused -= 1;
@@ -242,6 +237,10 @@ async fn answer(State(s3): State<FakeS3>, request: Request) -> Response {
     match parts.method {
         Method::PUT => {
             objects.insert(key.to_owned(), content);
+            if key.contains("/.probe-") && s3.trouble.lock().unwrap().full {
+                // Some stores keep an empty object of what they said no to.
+                return no_room();
+            }
             reply(StatusCode::OK, "")
         }
         Method::DELETE => {
@@ -262,6 +261,15 @@ async fn answer(State(s3): State<FakeS3>, request: Request) -> Response {
         },
         _ => error(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "object"),
     }
+}
+
+/// As MinIO says it.
+fn no_room() -> Response {
+    error(
+        StatusCode::INSUFFICIENT_STORAGE,
+        "XMinioStorageFull",
+        "Storage backend has reached its minimum free drive threshold. Please delete a few objects to proceed.",
+    )
 }
 
 pub fn send(object: &Bytes, range: &str, head: bool) -> Response {

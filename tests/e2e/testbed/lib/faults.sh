@@ -55,7 +55,10 @@ bucket() { # small MIB | room | whole
     mkdir -p "$small"; truncate -s $size "$small.img"; mkfs.ext4 -q -F -m 0 "$small.img"; mount -o loop "$small.img" "$small"
     mkdir "$small/bucket"
     fallocate -l $(($(df -B1 --output=avail "$small" | tail -n1) - ($2 << 20))) "$small/filler"
-    mount --bind "$small/bucket" "$over" ;;
+    mkdir -p "$STORE/below"; mount --bind "$STORE/data" "$STORE/below"
+    mount --bind "$small/bucket" "$over"
+    # A probe that was under way does not reach what it wrote any more.
+    find "$STORE/below/$S3_BUCKET" -name '.probe-*' -delete; umount "$STORE/below" ;;
   room) rm -f "$small/filler" ;;
   whole) for m in "$over" "$small"; do ! mountpoint -q "$m" || umount "$m"; done; rm -f "$small.img" ;;
   esac
