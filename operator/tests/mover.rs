@@ -528,7 +528,7 @@ async fn a_store_that_does_not_answer_is_named_while_it_lasts() {
 
 /// What the next line of progress says holds it up.
 async fn held_up(lines: &mut Lines<BufReader<&mut ChildStdout>>) -> Option<String> {
-    let line = lines.next_line().await.unwrap().expect("it ended");
+    let line = lines.next_line().await.unwrap().unwrap();
     serde_json::from_str::<Value>(&line).unwrap()["heldUp"].as_str().map(str::to_owned)
 }
 
