@@ -61,6 +61,13 @@ impl Guest {
         self.get(&format!("/cgi-bin/app?add={text}")).await.map(drop)
     }
 
+    /// An empty disk gets no file system, here and wherever this root disk runs.
+    pub async fn keep_empty_disks(&self) -> Result<()> {
+        let said = self.text("/cgi-bin/put?root=keepempty=1").await?;
+        ensure!(said.trim() == "ok", "the guest says {said:?}");
+        Ok(())
+    }
+
     /// Fills a file on the first data disk with random bytes.
     pub async fn fill(&self, mib: u32) -> Result<()> {
         self.get(&format!("/cgi-bin/put?fill=random.bin={mib}")).await.map(drop)

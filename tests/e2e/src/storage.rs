@@ -46,6 +46,12 @@ impl Site {
     /// A stopped server with a root volume of its own and a data volume for each of `contents`.
     pub async fn make_stopped(&self, name: &str, contents: &[Content]) -> Result<MadeServer> {
         let mut made = self.make_server(name, crate::Disks::ROOT).await?;
+        // In B a stopped server runs for a moment.
+        if contents.iter().any(|content| content.random == 0) {
+            let guest = made.guest()?;
+            guest.wait(&[]).await?;
+            guest.keep_empty_disks().await?;
+        }
         self.cloud.stop_server(&made.id).await?;
         self.wait_server(&made.id, "SHUTOFF").await?;
         for (n, content) in contents.iter().enumerate() {
