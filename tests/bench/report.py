@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Writes docs/benchmarks.md and its charts from the figures that tests/bench/bench.py measured."""
+"""Writes docs/benchmarks.md and its charts from what tests/bench/bench.py measured: report.py FILE...
+
+Several files are runs on machines of one kind, the newest first: what one of them left out comes from another.
+"""
 
 import html
 import json
@@ -25,7 +28,7 @@ def median(results, key):
 
 def spread(results, key):
     values = [r[key] for r in results]
-    return f"{min(values):.1f}–{max(values):.1f}" if len(values) > 1 else "one run"
+    return f"{min(values):.1f}–{max(values):.1f} of {len(values)}" if len(values) > 1 else "one run"
 
 
 def best_peer(results):
@@ -130,9 +133,29 @@ def targets(report):
         yield "- Not measured: CPU of the movers themselves beside their restic children's."
 
 
-def document(report, name):
+def ran(run):
+    """When one run was made, of what, and how quiet the machine was."""
+    machine, loads = run["machine"], [r["load"] for r in run["results"]]
+    return (f"- {run['date']}, commit {machine['commit']}, mover: "
+            + ("release build" if machine["built_as"] == "release" else f"**{machine['built_as']}**")
+            + f"; rounds: {1 + max(r['round'] for r in run['results'])}, interleaved; load average {min(loads):.1f} to "
+            f"{max(loads):.1f}, before it {run['load_before']}; figures: `{run['name']}`."
+            + (" **The machine was loaded by other work**: times are upper bounds, and "
+               "which tool is faster is not proven by them. Bytes are exact." if min(loads) > machine["cores"] else ""))
+
+
+def joined(runs):
+    """Several runs as one."""
+    results = [r for run in runs for r in run["results"]]
+    measured = {(r["disk"], r["link"], r["tool"]) for r in results}
+    left = [c for run in runs for c in run["left_out"] if (c["disk"], c["link"], c["tool"]) not in measured]
+    disks = {name: disk for run in reversed(runs) for name, disk in run["disks"].items()}
+    return {**runs[0], "runs": runs, "results": results, "left_out": left,
+            "disks": {name: disks[name] for name in DISK_TEXTS if name in disks}}
+
+
+def document(report):
     machine, results = report["machine"], report["results"]
-    loads = [r["load"] for r in results]
     yield from [
         "# Benchmarks", "",
         "Written by `make bench`; do not edit. It moves a disk from one network namespace to another, by our movers and by",
@@ -140,14 +163,10 @@ def document(report, name):
         "ends the benchmark.", "",
         "## Machine", "",
         f"- {machine['cores']} cores of {machine['cpu']}, {machine['memory'] / (1 << 30):.0f} GiB of memory, kernel {machine['kernel']}.",
-        f"- {report['date']}, commit {machine['commit']}, mover: "
-        + ("release build." if machine["built_as"] == "release" else f"**{machine['built_as']}**."),
-        f"- Load average while measuring: {min(loads):.1f} to {max(loads):.1f}, before it {report['load_before']}."
-        + (" **The machine was loaded by other work**: times are upper bounds, and "
-           "which tool is faster is not proven by them. Bytes are exact." if min(loads) > machine["cores"] else ""),
-        f"- Rounds: {report['rounds']}, interleaved. 20 ms of delay: "
-        + ("added where a link is shaped." if machine["delay_20ms"] else "**not added**, this kernel has no netem."),
-        f"- Raw figures: `{name}`.", "", "| program | version |", "|---|---|",
+        *(ran(run) for run in report["runs"]),
+        "- 20 ms of delay: "
+        + ("added where a link is shaped." if machine["delay_20ms"] else "**not added**, this kernel has no netem."), "",
+        "| program | version |", "|---|---|",
         *(f"| {tool} | {text} |" for tool, text in machine["versions"].items()), "",
         "## How it is measured", "",
         "Source, store and target are namespaces on one bridge; a link limits what each of them sends and what each of them",
@@ -180,16 +199,22 @@ def document(report, name):
         yield from ["## Left out", "", f"Time was up before (all or some rounds): {', '.join(names)}.", ""]
 
 
-def main():
-    path = sys.argv[1]
+def load(path):
     with open(path) as file:
-        report = json.load(file)
+        run = json.load(file)
+    whole = os.path.abspath(path)
+    return {**run, "name": os.path.relpath(whole, ROOT) if whole.startswith(ROOT) else os.path.basename(path)}
+
+
+def main():
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    report = joined([load(path) for path in sys.argv[1:]])
     charts = os.path.join(ROOT, "docs/benchmarks")
     os.makedirs(charts, exist_ok=True)
     for name in os.listdir(charts):
         os.remove(os.path.join(charts, name))
-    name = os.path.relpath(path, ROOT) if os.path.abspath(path).startswith(ROOT) else os.path.basename(path)
-    text = "\n".join(document(report, name)).rstrip() + "\n"
+    text = "\n".join(document(report)).rstrip() + "\n"
     with open(os.path.join(ROOT, "docs/benchmarks.md"), "w") as file:
         file.write(text)
     print("docs/benchmarks.md")
