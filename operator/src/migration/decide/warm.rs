@@ -495,21 +495,25 @@ fn end(d: &mut Draft<'_>) -> Flow {
     Flow::On
 }
 
+/// Bytes that the pass which ended then has read, found changed, and sent; some volumes may be through the next one.
+fn brought(disks: &[DiskStatus], ended: Timestamp) -> [i64; 3] {
+    let by_then = |row: &&PassRow| row.at.as_ref().is_none_or(|at| at.0 <= ended);
+    let rows = disks.iter().filter_map(|k| k.passes.iter().rfind(by_then));
+    rows.map(|r| [r.bytes_read, r.changed_bytes, r.sent_bytes])
+        .fold([0; 3], |sums, row| std::array::from_fn(|n| sums[n] + row[n]))
+}
+
 /// What the last pass brought.
 pub(super) fn last_pass(d: &Draft<'_>) -> String {
     let Some(copying) = &d.status.copying else { return String::new() };
     let (Some(forecast), Some(ended)) = (copying.forecasts.last(), &copying.ended_at) else {
         return "no pass has ended yet".into();
     };
-    let sum =
-        |of: fn(&PassRow) -> i64| human(d.status.disks.iter().filter_map(|k| k.passes.last()).map(of).sum());
+    let [read, changed, sent] = brought(&d.status.disks, ended.0).map(human);
     format!(
-        "pass {} ended at {}: {} read, {} changed, {} sent; forecast downtime {}, {}",
+        "pass {} ended at {}: {read} read, {changed} changed, {sent} sent; forecast downtime {}, {}",
         copying.passes,
         clock(ended.0),
-        sum(|r| r.bytes_read),
-        sum(|r| r.changed_bytes),
-        sum(|r| r.sent_bytes),
         seconds(*forecast),
         if fills_while_copying(&d.status) {
             "most of it to read the volumes once in A and once in B"
@@ -635,6 +639,22 @@ mod tests {
             let row = PassRow { seconds, read_seconds, ..Default::default() };
             let got = (forecast(&row, false), forecast(&row, true));
             assert_eq!(got, (put_together, followed), "{seconds} {read_seconds}");
+        }
+    }
+
+    #[test]
+    fn what_a_pass_brought_is_told_without_what_the_next_one_brings() {
+        let row = |at, bytes| PassRow {
+            at: Timestamp::from_second(at).ok().map(Time),
+            bytes_read: bytes,
+            sent_bytes: 1,
+            ..Default::default()
+        };
+        let disk = |passes: &[PassRow]| DiskStatus { passes: passes.to_vec(), ..Default::default() };
+        // The first volume is through the second pass already.
+        let disks = [disk(&[row(90, 10), row(120, 1000)]), disk(&[row(100, 20)]), disk(&[])];
+        for (ended, wanted) in [(100, [30, 0, 2]), (120, [1020, 0, 2]), (95, [10, 0, 1])] {
+            assert_eq!(brought(&disks, Timestamp::from_second(ended).unwrap()), wanted, "{ended}");
         }
     }
 
