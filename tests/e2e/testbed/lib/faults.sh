@@ -55,7 +55,7 @@ bucket() { # small MIB | room | whole
     mkdir -p "$small"; truncate -s $size "$small.img"; mkfs.ext4 -q -F -m 0 "$small.img"; mount -o loop "$small.img" "$small"
     mkdir "$small/bucket"
     fallocate -l $(($(df -B1 --output=avail "$small" | tail -n1) - ($2 << 20))) "$small/filler"
-    mkdir -p "$STORE/below"; mount --bind "$STORE/data" "$STORE/below"
+    mkdir -p "$STORE/below"; mount --bind --make-private "$STORE/data" "$STORE/below"
     mount --bind "$small/bucket" "$over"
     # A probe that was under way does not reach what it wrote any more.
     find "$STORE/below/$S3_BUCKET" -name '.probe-*' -delete; umount "$STORE/below" ;;
