@@ -116,26 +116,20 @@ impl Bearing {
     }
 }
 
-/// The names of all snapshots in the store. Only others than those of the last good look are worth a restic process;
-/// what comes or goes while restic looks is news again.
-async fn names(repository: &Repository) -> Result<Vec<String>, MoverError> {
-    let mut names = repository.store.list_all("snapshots/").await?;
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// The names of all snapshots, and the snapshots, if the names are others than before.
-async fn first_look(
+/// All snapshots, if the names in the store are others than at the last good look: only then they are worth a restic
+/// process. What comes or goes while restic looks is news again.
+async fn changed(
     repository: &Repository,
     before: &[String],
     cancel: &CancellationToken,
-) -> Result<(Vec<String>, Listing), MoverError> {
-    let names = names(repository).await?;
-    let list = match names == before {
-        true => Listing::default(),
-        false => repository.list(cancel).await?,
-    };
-    Ok((names, list))
+) -> Result<Option<(Vec<String>, Listing)>, MoverError> {
+    let mut names = repository.store.list_all("snapshots/").await?;
+    names.sort_unstable();
+    if names == before {
+        return Ok(None);
+    }
+    let list = repository.list(cancel).await?;
+    Ok(Some((names, list)))
 }
 
 impl<'a> Watcher<'a> {
@@ -147,10 +141,16 @@ impl<'a> Watcher<'a> {
     ) -> Result<(Self, Catalog), MoverError> {
         let patience = request.patience;
         let until = Instant::now() + patience;
-        let (mut looked_at, mut bearing) = (Vec::new(), Bearing::default());
+        let (mut names, mut bearing) = (Vec::new(), Bearing::default());
         loop {
-            let looked = first_look(repository, &looked_at, cancel).await;
-            let (names, list) = bearing.bear(looked, &repository.restic.complaints)?.unwrap_or_default();
+            let looked = changed(repository, &names, cancel).await;
+            let list = match bearing.bear(looked, &repository.restic.complaints)?.flatten() {
+                Some((found, list)) => {
+                    names = found;
+                    list
+                }
+                None => Listing::default(),
+            };
             if let Some(last) =
                 list.snapshots.iter().rfind(|listed| wanted(request.origin.as_deref(), listed))
             {
@@ -164,7 +164,6 @@ impl<'a> Watcher<'a> {
                 watcher.take(list, &mut catalog, cancel).await?;
                 return Ok((watcher, catalog));
             }
-            looked_at = names;
             if Instant::now() > until {
                 return Err(impatient(repository, patience));
             }
@@ -195,11 +194,9 @@ impl<'a> Watcher<'a> {
     }
 
     async fn look(&mut self, catalog: &mut Catalog, cancel: &CancellationToken) -> Result<bool, MoverError> {
-        let names = names(self.repository).await?;
-        if names == self.names {
+        let Some((names, list)) = changed(self.repository, &self.names, cancel).await? else {
             return Ok(false);
-        }
-        let list = self.repository.list(cancel).await?;
+        };
         let news = self.take(list, catalog, cancel).await?;
         self.names = names;
         Ok(news)

@@ -32,14 +32,8 @@ pub struct FakeS3 {
 }
 
 /// Where it runs: with this its connections end, too.
+#[derive(Default)]
 struct Server(Option<Runtime>);
-
-impl Server {
-    fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        Self(Some(runtime.unwrap()))
-    }
-}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -142,33 +136,27 @@ impl FakeS3 {
 
     pub async fn start() -> Self {
         let (listener, address) = listen("127.0.0.1:0");
-        let server = Arc::new(Mutex::new(Server(None)));
-        let s3 = Self {
-            url: format!("http://{address}"),
-            objects: Arc::default(),
-            trouble: Arc::default(),
-            server,
-        };
+        let url = format!("http://{address}");
+        let s3 = Self { url, objects: Arc::default(), trouble: Arc::default(), server: Arc::default() };
         s3.serve(listener);
         s3
     }
 
     fn serve(&self, listener: std::net::TcpListener) {
         // Not the server itself: it would hold what it is to end with.
-        let state = Self { server: Arc::new(Mutex::new(Server(None))), ..self.clone() };
+        let state = Self { server: Arc::default(), ..self.clone() };
         let app = Router::new().fallback(answer).with_state(state);
-        let server = Server::start();
-        if let Some(runtime) = &server.0 {
-            runtime.spawn(async move {
-                axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), app).await
-            });
-        }
-        *self.server.lock().unwrap() = server;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.spawn(
+            async move { axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), app).await },
+        );
+        *self.server.lock().unwrap() = Server(Some(runtime));
     }
 
     /// The store is switched off: connections break, new ones are refused.
     pub fn leave(&self) {
-        *self.server.lock().unwrap() = Server(None);
+        *self.server.lock().unwrap() = Server::default();
     }
 
     /// It is there again, at the same address.
