@@ -128,6 +128,9 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
             destination: if readable { D::Disks } else { D::Nothing },
             ..all
         },
+        Phase::Creating if looks::only_disks_are_made(status) => {
+            Needs { source: S::Server, destination: D::Disks, ..all }
+        }
         Phase::Creating => Needs { source: S::Server, ..all },
         Phase::Verifying => Needs { source: S::Server, console: reads_console(&object.spec), ..all },
         _ => all,
@@ -196,7 +199,7 @@ pub async fn observe(
     let destination = destination.and_then(|c| {
         pinned(c, status.destination.as_ref().filter(|_| begun).map(|x| x.project_id.as_str()))
     });
-    if needs.inventory {
+    if needs.inventory && !looks::inventory_may_wait(me, status, &look.seen) {
         take_inventory(&mut look, object, source, destination).await;
     } else {
         take_views(&mut look, me, status, needs, source, destination).await;
@@ -426,6 +429,7 @@ async fn view_destination(
     };
     let ((volumes, images), (servers, ports)) = tokio::try_join!(disks, rest)?;
     let mut view = destination_view(me, &servers, &volumes, &images, &ports, recorded_ports);
+    view.whole = needs.destination == DestinationNeeds::All;
     if let Some(server) = view.server().filter(|_| needs.console) {
         let read = cloud.console_output(&server.id, CONSOLE_LINES).await;
         view.console = Some(read.map_err(|e| e.to_string()));
@@ -700,7 +704,9 @@ mod tests {
         assert_eq!(with(Phase::Transferring, vec![readable]), (S::All, D::Disks));
         assert_eq!(at(Phase::Transferring, &[false, true]), (S::All, D::Disks));
         assert_eq!(at(Phase::Transferring, &[true, true]), (S::Server, D::Disks));
-        assert_eq!(at(Phase::Creating, &[true]), (S::Server, D::All));
+        assert_eq!(at(Phase::Creating, &[true]), (S::Server, D::Disks), "it is on its way into a volume");
+        let proven = DiskStatus { readback: Some(Digest::default()), ..disk(true) };
+        assert_eq!(with(Phase::Creating, vec![proven]), (S::Server, D::All));
         assert_eq!(at(Phase::RollingBack, &[true]), (S::All, D::All));
         // Whoever deletes looks at everything; so does a way back that was asked for after success.
         assert_eq!(at(Phase::Retiring, &[true]), (S::All, D::All));

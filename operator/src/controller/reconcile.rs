@@ -20,7 +20,13 @@ use kube::{
     },
 };
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// However slow the clouds are, something is seen after so long.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// What a step brought back.
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -41,10 +47,11 @@ pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Ac
     let me = identity(&object);
     let status = object.status.clone().unwrap_or_default();
     let refs = references::resolve(&ctx, &me, &object).await?;
+    let looking = Instant::now();
     let look = observe(&ctx, &me, &object, &status, &refs, ctx.now()).await?;
-    let now = ctx.now();
+    let (now, took) = (ctx.now(), looking.elapsed());
     let abandoned = object.annotations().get(ANNOTATION_ABANDON) == Some(&me.uid);
-    let decision = decide(Input {
+    let mut decision = decide(Input {
         me: &me,
         spec: &object.spec,
         generation: object.metadata.generation,
@@ -62,11 +69,21 @@ pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Ac
         }
         return remove_finalizer(&api, &object).await;
     }
+    decision.recheck = decision.recheck.map(|recheck| paced(recheck, took));
     let hands =
         Hands { ctx: &ctx, me: &me, object: &object, status: &decision.status, refs: &refs, look: &look };
     let results = execute_all(&hands, &decision.steps).await;
     forget_refused_sessions(&ctx, &refs, &look).await;
     finish(&ctx, &api, &object, status, decision, results).await
+}
+
+/// Clouds and clusters that answer slowly are asked less often: no more than a quarter of the time. What is to be done
+/// at once is done at once.
+fn paced(recheck: Duration, look_took: Duration) -> Duration {
+    if recheck < Duration::from_secs(1) {
+        return recheck;
+    }
+    recheck.max((look_took * 3).min(LONGEST_PAUSE))
 }
 
 /// Who the object is.
@@ -196,5 +213,22 @@ async fn patch_finalizers(
         other => other
             .map(|_| Action::requeue(Duration::from_millis(20)))
             .map_err(Error::kube("change the finalizer")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clouds_that_are_slow_are_asked_less_often() {
+        let of = |recheck: u64, took: u64| {
+            paced(Duration::from_millis(recheck), Duration::from_millis(took)).as_millis()
+        };
+        assert_eq!(of(20, 5000), 20, "a step is due");
+        assert_eq!(of(2000, 300), 2000);
+        assert_eq!(of(2000, 1500), 4500);
+        assert_eq!(of(15_000, 1500), 15_000);
+        assert_eq!(of(2000, 60_000), 15_000, "a cloud that does not answer");
     }
 }

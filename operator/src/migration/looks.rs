@@ -1,4 +1,4 @@
-//! What a look may leave out: while nothing but copies is waited for, neither cloud has anything to tell.
+//! What a look may leave out: while nothing but Jobs is waited for, neither cloud has anything to tell.
 
 use super::{
     block_storage::fills_while_copying,
@@ -30,6 +30,37 @@ pub fn only_copies_run(me: &Identity, status: &VmMigrationStatus, seen: &Observe
         _ => false,
     };
     at_work && status.failure.is_none()
+}
+
+/// Is a Job or a hook waited for that ends before both clouds are looked at anew? An inventory costs each of them a
+/// dozen requests.
+pub fn inventory_may_wait(me: &Identity, status: &VmMigrationStatus, seen: &Observed) -> bool {
+    let gate = match status.phase {
+        Some(Phase::Stopping) => HookPhase::BeforeStop,
+        _ => HookPhase::BeforePreflight,
+    };
+    let hook = |h: &HookRow| h.phase == gate && h.attempts > 0 && !h.state.is_final();
+    a_probe_runs(me, status, seen) || init_runs(me, status, seen) || status.hooks.iter().any(hook)
+}
+
+/// The store is being probed from a pod near one of the clouds.
+pub fn a_probe_runs(me: &Identity, status: &VmMigrationStatus, seen: &Observed) -> bool {
+    let of = Of { me, status, seen };
+    [Side::Source, Side::Destination].into_iter().any(|side| of.runs(side, &format!("probe-{side}")))
+}
+
+/// The repository is being made.
+pub fn init_runs(me: &Identity, status: &VmMigrationStatus, seen: &Observed) -> bool {
+    Of { me, status, seen }.runs(Side::Source, "init")
+}
+
+/// Are disks still becoming volumes, so that neither ports nor the server have been asked for?
+pub fn only_disks_are_made(status: &VmMigrationStatus) -> bool {
+    let asked = |d: &DestinationStatus| d.server_requested_at.is_some() || !d.port_ids.is_empty();
+    status.phase == Some(Phase::Creating)
+        && status.failure.is_none()
+        && !status.destination.as_ref().is_some_and(asked)
+        && status.disks.iter().any(|d| d.readback.is_none())
 }
 
 /// A warm pass was begun and has not ended.

@@ -156,6 +156,8 @@ pub struct SourceView {
 /// The destination cloud, as far as this migration is concerned.
 #[derive(Clone, Debug, Default)]
 pub struct DestinationView {
+    /// Servers and ports were looked for, too.
+    pub whole: bool,
     /// Servers that we made.
     pub servers: Vec<Server>,
     /// Volumes that we made.
@@ -403,6 +405,7 @@ pub fn destination_view(
     let mut ours_servers: Vec<_> = servers.iter().filter(|s| me.server(s).is_some()).cloned().collect();
     ours_servers.sort_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
     DestinationView {
+        whole: true,
         servers: ours_servers,
         volumes: ours(volumes, |v| me.volume(v), |v| (v.created_at.clone(), v.id.clone())),
         images: ours(images, |i| me.image(i), |i| (i.created_at.clone(), i.id.clone())),

@@ -1,6 +1,6 @@
 //! The application in the guest: what it serves from each disk, and writing to it.
 
-use crate::{site::http, until};
+use crate::{site::http, until_seldom};
 use anyhow::{Context, Result, ensure};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -35,7 +35,7 @@ impl Guest {
 
     /// Waits until the guest serves its root disk and `mounts`, such as `/data`.
     pub async fn wait(&self, mounts: &[&str]) -> Result<()> {
-        until(&format!("the guest at {} to serve {mounts:?}", self.address), 300, || async {
+        until_seldom(&format!("the guest at {} to serve {mounts:?}", self.address), 300, || async {
             let page = self.text("/cgi-bin/app").await?;
             let there = |m: &str| page.lines().any(|line| line.starts_with(&format!("{m} ")));
             Ok((there("/www") && mounts.iter().all(|m| there(m))).then_some(()))

@@ -165,7 +165,7 @@ impl Lab {
         self.secret(namespace, "transfer", &keys).await?;
         for (cloud, cluster) in [("site-a", None), ("site-b", Some("site-b".to_string()))] {
             let credentials_ref = CloudCredentialsRef { secret_name: cloud.into(), cloud_name: None };
-            // What a test does not say otherwise is about images; volume_mode.rs is about the other way.
+            // What a test does not say otherwise (`volume_mode::modes`) is about images.
             let transfer = Some(Transfer { mode: TransferMode::Image, assume_zero_target: false });
             let spec = OpenStackCloudSpec { credentials_ref, cluster, transfer };
             self.api(namespace).create(&PostParams::default(), &OpenStackCloud::new(cloud, spec)).await?;

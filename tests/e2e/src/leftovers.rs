@@ -1,6 +1,6 @@
 //! What must not be left when a test is over, and the removal of what the test itself made.
 
-use crate::{Lab, Site, Stays, until};
+use crate::{Lab, Site, Stays, until_seldom};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -154,7 +154,7 @@ pub(crate) async fn of_test(lab: &Lab) -> Result<Vec<String>> {
 
 /// The operator may be in the middle of its probe of an `ObjectStore`, which is over in a moment.
 async fn store_is_empty(lab: &Lab) -> Result<()> {
-    until("an empty store", 30, || async {
+    until_seldom("an empty store", 30, || async {
         let keys = lab.store()?.list_all("").await?;
         ensure!(keys.is_empty(), "{:?}", &keys[..keys.len().min(3)]);
         Ok(Some(()))
@@ -179,7 +179,7 @@ pub(crate) async fn remove(lab: &Lab, site: &Site) -> Result<()> {
         site.cloud.delete_server(&id).await?;
     }
     for id in ids("server") {
-        until(&format!("the end of server {id}"), 120, || async {
+        until_seldom(&format!("the end of server {id}"), 120, || async {
             Ok(site.cloud.get_server(&id).await?.is_none().then_some(()))
         })
         .await?;
@@ -197,7 +197,7 @@ async fn remove_volumes(site: &Site, volumes: &BTreeSet<String>) -> Result<()> {
     let snapshots = site.cloud.list_snapshots().await?;
     for snapshot in snapshots.iter().filter(|s| volumes.contains(&s.volume_id)) {
         site.cloud.delete_snapshot(&snapshot.id).await?;
-        until(&format!("the end of snapshot {}", snapshot.id), 120, || async {
+        until_seldom(&format!("the end of snapshot {}", snapshot.id), 120, || async {
             match site.cloud.get_snapshot(&snapshot.id).await? {
                 None => Ok(Some(())),
                 Some(s) => bail!("it is {}", s.status),
@@ -206,7 +206,7 @@ async fn remove_volumes(site: &Site, volumes: &BTreeSet<String>) -> Result<()> {
         .await?;
     }
     for id in volumes {
-        until(&format!("volume {id} to be detached"), 120, || async {
+        until_seldom(&format!("volume {id} to be detached"), 120, || async {
             let Some(volume) = site.cloud.get_volume(id).await? else { return Ok(Some(())) };
             if !["available", "error"].contains(&volume.status.as_str()) {
                 bail!("it is {}", volume.status);
@@ -217,7 +217,7 @@ async fn remove_volumes(site: &Site, volumes: &BTreeSet<String>) -> Result<()> {
         .await?;
     }
     for id in volumes {
-        until(&format!("the end of volume {id}"), 120, || async {
+        until_seldom(&format!("the end of volume {id}"), 120, || async {
             Ok(site.cloud.get_volume(id).await?.is_none().then_some(()))
         })
         .await?;

@@ -31,4 +31,4 @@ pub use site::{Site, setting};
 pub use storage::Content;
 pub use terminal::{Said, Terminal, said};
 pub use traffic::{Addresses, Traffic};
-pub use wait::{fatal, until};
+pub use wait::{fatal, until, until_seldom};

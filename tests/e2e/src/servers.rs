@@ -1,6 +1,6 @@
 //! Servers of a test: made in cloud A with volumes, watched and acted on in both clouds.
 
-use crate::{Guest, Site, fatal, until};
+use crate::{Guest, Site, fatal, until_seldom};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use vmmigration::openstack::{Server, Volume};
@@ -97,7 +97,7 @@ impl Site {
 
     /// Waits for a state of a volume.
     pub async fn wait_volume(&self, id: &str, status: &str) -> Result<()> {
-        until(&format!("volume {id} in {} to be {status}", self.name), 240, || async {
+        until_seldom(&format!("volume {id} in {} to be {status}", self.name), 240, || async {
             let volume = self.cloud.get_volume(id).await?.context("it is gone")?;
             if volume.status.starts_with("error") {
                 return Err(fatal(format!("volume {id} is {}", volume.status)));
@@ -122,7 +122,7 @@ impl Site {
 
     /// Waits for a state of a server in which nothing is being done to it.
     pub async fn wait_server(&self, id: &str, status: &str) -> Result<Server> {
-        until(&format!("server {id} in {} to be {status}", self.name), 240, || async {
+        until_seldom(&format!("server {id} in {} to be {status}", self.name), 240, || async {
             let server = self.cloud.get_server(id).await?.context("it is gone")?;
             if server.status == "ERROR" && status != "ERROR" {
                 return Err(fatal(format!("server {id} is in ERROR: {:?}", server.fault)));
@@ -149,7 +149,7 @@ impl Site {
 
     /// Waits until a server is as its owner had it: in that state, unlocked, without our claim.
     pub async fn wait_given_back(&self, made: &MadeServer, status: &str, seconds: u64) -> Result<()> {
-        until(&format!("{} to be given back", made.name), seconds, || async {
+        until_seldom(&format!("{} to be given back", made.name), seconds, || async {
             let server = self.server(&made.id).await?;
             let marked = server.metadata.keys().any(|k| k.starts_with("vmmigration.io"));
             Ok((server.status == status && !server.locked && !marked).then_some(()))

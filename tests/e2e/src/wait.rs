@@ -25,7 +25,24 @@ pub fn fatal(why: impl Into<String>) -> anyhow::Error {
 }
 
 /// Asks until there is an answer. Errors are borne until the deadline, but for [`fatal`] ones.
-pub async fn until<T, F, A>(what: &str, seconds: u64, mut ask: F) -> Result<T>
+pub async fn until<T, F, A>(what: &str, seconds: u64, ask: F) -> Result<T>
+where
+    F: FnMut() -> A,
+    A: Future<Output = Result<Option<T>>>,
+{
+    until_every(Duration::from_millis(400), what, seconds, ask).await
+}
+
+/// As [`until`], of a cloud or a guest: an answer costs the test bed up to half a second of CPU, and all tests share two.
+pub async fn until_seldom<T, F, A>(what: &str, seconds: u64, ask: F) -> Result<T>
+where
+    F: FnMut() -> A,
+    A: Future<Output = Result<Option<T>>>,
+{
+    until_every(Duration::from_millis(1500), what, seconds, ask).await
+}
+
+async fn until_every<T, F, A>(pause: Duration, what: &str, seconds: u64, mut ask: F) -> Result<T>
 where
     F: FnMut() -> A,
     A: Future<Output = Result<Option<T>>>,
@@ -42,6 +59,6 @@ where
         if begun.elapsed() > Duration::from_secs(seconds) {
             bail!("gave up after {seconds} s waiting for {what}{last}");
         }
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(pause).await;
     }
 }

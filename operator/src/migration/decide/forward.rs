@@ -8,7 +8,7 @@ use super::{
 use crate::{
     crd::v1alpha1::*,
     migration::{
-        block_storage, checks as application,
+        block_storage, checks as application, looks,
         names::{MARK_CLAIM, Role, Side},
         observed::{Problem, Seen, SourceView},
         preflight,
@@ -114,6 +114,14 @@ fn look(d: &mut Draft<'_>) -> Look {
     problems.extend(
         [seen.source_cluster.problem(), seen.destination_cluster.problem()].into_iter().flatten().cloned(),
     );
+    // What was found before the probes began stands until they have ended.
+    if problems.is_empty()
+        && seen.inventory.is_none()
+        && looks::a_probe_runs(d.input.me, &d.status, seen)
+        && let Some(what) = probe(d, &mut vec![])
+    {
+        return Look::Waiting(what);
+    }
     let mut findings: Vec<Finding> = problems.iter().map(Problem::blocker).collect();
     findings.extend(seen.hook_findings.clone());
     findings.extend(application::findings(d.input.spec));
@@ -139,7 +147,11 @@ fn look(d: &mut Draft<'_>) -> Look {
     match (d.status.preflight.iter().any(|f| f.severity == Severity::Blocker), waiting) {
         (_, Some(what)) => Look::Waiting(what),
         (true, None) => Look::Blocked,
-        (false, None) if seen.inventory.is_none() => Look::Waiting("looking at both clouds".into()),
+        (false, None) if seen.inventory.is_none() => {
+            // They were left alone for something that has ended.
+            d.recheck = Some(AT_ONCE);
+            Look::Waiting("looking at both clouds".into())
+        }
         (false, None) => Look::Passed,
     }
 }
@@ -365,7 +377,8 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
 fn before_the_claim(mut d: Draft<'_>) -> Decision {
     // While hooks run there is no look: what they wait for must not be ended by a cloud that is slow to answer.
     let begun = hooks::begun(&d.status, HookPhase::BeforeStop);
-    if !begun && let Flow::Wait = second_look(&mut d) {
+    let looked = begun || looks::init_runs(d.input.me, &d.status, d.input.seen);
+    if !looked && let Flow::Wait = second_look(&mut d) {
         return d.decided();
     }
     if let Flow::Wait = init_repository(&mut d) {
@@ -629,6 +642,12 @@ pub(super) fn create(mut d: Draft<'_>) -> Decision {
         }
         Seen::NotLooked => return d.decided(),
     };
+    // What was not looked for must not be made.
+    if !view.whole {
+        d.say("All disks are in the destination; looking for ports and server there");
+        d.recheck = Some(AT_ONCE);
+        return d.decided();
+    }
     if let Flow::Wait = hooks::gate(&mut d, HookPhase::BeforeCreate) {
         return d.decided();
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Side,
-    tests::{World, ask, settle},
+    tests::{World, ask, hook_row, settle},
 };
 use crate::crd::v1alpha1::*;
 use serde_json::json;
@@ -51,6 +51,30 @@ fn while_a_pass_is_read_the_source_is_looked_at_rarely() {
         "{:?}",
         w.status.message
     );
+}
+
+#[test]
+fn while_the_store_is_probed_and_while_hooks_run_nothing_is_looked_up_in_the_clouds() {
+    let mut w = World::new();
+    w.slow_before = 30;
+    ask(&mut w, json!({"hooks": [{"name": "c", "phase": "BeforeStop", "timeout": "1h", "client": {}}]}));
+    w.run(300, |w| hook_row(w, "c").state == HookState::Waiting, || false);
+    (0..30).for_each(|_| w.pass(false));
+    assert!(w.inventories <= 6, "{}: before and after the probes, before and after init", w.inventories);
+    w.answer(|note| note.exit_code = Some(0));
+    settle(&mut w, Phase::Succeeded);
+}
+
+#[test]
+fn what_was_found_stands_while_the_store_is_probed() {
+    let mut w = World::new();
+    w.slow_before = 30;
+    w.source.status = "PAUSED".into();
+    w.run(5, |w| !w.status.preflight.is_empty(), || false);
+    let found = w.status.preflight.clone();
+    (0..10).for_each(|_| w.pass(false));
+    assert_eq!(w.status.preflight, found);
+    w.run(60, |w| w.phase() == Some(Phase::Blocked), || false);
 }
 
 #[test]

@@ -85,10 +85,14 @@ pub(super) struct World {
     pub(super) job_fails: bool,
     /// For how many ticks a disk's Jobs run.
     pub(super) slow: u32,
+    /// For how many ticks those run that come before the stop.
+    pub(super) slow_before: u32,
     /// For how many each of them has run.
     ticks: BTreeMap<String, u32>,
     /// How often the clouds were looked at.
     pub(super) cloud_looks: u32,
+    /// How often the clouds would have been asked for everything that preflight needs.
+    pub(super) inventories: u32,
     /// The next restore to end finds a segment wrong in the store, and condemns it there.
     pub(super) wrong_segment: bool,
     pub(super) unreachable: bool,
@@ -208,8 +212,10 @@ impl World {
             abandoned: false,
             job_fails: false,
             slow: 0,
+            slow_before: 0,
             ticks: BTreeMap::new(),
             cloud_looks: 0,
+            inventories: 0,
             wrong_segment: false,
             unreachable: false,
             humans: false,
@@ -406,14 +412,17 @@ impl World {
         args.iter().position(|a| a == "--origin").is_some_and(|at| !self.passes.contains_key(&args[at + 1]))
     }
 
-    /// What copies a disk takes its time.
+    /// What copies a disk takes its time, and so may what comes before.
     fn runs_on(&mut self, job: &str) -> bool {
-        if !job.contains("-backup-") && !job.contains("-restore-") {
-            return false;
-        }
+        let is = |purposes: [&str; 2]| purposes.iter().any(|p| job.contains(p));
+        let slow = match () {
+            () if is(["-backup-", "-restore-"]) => self.slow,
+            () if is(["-probe-", "-init-"]) => self.slow_before,
+            () => 0,
+        };
         let ticks = self.ticks.entry(job.into()).or_default();
         *ticks += 1;
-        *ticks <= self.slow
+        *ticks <= slow
     }
 
     /// What a Job does, and what it tells.
@@ -536,6 +545,9 @@ impl World {
             &recorded,
         );
         view.console = Some(self.console.clone());
+        if !self.deleting && looks::only_disks_are_made(&self.status) {
+            (view.whole, view.servers, view.ports) = (false, vec![], vec![]);
+        }
         let mut seen = Observed {
             store: Some(StoreView {
                 name: "s".into(),
@@ -565,6 +577,9 @@ impl World {
         };
         if !self.deleting && looks::clouds_may_wait(&self.me, &self.status, &seen, self.now) {
             (seen.source, seen.destination) = (Seen::NotLooked, Seen::NotLooked);
+        }
+        if looks::inventory_may_wait(&self.me, &self.status, &seen) {
+            seen.inventory = None;
         }
         seen
     }
@@ -878,6 +893,7 @@ impl World {
     pub(super) fn pass(&mut self, crash: bool) {
         let seen = self.observe();
         self.cloud_looks += u32::from(seen.source.view().is_some());
+        self.inventories += u32::from(seen.inventory.is_some());
         let decision = decide(Input {
             me: &self.me.clone(),
             spec: &self.spec.clone(),
@@ -1848,7 +1864,7 @@ fn hooked(hooks: serde_json::Value) -> World {
     w
 }
 
-fn hook_row(w: &World, name: &str) -> HookRow {
+pub(super) fn hook_row(w: &World, name: &str) -> HookRow {
     w.status.hooks.iter().find(|r| r.name == name).cloned().unwrap_or_default()
 }
 
@@ -2072,7 +2088,7 @@ fn with_client(more: serde_json::Value) -> World {
 }
 
 impl World {
-    fn answer(&mut self, change: impl FnOnce(&mut ClientHookNote)) {
+    pub(super) fn answer(&mut self, change: impl FnOnce(&mut ClientHookNote)) {
         let nonce = hook_row(self, "c").nonce.clone().unwrap();
         let mut note = ClientHookNote {
             nonce,

@@ -1,5 +1,6 @@
 //! One source, one migration: the same YAML under another name or in another namespace migrates nothing twice.
 
+use crate::volume_mode::modes;
 use anyhow::{Result, ensure};
 use e2e::{Disks, shared};
 use vmmigration::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
@@ -7,6 +8,7 @@ use vmmigration::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
 #[test]
 fn the_same_yaml_again_is_refused() -> Result<()> {
     shared("same_yaml", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks { root_volume: false, data: 1 }).await?;
         let first = lab.migration(&made.name, CutoverMode::Now).create().await?;
         let uid = first.uid().await?;

@@ -1,6 +1,9 @@
 //! Deletion in every phase: before success A is given back as it was and B is empty, after it both servers stay.
 
-use crate::moves::{in_b, serves, written};
+use crate::{
+    moves::{in_b, serves, written},
+    volume_mode::modes,
+};
 use anyhow::{Result, ensure};
 use e2e::{Disks, Lab, Migration, Stays, shared, until};
 use k8s_openapi::api::core::v1::Namespace;
@@ -85,6 +88,7 @@ fn namespace_deleted_in_the_middle() -> Result<()> {
 #[test]
 fn after_success_both_servers_stay() -> Result<()> {
     shared("deleted_done", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks { root_volume: false, data: 1 }).await?;
         let page = written(&made, &["/data"]).await?;
         let volumes = lab.a.volumes(&lab.a.server(&made.id).await?).await?;

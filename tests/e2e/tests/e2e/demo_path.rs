@@ -1,5 +1,6 @@
 //! The demo's path: a server with a root and a data volume waits for the go, moves, and serves the same in B.
 
+use crate::volume_mode::modes;
 use anyhow::{Result, ensure};
 use e2e::{Disks, Guest, Stays, shared, until};
 use serde_json::json;
@@ -8,6 +9,8 @@ use vmmigration::crd::v1alpha1::*;
 #[test]
 fn demo_path() -> Result<()> {
     shared("demo_path", |lab| async move {
+        // As for whoever says nothing of it.
+        modes(&lab, "Auto", "Auto").await?;
         let more = json!({"metadata": {"app": "shop", "tier": "web"}, "description": "the shop",
             "tags": ["blue", "team-7"]});
         let made = lab.a.make_server_with(&lab.name, Disks::ROOT_AND_DATA, more).await?;

@@ -1,5 +1,6 @@
 //! Servers of every kind that this version carries arrive as they were.
 
+use crate::volume_mode::modes;
 use anyhow::{Context, Result, ensure};
 use e2e::{Disks, Guest, Lab, MadeServer, Page, shared, until};
 use serde_json::json;
@@ -48,6 +49,7 @@ fn image_backed_server_with_a_data_volume() -> Result<()> {
 #[test]
 fn stopped_server_arrives_stopped() -> Result<()> {
     shared("stopped", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
         let page = written(&made, &[]).await?;
         lab.a.cloud.stop_server(&made.id).await?;
@@ -69,6 +71,7 @@ fn stopped_server_arrives_stopped() -> Result<()> {
 #[test]
 fn three_data_disks_attached_out_of_order() -> Result<()> {
     shared("three_disks", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks { root_volume: true, data: 3 }).await?;
         let mounts = ["/data", "/datac", "/datad"];
         let guest = made.guest()?;

@@ -1,6 +1,9 @@
 //! Retirement: the old server and its volumes go, and nothing else; a mark that is not ours refuses it.
 
-use crate::moves::{in_b, serves, written};
+use crate::{
+    moves::{in_b, serves, written},
+    volume_mode::modes,
+};
 use anyhow::{Context, Result, ensure};
 use e2e::{Disks, condition, shared, until};
 use serde_json::json;
@@ -9,6 +12,7 @@ use vmmigration::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
 #[test]
 fn retired_by_request_unless_the_mark_is_foreign() -> Result<()> {
     shared("retire", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks::ROOT_AND_DATA).await?;
         let page = written(&made, &["/data"]).await?;
         let volumes = lab.a.server(&made.id).await?.volumes_attached;

@@ -1,6 +1,9 @@
 //! The way back: in the middle, a new try after it, and after success; the same YAML applied all the time.
 
-use crate::moves::{in_b, serves, written};
+use crate::{
+    moves::{in_b, serves, written},
+    volume_mode::modes,
+};
 use anyhow::{Context, Result, ensure};
 use e2e::{Disks, Lab, Migration, Stays, condition, shared, until};
 use kube::api::{Patch, PatchParams};
@@ -68,6 +71,7 @@ fn kept(status: &VmMigrationStatus) -> Option<&RetainedRow> {
 #[test]
 fn rollback_in_the_middle_retry_and_rollback_after_success() -> Result<()> {
     shared("rollback", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
         let page = written(&made, &[]).await?;
         let mut migration = lab.migration(&made.name, CutoverMode::Now).checked()?;
