@@ -251,7 +251,7 @@ impl Lab {
                 if let Ok(Some(both)) = both().await {
                     return both;
                 }
-                tokio::time::sleep(Duration::from_millis(700)).await;
+                tokio::time::sleep(Duration::from_millis(1500)).await;
             }
         };
         tokio::select! { done = work => done, two = watch => Err(two) }

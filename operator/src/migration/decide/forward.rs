@@ -97,7 +97,9 @@ fn block(d: &mut Draft<'_>) {
     let (first, whole) = blocked(d);
     d.enter(Phase::Blocked, first);
     d.say(format!("Blocked, nothing was touched: {whole}"));
-    d.recheck = Some(LATER);
+    // Each look reads all of both clouds; who corrects the spec is heard at once.
+    let lasted = d.status.phase_since.as_ref().map_or(0, |t| d.input.now.duration_since(t.0).as_secs());
+    d.recheck = Some(Duration::from_secs((lasted / 5).clamp(15, 60).unsigned_abs()));
 }
 
 enum Look {

@@ -5,7 +5,9 @@ use super::{
     tests::{World, ask, hook_row, settle},
 };
 use crate::crd::v1alpha1::*;
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
+use std::time::Duration;
 
 /// A move whose Jobs run for half an hour each.
 fn long() -> World {
@@ -75,6 +77,18 @@ fn what_was_found_stands_while_the_store_is_probed() {
     (0..10).for_each(|_| w.pass(false));
     assert_eq!(w.status.preflight, found);
     w.run(60, |w| w.phase() == Some(Phase::Blocked), || false);
+}
+
+#[test]
+fn what_is_blocked_for_long_is_looked_at_less_often() {
+    let mut w = World::new();
+    w.source.status = "PAUSED".into();
+    w.run(60, |w| w.phase() == Some(Phase::Blocked), || false);
+    w.pass(false);
+    assert_eq!(w.recheck, Some(Duration::from_secs(15)));
+    w.now += SignedDuration::from_secs(250);
+    w.pass(false);
+    assert!(w.recheck.is_some_and(|r| (50..55).contains(&r.as_secs())), "{:?}", w.recheck);
 }
 
 #[test]

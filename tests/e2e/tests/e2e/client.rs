@@ -91,7 +91,7 @@ fn one_command_moves_a_server() -> Result<()> {
         ])?;
         // The object exists as soon as `run` can be attached to.
         let migration = lab.migration(&made.name, CutoverMode::Now).named(&made.name);
-        until("the object that run makes", 30, || async { Ok(Some(migration.uid().await?)) }).await?;
+        until("the object that run makes", 120, || async { Ok(Some(migration.uid().await?)) }).await?;
         let second = terminal.start(&["attach", &made.name, "--hook", &hook, "--timeout", "10m"])?;
         let coloured = terminal.start_in_terminal(&format!("watch {} --timeout 10m", made.name), false)?;
         let plain = terminal.start_in_terminal(&format!("watch {} --timeout 10m", made.name), true)?;

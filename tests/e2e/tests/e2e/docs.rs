@@ -166,7 +166,7 @@ async fn looked_at_and_given_up(lab: &Rc<Lab>, desk: &Desk, migration: &Migratio
     let run = desk.start(
         "kubectl vmmigration run --from site-a --server web-1 --to site-b --hook BeforeStop=./stop-app.sh",
     )?;
-    until("the object that run makes", 60, || async { Ok(Some(migration.uid().await?)) }).await?;
+    until("the object that run makes", 120, || async { Ok(Some(migration.uid().await?)) }).await?;
     migration.wait_phase(Phase::AwaitingCutover, 240).await?;
 
     let all = desk.person("kubectl get vmm").await?;
