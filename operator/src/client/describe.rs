@@ -208,18 +208,44 @@ fn timeline(status: &VmMigrationStatus, zone: &TimeZone) -> Vec<String> {
 fn digests(status: &VmMigrationStatus) -> Vec<String> {
     let mut lines = vec![];
     for disk in &status.disks {
-        let all = [("read in the source", &disk.backup), ("read back in the destination", &disk.readback)];
-        for (what, digest) in all {
-            if let Some(d) = digest {
-                lines.push(format!("  disk {} {what}: {} {}", disk.index, human(d.bytes), digest_text(d)));
+        let (read, back) = comparable(disk);
+        let all = [
+            ("read in the source", &disk.backup, read),
+            ("read back in the destination", &disk.readback, back),
+        ];
+        for (what, digest, text) in all {
+            if let (Some(d), Some(text)) = (digest, text) {
+                lines.push(format!("  disk {} {what}: {} {text}", disk.index, human(d.bytes)));
             }
         }
     }
     lines
 }
 
+/// What was read in the source and what was read back in the destination, so that a person can compare the two: image
+/// services need not hash by the same algorithm, and of a block device there is what the movers computed.
+pub fn comparable(disk: &DiskStatus) -> (Option<String>, Option<String>) {
+    let (read, back) = (disk.backup.as_ref(), disk.readback.as_ref());
+    if let (Some(a), Some(b)) = (read, back)
+        && a.hash_algo != b.hash_algo
+    {
+        // Who wrote it computed both.
+        let written = disk.restore.as_ref().filter(|written| written.agrees(b) == Some(true));
+        let segments = b.sha256.as_ref().or_else(|| written?.sha256.as_ref());
+        return (Some(with_segments(a, a.sha256.as_ref())), Some(with_segments(b, segments)));
+    }
+    (read.map(digest_text), back.map(digest_text))
+}
+
+fn with_segments(digest: &Digest, segments: Option<&String>) -> String {
+    let whole = digest.hash_algo.as_ref().zip(digest.hash_value.as_ref());
+    let whole = whole.map(|(algorithm, value)| format!("{algorithm} {value}"));
+    let segments = segments.map(|value| format!("sha256 of segments {value}"));
+    whole.into_iter().chain(segments).collect::<Vec<_>>().join(", ")
+}
+
 /// `sha512 1f…`; the mover's own where the image service has none.
-pub fn digest_text(digest: &Digest) -> String {
+fn digest_text(digest: &Digest) -> String {
     match (&digest.hash_algo, &digest.hash_value, &digest.sha256) {
         (Some(algo), Some(value), _) => format!("{algo} {value}"),
         (_, _, Some(value)) => format!("sha256 {value}"),
@@ -263,6 +289,28 @@ mod tests {
         assert!(text.contains("  flavor-not-found: no m1\n      set destination.flavor\n"), "{text}");
         assert!(!text.contains("name Kept") && text.contains("address Changed: no such subnet"), "{text}");
         assert!(text.ends_with("  disk 0 read back in the destination: 1.0KiB sha512 ab\n"), "{text}");
+    }
+
+    #[test]
+    fn digests_of_clouds_that_hash_differently_can_be_compared() {
+        let rows = |backup, restore, readback| {
+            let disk = json!({"index": 0, "backup": backup, "restore": restore, "readback": readback});
+            let (read, back) = comparable(&serde_json::from_value(disk).unwrap());
+            [read.unwrap_or_default(), back.unwrap_or_default()]
+        };
+        let of_mover = json!({"bytes": 1, "sha256": "5e"});
+        let of_image = |algorithm: &str| json!({"bytes": 1, "hashAlgo": algorithm, "hashValue": "ab"});
+        let both =
+            |algorithm: &str| json!({"bytes": 1, "sha256": "5e", "hashAlgo": algorithm, "hashValue": "ab"});
+        assert_eq!(rows(both("sha512"), both("sha512"), of_image("sha512")), ["sha512 ab", "sha512 ab"]);
+        assert_eq!(rows(of_mover.clone(), of_mover.clone(), of_mover.clone()), ["sha256 5e", "sha256 5e"]);
+        let other = ["sha256 ab, sha256 of segments 5e", "sha512 ab, sha256 of segments 5e"];
+        assert_eq!(rows(both("sha256"), both("sha512"), of_image("sha512")), other);
+        let device = ["sha512 ab, sha256 of segments 5e", "sha256 of segments 5e"];
+        assert_eq!(rows(both("sha512"), of_mover.clone(), of_mover.clone()), device);
+        let unproven = json!({"bytes": 1, "hashAlgo": "sha512", "hashValue": "cd"});
+        assert_eq!(rows(both("sha256"), both("sha512"), unproven)[1], "sha512 cd");
+        assert_eq!(rows(both("sha512"), json!(null), json!(null)), ["sha512 ab", ""]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{
     cli::{Evidence, ReportArgs},
     connect::Session,
-    describe::digest_text,
+    describe::comparable,
     end::{Done, Ended, Stop, explain},
     list::{json, yaml},
     table::table,
@@ -126,8 +126,8 @@ fn hooks(report: &VmMigrationReport) -> Vec<Vec<String>> {
 }
 
 fn disk(disk: &DiskStatus) -> Vec<String> {
-    let digest = |d: &Option<Digest>| d.as_ref().map(digest_text).unwrap_or_default();
-    let (read, back) = (digest(&disk.backup), digest(&disk.readback));
+    let (read, back) = comparable(disk);
+    let (read, back) = (read.unwrap_or_default(), back.unwrap_or_default());
     let bytes = disk.backup.as_ref().map(|b| human(b.bytes)).unwrap_or_default();
     let equal = yes(disk.proven());
     vec![disk.index.to_string(), bytes, read, back, equal]

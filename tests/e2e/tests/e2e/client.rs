@@ -114,8 +114,7 @@ fn one_command_moves_a_server() -> Result<()> {
         let described = terminal.call(&["describe", &made.name]).await?.with(0)?;
         ensure!(described.contains("client-before-stop (BeforeStop): Succeeded"), "{described}");
         let status = migration.status().await?;
-        let digest =
-            status.disks[0].backup.as_ref().and_then(|d| d.hash_value.clone()).context("no digest")?;
+        let digest = status.disks[0].backup.as_ref().and_then(|d| d.sha256.clone()).context("no digest")?;
         ensure!(described.trim_end().ends_with(&digest), "digests do not come last: {described}");
         let page = terminal.call(&["report", &made.name, "-o", "markdown"]).await?.with(0)?;
         ensure!(page.starts_with("# Migration of ") && page.contains(&digest), "{page}");
