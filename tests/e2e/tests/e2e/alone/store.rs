@@ -17,6 +17,7 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn the_store_is_gone_for_a_minute() -> Result<()> {
     exclusive("store_gone", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
         slowly(&lab, "16Mi").await?;
         let contents = [Content::new(1, &[(0, 400)]).await?];
         let made = lab.a.make_stopped(&lab.name, &contents).await?;
