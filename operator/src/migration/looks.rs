@@ -2,6 +2,7 @@
 
 use super::{
     block_storage::fills_while_copying,
+    decide::SIDES,
     names::{Identity, Side},
     observed::{JobState, Observed},
 };
@@ -46,7 +47,7 @@ pub fn inventory_may_wait(me: &Identity, status: &VmMigrationStatus, seen: &Obse
 /// The store is being probed from a pod near one of the clouds.
 pub fn a_probe_runs(me: &Identity, status: &VmMigrationStatus, seen: &Observed) -> bool {
     let of = Of { me, status, seen };
-    [Side::Source, Side::Destination].into_iter().any(|side| of.runs(side, &format!("probe-{side}")))
+    SIDES.into_iter().any(|side| of.runs(side, &format!("probe-{side}")))
 }
 
 /// The repository is being made.

@@ -180,8 +180,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// How many buffers are kept that nobody uses.
 const SPARE: usize = 8;
 
-/// Buffers that were read into, to be read into again: a fresh one costs a page fault for every 4 KiB, together as much
-/// as half of what is done with its bytes.
+/// Buffers that were read into, to be read into again: a fresh one costs a page fault for every 4 KiB.
 #[derive(Clone, Default)]
 struct Pool(Arc<Mutex<Vec<BytesMut>>>);
 

@@ -3,7 +3,7 @@
 use super::{
     AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, disks, downtime, hooks,
     jobs::{Progress, Wanted},
-    ran, requests, retry, set_at, warm,
+    pause, ran, requests, retry, set_at, warm,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -99,7 +99,7 @@ fn block(d: &mut Draft<'_>) {
     d.say(format!("Blocked, nothing was touched: {whole}"));
     // Each look reads all of both clouds; who corrects the spec is heard at once.
     let lasted = d.status.phase_since.as_ref().map_or(0, |t| d.input.now.duration_since(t.0).as_secs());
-    d.recheck = Some(Duration::from_secs((lasted / 5).clamp(15, 60).unsigned_abs()));
+    d.recheck = Some(pause(lasted, 15..=60));
 }
 
 enum Look {
@@ -377,7 +377,7 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
 }
 
 fn before_the_claim(mut d: Draft<'_>) -> Decision {
-    // While hooks run there is no look: what they wait for must not be ended by a cloud that is slow to answer.
+    // While hooks run, or the repository is made, there is no look: what they wait for must not be ended by a cloud that is slow to answer.
     let begun = hooks::begun(&d.status, HookPhase::BeforeStop);
     let looked = begun || looks::init_runs(d.input.me, &d.status, d.input.seen);
     if !looked && let Flow::Wait = second_look(&mut d) {

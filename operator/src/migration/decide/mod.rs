@@ -41,7 +41,7 @@ use super::{
 };
 use crate::crd::v1alpha1::*;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 /// Bounds on waiting and trying.
 #[derive(Clone, Debug)]
@@ -168,6 +168,8 @@ const PROGRESS: Duration = Duration::from_secs(4);
 const AT_ONCE: Duration = Duration::from_millis(20);
 /// How soon to look again while something outside has to change.
 const LATER: Duration = Duration::from_secs(15);
+/// How soon to look again while a cloud works on one thing, in seconds.
+const CALM: RangeInclusive<i64> = 2..=15;
 
 impl<'a> Draft<'a> {
     fn new(input: Input<'a>) -> Self {
@@ -288,7 +290,7 @@ impl<'a> Draft<'a> {
 
     /// A cloud has worked on something since then: whole lists are asked for at each look, so looks get rarer.
     fn wait_calmly(&mut self, since: Timestamp) {
-        let pause = pause(self.input.now.duration_since(since).as_secs());
+        let pause = pause(self.input.now.duration_since(since).as_secs(), CALM);
         self.calm = Some(self.calm.map_or(pause, |c| c.min(pause)));
     }
 
@@ -350,9 +352,10 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// How soon to look again at what was waited for so many seconds: the end is seen at most a fifth too late.
-fn pause(waited: i64) -> Duration {
-    Duration::from_secs((waited / 5).clamp(2, 15).unsigned_abs())
+/// How soon to look again at what was waited for so many seconds: the end is seen at most a fifth too late, within these
+/// bounds in seconds.
+fn pause(waited: i64, bounds: RangeInclusive<i64>) -> Duration {
+    Duration::from_secs((waited / 5).clamp(*bounds.start(), *bounds.end()).unsigned_abs())
 }
 
 /// Hours and minutes, for messages.

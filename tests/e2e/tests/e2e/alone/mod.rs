@@ -1,4 +1,5 @@
-//! Tests that disturb everybody, or that everybody would disturb. The first of all by name: one after the other they hold nobody else up.
+//! Tests that disturb everybody, or that everybody would disturb. The first of all by name: one after the other they hold
+//! nobody else up.
 
 mod downtime;
 mod faults;
