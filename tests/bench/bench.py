@@ -427,16 +427,23 @@ def restic_environment(case, side):
 def ours(case):
     """The Jobs' command lines, both started at once: the restore takes segments while the backup makes them."""
     number = ["--disk", "0", "--pass", str(case.number)]
-    base, lean = [], [] if case.tool == "ours-extra" else ["--no-extra-verify"]
+    base, held, lean = [], [], [] if case.tool == "ours-extra" else ["--no-extra-verify"]
     if case.number:
-        with open(f"{case.scratch}/backup.json") as file:
-            base = ["--base-manifest", json.load(file)["result"]["snapshotId"]]
+        base = ["--base-manifest", snapshot_of(case, "backup")]
+        held = ["--holds", snapshot_of(case, "restore")]
     p = case.processes
     backup = p.start("backup", mover(case, "source", "backup", "--device", case.source, "--migration-uid", UID,
                                      "--keep-digests", *lean, *number, *base), env=ours_environment())
-    restore = p.start("restore", mover(case, "target", "restore", "--device", case.target, "--verify-disk", *number), env=ours_environment())
+    restore = p.start("restore", mover(case, "target", "restore", "--device", case.target, "--verify-disk", *number,
+                                       *held), env=ours_environment())
     p.wait(backup)
     p.wait(restore)
+
+
+def snapshot_of(case, verb):
+    """The manifest that the first pass made or restored, as the operator takes it from the Job's result."""
+    with open(f"{case.scratch}/{verb}.json") as file:
+        return json.load(file)["result"]["snapshotId"]
 
 
 def nbd(case):
