@@ -62,7 +62,7 @@ fuzz: ## search for bytes that break what is read from elsewhere, a minute for e
 	done; [ -z "$$failed" ] || { echo "broken:$$failed; what broke them is in fuzz/artifacts"; exit 1; }
 
 .PHONY: bench
-bench: ## our movers beside nbdcopy, qemu-img, rsync, zstd and restic on shaped links; writes docs/benchmarks.md (needs root, 45 minutes)
+bench: ## our movers beside nbdcopy, qemu-img, rsync, zstd and restic on shaped links; writes docs/benchmarks.md (needs root, 65 minutes)
 	tests/bench/run
 
 .PHONY: client

@@ -50,7 +50,7 @@ TOOL_TEXTS = {
 }
 # The others would send the whole disk again: their second pass is their first.
 SECOND_PASS = {"ours", "ours-extra", "rsync", "rsync-z", "restic"}
-# What `make bench` runs by default, in about 45 minutes; BENCH_FULL=1 runs every tool over every disk and link. Left out
+# What `make bench` runs by default, in about 65 minutes; BENCH_FULL=1 runs every tool over every disk and link. Left out
 # is what a rate tells: a tool that sends all of a block device needs disk / link, 172 s for 4 GiB at 200 Mbit/s.
 DEFAULT = {
     ("files", "200mbit"): {"ours", "qemu-img-file", "rsync-z", "zstd", "restic"},
@@ -598,7 +598,7 @@ def main():
     network, store, began = Network(), Store(), time.monotonic()
     # `make bench` begins nothing after this, so that it ends; what was left out is said.
     if not limit and not FULL:
-        limit = 45 * 60
+        limit = 75 * 60
     remove_leftovers(store)
     os.makedirs(DIRECTORY, exist_ok=True)
     report = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"), "scale": SCALE,
