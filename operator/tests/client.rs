@@ -277,6 +277,21 @@ async fn an_interrupt_ends_the_script_gives_the_claim_up_and_says_how_to_go_on()
     assert!(!alive, "the script still runs");
 }
 
+/// Between two looks of a client that is always busy nothing may be lost, a Ctrl-C least of all.
+#[tokio::test]
+async fn an_interrupt_is_heard_while_the_script_writes_without_end() {
+    let cluster = Cluster::with(hooks(), waiting()).await;
+    let script = cluster.script("echo $$ >pid; while :; do echo busy; done\n");
+    let client = cluster.start(&["attach", "web-1", "--hook", &format!("stop={script}")]);
+    cluster.until_written("pid").await;
+    let id = rustix::process::Pid::from_raw(client.id().unwrap().try_into().unwrap()).unwrap();
+    let client = tokio::spawn(end(client));
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let (code, _, err) = client.await.unwrap();
+    assert_eq!(code, 130, "{err}");
+    assert!(err.contains("goes on without you"), "{err}");
+}
+
 #[tokio::test]
 async fn a_hook_that_takes_too_long_is_ended() {
     let hooks = json!([{"name": "stop", "phase": "BeforeStop", "timeout": "1s", "client": {}}]);

@@ -106,7 +106,10 @@ impl Follower<'_> {
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let until = self.how.timeout.map(|t| Instant::now() + t);
-        let mut terminated = signal(SignalKind::terminate()).map_err(super::end::local("signals"))?;
+        // Heard from here on: one that is asked for anew in each round misses what comes between two rounds.
+        let heard = |kind| signal(kind).map_err(super::end::local("signals"));
+        let (mut terminated, mut interrupted) =
+            (heard(SignalKind::terminate())?, heard(SignalKind::interrupt())?);
         let mut trouble = String::new();
         loop {
             self.screen.show(&object);
@@ -136,7 +139,7 @@ impl Follower<'_> {
                     self.screen.line(&text::clean(&line));
                 }
                 _ = tick.tick() => {}
-                _ = tokio::signal::ctrl_c() => return Ok(self.tell_interrupted()),
+                _ = interrupted.recv() => return Ok(self.tell_interrupted()),
                 _ = terminated.recv() => return Ok(self.tell_interrupted()),
                 () = at(until) => return Err(self.timeout(&object)),
             }
