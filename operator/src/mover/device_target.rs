@@ -8,8 +8,8 @@ use std::{
 };
 
 use bytes::BytesMut;
+use crc32fast::Hasher as Crc32;
 use futures::{StreamExt, TryStreamExt, stream, stream::FuturesUnordered};
-use sha2::{Digest, Sha256};
 use tokio::{
     process::ChildStdout,
     sync::{mpsc, watch},
@@ -267,7 +267,7 @@ impl Filling<'_> {
         let (pieces, queue) = mpsc::channel(QUEUE);
         let skip_zeros = self.restoring.request.target_is_zero && self.restoring.repository.key.pass == 0;
         let device = Arc::clone(self.device);
-        let writer: JoinHandle<Result<String, MoverError>> =
+        let writer: JoinHandle<Result<u32, MoverError>> =
             tokio::task::spawn_blocking(move || write_all(&device, queue, skip_zeros));
         let pump = async {
             let pumped = pump(&mut stdout, ranges.clone(), pieces).await;
@@ -278,7 +278,7 @@ impl Filling<'_> {
             pumped
         };
         let (finished, pumped, written) = tokio::join!(child.wait(&stop), pump, writer);
-        let sent = written.map_err(|error| internal(&error))??;
+        let written = written.map_err(|error| internal(&error))??;
         match (pumped, finished?.into_result()) {
             (Err(error), _) if error.reason != FailureReason::ShortRead => return Err(error),
             (_, Err(error)) => {
@@ -286,34 +286,23 @@ impl Filling<'_> {
             }
             (pumped, Ok(())) => pumped?,
         }
-        let back = self.read_back_all(ranges).await?;
-        if back == sent {
-            return Ok(back);
+        let device = Arc::clone(self.device);
+        let (sha256, back) = blocking(move || {
+            let mut crc = Crc32::new();
+            let sha256 = read_back(&device, ranges, |piece| crc.update(piece))?;
+            Ok((sha256, crc.finalize()))
+        })
+        .await?;
+        if back == written {
+            return Ok(sha256);
         }
         let message = format!("{}: other bytes came back than were written", self.device.name());
         Err(MoverError::retryable(FailureReason::DeviceError, message))
     }
 
     async fn read_back(&self, range: &Range<u64>) -> Result<String, MoverError> {
-        self.read_back_all(vec![range.clone()]).await
-    }
-
-    async fn read_back_all(&self, ranges: Vec<Range<u64>>) -> Result<String, MoverError> {
-        let device = Arc::clone(self.device);
-        blocking(move || {
-            let mut sums = Sums::new(Extra::default());
-            for range in ranges {
-                device.settle(&range)?;
-                let mut at = range.start;
-                while at < range.end {
-                    let end = range.end.min(at + READ as u64);
-                    sums.add(&device.read(&(at..end))?);
-                    at = end;
-                }
-            }
-            Ok(sums.finish().sha256)
-        })
-        .await
+        let (device, ranges) = (Arc::clone(self.device), vec![range.clone()]);
+        blocking(move || read_back(&device, ranges, |_| {})).await
     }
 
     /// Applies the patches of a later pass, as they become known.
@@ -434,18 +423,40 @@ async fn pump(
     expect_end(stdout).await
 }
 
-/// Writes pieces until there are no more; returns their digest.
+/// SHA-256 of what the device gives back; each piece of it is shown to `look`.
+fn read_back(
+    device: &BlockFile,
+    ranges: Vec<Range<u64>>,
+    mut look: impl FnMut(&[u8]),
+) -> Result<String, MoverError> {
+    let mut sums = Sums::new(Extra::default());
+    for range in ranges {
+        device.settle(&range)?;
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at + READ as u64);
+            let piece = device.read(&(at..end))?;
+            look(&piece);
+            sums.add(&piece);
+            at = end;
+        }
+    }
+    Ok(sums.finish().sha256)
+}
+
+/// Writes pieces until there are no more; returns their checksum. It only tells a device that loses bytes from a store
+/// that does: what is right is judged by SHA-256 of what comes back, and hashing is most of what a mover computes.
 fn write_all(
     device: &BlockFile,
     mut queue: mpsc::Receiver<(u64, BytesMut)>,
     skip_zeros: bool,
-) -> Result<String, MoverError> {
-    let mut sha256 = Sha256::new();
+) -> Result<u32, MoverError> {
+    let mut crc = Crc32::new();
     while let Some((at, piece)) = queue.blocking_recv() {
-        sha256.update(&piece);
+        crc.update(&piece);
         write_piece(device, at, &piece, skip_zeros)?;
     }
-    Ok(hex::encode(sha256.finalize()))
+    Ok(crc.finalize())
 }
 
 /// Writes what is not zero, in runs as long as they come, and zeros the rest.
