@@ -81,10 +81,14 @@ impl Site {
         }
         let id = self.cloud.create_server(&json!({"server": body})).await?;
         let server = self.wait_server(&id, "ACTIVE").await?;
-        for volume in &volumes {
-            self.attach(&id, volume).await?;
-        }
         let address = server.addresses.first().context("no address")?.address.clone();
+        for (n, volume) in volumes.iter().enumerate() {
+            self.attach(&id, volume).await?;
+            // A guest that still boots names what came meanwhile in any order: which disk is which would be luck.
+            if volumes.len() > 1 {
+                Guest::at(&address)?.wait(&MOUNTS[..=n]).await?;
+            }
+        }
         Ok(MadeServer { name: name.into(), id, address, data: volumes })
     }
 

@@ -1,6 +1,9 @@
 //! Killed pods: the result is the same, and nothing is doubled.
 
-use crate::moves::{in_b, serves, written};
+use crate::{
+    moves::{in_b, serves, written},
+    segments::slowly,
+};
 use anyhow::{Context, Result, ensure};
 use e2e::{Disks, Lab, MadeServer, shared};
 use std::{collections::BTreeMap, rc::Rc};
@@ -32,6 +35,8 @@ fn mover_pods_killed_in_the_middle_of_a_backup_and_of_a_restore() -> Result<()> 
     shared("mover_killed", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
         let page = written(&made, &[]).await?;
+        // 17 MiB travel. Between two looks of a busy operator there are up to 15 s, and its middle must be seen.
+        slowly(&lab, "512Ki").await?;
         let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
         for (job, client) in [("backup-0", &lab.kube), ("restore-0", &lab.kube_b)] {
             // Both run at once: the restore waits for segments or takes them.
