@@ -17,5 +17,6 @@ pub mod openstack;
 pub mod operator;
 pub mod restic;
 pub mod server;
+pub mod signals;
 pub mod store;
 pub mod transfer;

@@ -5,6 +5,7 @@ use crate::{
     controller::{self, context::Context},
     crd::v1alpha1::VmMigration,
     server::{Health, serve},
+    signals::StopSignals,
 };
 use anyhow::Context as _;
 use kube::{Api, Client, Config, api::ListParams};
@@ -12,7 +13,6 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Runs until SIGTERM or SIGINT.
@@ -40,13 +40,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 
 fn stop_on_signals() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = StopSignals::listen()?;
     let token = stop.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
+        signals.recv().await;
         tracing::info!("stopping");
         token.cancel();
     });

@@ -132,6 +132,12 @@ async fn end(child: Child) -> (i32, String, String) {
     (out.status.code().unwrap_or(-1), text(&out.stdout), text(&out.stderr))
 }
 
+/// As Ctrl-C does.
+fn interrupt(client: &Child) {
+    let id = rustix::process::Pid::from_raw(client.id().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+}
+
 fn answer(code: StatusCode, value: &Value) -> Response {
     (code, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
 }
@@ -266,8 +272,7 @@ async fn an_interrupt_ends_the_script_gives_the_claim_up_and_says_how_to_go_on()
     let script = cluster.script("echo $$ >pid; sleep 600\n");
     let client = cluster.start(&["attach", "web-1", "--hook", &format!("stop={script}")]);
     let script_id = cluster.until_written("pid").await;
-    let id = rustix::process::Pid::from_raw(client.id().unwrap().try_into().unwrap()).unwrap();
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    interrupt(&client);
     let (code, out, err) = end(client).await;
     assert_eq!(code, 130, "{out}{err}");
     assert!(err.contains("goes on without you") && err.contains("attach web-1 --hook stop="), "{err}");
@@ -284,10 +289,8 @@ async fn an_interrupt_is_heard_while_the_script_writes_without_end() {
     let script = cluster.script("echo $$ >pid; while :; do echo busy; done\n");
     let client = cluster.start(&["attach", "web-1", "--hook", &format!("stop={script}")]);
     cluster.until_written("pid").await;
-    let id = rustix::process::Pid::from_raw(client.id().unwrap().try_into().unwrap()).unwrap();
-    let client = tokio::spawn(end(client));
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-    let (code, _, err) = client.await.unwrap();
+    interrupt(&client);
+    let (code, _, err) = end(client).await;
     assert_eq!(code, 130, "{err}");
     assert!(err.contains("goes on without you"), "{err}");
 }

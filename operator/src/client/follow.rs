@@ -10,7 +10,7 @@ use super::{
     text,
     watch::last_words,
 };
-use crate::crd::v1alpha1::*;
+use crate::{crd::v1alpha1::*, signals::StopSignals};
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{
@@ -19,7 +19,6 @@ use kube::{
 };
 use std::{collections::BTreeSet, pin::pin, time::Duration};
 use tokio::{
-    signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -106,10 +105,7 @@ impl Follower<'_> {
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let until = self.how.timeout.map(|t| Instant::now() + t);
-        // Heard from here on: one that is asked for anew in each round misses what comes between two rounds.
-        let heard = |kind| signal(kind).map_err(super::end::local("signals"));
-        let (mut terminated, mut interrupted) =
-            (heard(SignalKind::terminate())?, heard(SignalKind::interrupt())?);
+        let mut signals = StopSignals::listen().map_err(super::end::local("signals"))?;
         let mut trouble = String::new();
         loop {
             self.screen.show(&object);
@@ -139,8 +135,7 @@ impl Follower<'_> {
                     self.screen.line(&text::clean(&line));
                 }
                 _ = tick.tick() => {}
-                _ = interrupted.recv() => return Ok(self.tell_interrupted()),
-                _ = terminated.recv() => return Ok(self.tell_interrupted()),
+                () = signals.recv() => return Ok(self.tell_interrupted()),
                 () = at(until) => return Err(self.timeout(&object)),
             }
         }

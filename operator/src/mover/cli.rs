@@ -6,7 +6,6 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,6 +28,7 @@ use super::{
 use crate::{
     openstack::{Cloud, EndpointPolicy},
     restic::{Complaints, Restic, SnapshotId, Traffic, program_from_environment},
+    signals::StopSignals,
     store::{AddressCheck, ObjectStoreLocation, Store, StoreOptions, address_check},
     transfer::{BLOCK, ImageHash, manifest::MAX_PATCH, tags::PassKey},
 };
@@ -682,13 +682,10 @@ where
 }
 
 fn listen(cancel: &CancellationToken) -> std::io::Result<()> {
-    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = StopSignals::listen()?;
     let cancel = cancel.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        signals.recv().await;
         tracing::warn!("stopping on a signal");
         cancel.cancel();
     });
