@@ -36,7 +36,7 @@ cp k/boot/vmlinuz-* root/boot/vmlinuz; cp initrd root/boot/initrd
 echo "hello from the root disk" > root/www/root.txt
 ln -s PWRF root/etc/acpi/PWRB
 for x in "" c d; do mkdir -p "root/data$x"; ln -s "/data$x" "root/www/data$x"; done
-chmod 755 root/sbin/init root/etc/udhcpc.sh root/etc/acpi/PWRF/* root/www/cgi-bin/*
+chmod 755 root/sbin/init root/sbin/disks root/etc/udhcpc.sh root/etc/acpi/PWRF/* root/www/cgi-bin/*
 # --- disk: one partition, syslinux (it cannot read files that "mkfs -d" put there, hence the mount)
 rm -f guest.raw; truncate -s 64M guest.raw
 printf 'label: dos\n2048,,L,*\n' | sfdisk -q guest.raw
@@ -48,7 +48,7 @@ mkfs.ext4 -q -O ^64bit,^metadata_csum,^has_journal -L guestroot "$LO"
 mkdir -p mnt; mount "$LO" mnt; cp -a root/. mnt/; extlinux --install mnt/boot/extlinux; umount mnt; losetup -d "$LO"; trap - EXIT
 # --- does it boot? (on a copy that is thrown away)
 rm -f console; qemu-system-x86_64 -m 128 -display none -nodefaults -snapshot -drive file=guest.raw,if=virtio,format=raw -serial file:console </dev/null &
-q=$!; wait_for 60 grep -qa HTTPD-UP console || { cat console; kill $q; echo "the guest does not boot"; exit 1; }
+q=$!; wait_for $PATIENCE grep -qa HTTPD-UP console || { cat console; kill $q; echo "the guest does not boot"; exit 1; }
 grep -a HTTPD-UP console; kill $q; wait $q || true; rm -f console
 qemu-img convert -O qcow2 guest.raw guest.qcow2.new; mv guest.qcow2.new guest.qcow2
 rm -rf ird root mnt initrd
