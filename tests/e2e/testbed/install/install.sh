@@ -4,7 +4,8 @@
 set -euo pipefail
 . "$(dirname "$0")/../lib/settings.sh"
 [ "$(id -u)" = 0 ] || die "install needs root"
-mkdir -p "$CACHE"/{bin,stamps,log,images}
+rm -rf "$CACHE/running"
+mkdir -p "$CACHE"/{bin,stamps,log,images,running}
 exec 9>"$CACHE/install.lock"; flock 9
 I=$TB/install
 
@@ -17,11 +18,27 @@ make_part() {
   local n=$1 h=$2 f=$3 t=$EPOCHREALTIME; shift 3
   if ! stale "$n" "$h" "$@"; then say "$n: there"; return; fi
   say "$n: start (log $CACHE/log/$n.log)"
+  : >"$CACHE/running/$n"
   # a subshell of its own, so that "set -e" works in it
-  if (set -euo pipefail; "$f") >"$CACHE/log/$n.log" 2>&1; then :; else say "$n: FAILED"; tail -n 20 "$CACHE/log/$n.log"; return 1; fi
+  if (set -euo pipefail; "$f") >"$CACHE/log/$n.log" 2>&1; then rm "$CACHE/running/$n"; else rm "$CACHE/running/$n"; say "$n: FAILED"; tail -n 20 "$CACHE/log/$n.log"; return 1; fi
   done_part "$n" "$h"; say "$n: made in $(elapsed "$t") s"
 }
 
+# How far the parts are that are being made: whoever waits for minutes wants to see that something happens.
+progress() {
+  local n log
+  while sleep 20; do
+    for n in "$CACHE"/running/*; do
+      [ -e "$n" ] || continue
+      n=${n##*/} log=$CACHE/log/${n##*/}.log
+      case $n in
+      kubelab) say "kubelab: $(grep -c . "$log") of $(cat "$CACHE/log/kubelab.total" 2>/dev/null || echo '?') Go packages compiled" ;;
+      packages) say "packages: $(grep -c '^Setting up ' "$log") of $(sed -n 's/.* \([0-9]*\) newly installed.*/\1/p' "$log" | head -n1) Debian packages set up" ;;
+      *) say "$n: $(tail -n1 "$log" | cut -c1-100)" ;;
+      esac
+    done
+  done
+}
 packages() {
   # TMPDIR: unpacking an upgrade of systemd once emptied apt's directory under /tmp
   export DEBIAN_FRONTEND=noninteractive TMPDIR=/var/tmp
@@ -38,7 +55,8 @@ packages() {
 kubelab() {
   cd "$TB/kubernetes/kubelab"
   local p=k8s.io/component-base/version
-  CGO_ENABLED=0 nice go build -trimpath -o "$BIN/kubelab.new" -ldflags "-s -w
+  CGO_ENABLED=0 go list -deps . | wc -l >"$CACHE/log/kubelab.total"
+  CGO_ENABLED=0 nice go build -v -trimpath -o "$BIN/kubelab.new" -ldflags "-s -w
     -X $p.gitVersion=$K8S_VERSION -X $p.gitMajor=1 -X $p.gitMinor=35 -X $p.gitTreeState=clean -X $p.buildDate=2026-01-01T00:00:00Z" .
   mv "$BIN/kubelab.new" "$BIN/kubelab"
   local c; for c in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl csi-cinder; do ln -sf kubelab "$BIN/$c"; done
@@ -83,6 +101,8 @@ h_images=$(hash_of images/build.sh images/libs.sh images/layer.sh images/oci-ima
 # The Go builds take longest and need nothing but Go: they run beside apt.
 if stale kubelab "$h_kubelab" "$BIN/kubelab" || stale versitygw $VERSITYGW "$BIN/versitygw"; then command -v go >/dev/null || die "install needs Go in PATH"; fi
 fail=0
+progress & watch=$!
+trap 'kill $watch 2>/dev/null || true' EXIT
 make_part kubelab "$h_kubelab" kubelab "$BIN/kubelab" "$BIN/kubectl" & j1=$!
 h_packages=$(hash_of install/packages.txt)
 # shellcheck disable=SC2046

@@ -72,7 +72,7 @@ node() {
       for d in /var/lib/kubelet /var/lib/containerd /var/lib/cni /etc/cni/net.d /var/log/pods /var/log/containers; do
         mkdir -p \$d $n\$d; mount --bind $n\$d \$d; done
       mount --make-rshared /; touch $D/node.ready; exec sleep infinity"
-    wait_for 10 test -e "$D/node.ready"
+    wait_for $PATIENCE test -e "$D/node.ready"
     ip link add "site-$C" type veth peer name up0 netns "$(cat "$D/pid/node")" # the site's only link: shape it here
     ip addr add "$LINK/30" dev "site-$C"; ip link set "site-$C" up
     innode "$C" bash -ec "ip addr add $NODE/30 dev up0; ip link set up0 up; ip route add default via $LINK"
@@ -133,7 +133,7 @@ conntrack: {maxPerCore: 0, min: 0}
 Y
   local in=(nsenter -t "$(cat "$D/pid/node")" -m -n -u --)
   start containerd "${in[@]}" containerd --config "$D/containerd.toml"
-  wait_for 30 innode "$C" ctr version
+  wait_for $PATIENCE innode "$C" ctr version
   local i; for i in pause tools; do
     innode "$C" ctr -n k8s.io images ls -q | grep -qx "localhost/$i:1" || innode "$C" ctr -n k8s.io images import "$CACHE/images/$i.tar" >/dev/null
   done
@@ -148,9 +148,9 @@ up() {
   cluster_vars "$1"; mkdir -p "$D"/{pid,log,node}
   certs; control_plane; node
   local k=(kubectl --kubeconfig "$D/admin.conf")
-  wait_for 120 "${k[@]}" get --raw /readyz
-  wait_for 120 "${k[@]}" wait --for=condition=Ready "node/node-$C" --timeout=1s
-  wait_for 30 "${k[@]}" -n default get serviceaccount default
+  wait_for $PATIENCE "${k[@]}" get --raw /readyz
+  wait_for $PATIENCE "${k[@]}" wait --for=condition=Ready "node/node-$C" --timeout=1s
+  wait_for $PATIENCE "${k[@]}" -n default get serviceaccount default
   printf '%s\n' 'apiVersion: storage.k8s.io/v1' 'kind: CSIDriver' 'metadata: {name: cinder.csi.openstack.org}' \
     'spec: {attachRequired: false, podInfoOnMount: false, volumeLifecycleModes: [Persistent]}' | "${k[@]}" apply -f - >/dev/null
   say "cluster site-$C: ready"

@@ -55,10 +55,14 @@ die() { echo "testbed: $*" >&2; exit 1; }
 # a process that is there and no zombie (kill -0 succeeds on zombies)
 live() { [ -n "${1:-}" ] && [ -r "/proc/$1/stat" ] && ! grep -q ') Z ' "/proc/$1/stat" 2>/dev/null; }
 live_f() { [ -s "$1" ] && live "$(cat "$1")"; }
+# For what comes up: a deadline is for what hangs, and never for what is slow beside others. What dies is seen at once.
+PATIENCE=600
 # wait_for SECONDS CMD...: poll until CMD succeeds
 wait_for() {
-  local i
-  for ((i = 0; i < $1 * 10; i++)); do "${@:2}" >/dev/null 2>&1 && return; sleep 0.1; done
-  echo "gave up after $1 s waiting for: ${*:2}" >&2; return 1
+  local end=$((SECONDS + $1))
+  until "${@:2}" >/dev/null 2>&1; do
+    [ $SECONDS -lt $end ] || { echo "gave up after $1 s waiting for: ${*:2}" >&2; return 1; }
+    sleep 0.1
+  done
 }
 tcp_open() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; }

@@ -78,6 +78,6 @@ S
   libvirtd -d -p $I/run/libvirtd.pid
 fi
 # --- wait
-for i in $(seq 600); do mysqladmin --socket=$I/run/mysql.sock ping >/dev/null 2>&1 && break; sleep 0.1; done
+wait_for $PATIENCE mysqladmin --socket=$I/run/mysql.sock ping
 mysql --socket=$I/run/mysql.sock -e "CREATE USER IF NOT EXISTS 'os'@'%' IDENTIFIED BY '$SVCPW'; GRANT ALL ON *.* TO 'os'@'%';"
 # the services retry RabbitMQ and libvirt by themselves

@@ -16,7 +16,7 @@ save)
   kill -STOP $p; cp -a --sparse=always $I/mysql/. $S/mysql/ || { kill -CONT $p; exit 1; }; kill -CONT $p
   mariadbd --no-defaults --user=root --datadir=$S/mysql --socket=$S/s.sock --pid-file=$S/pid --skip-networking --performance-schema=OFF \
     --innodb-doublewrite=0 --innodb-log-file-size=64M --character-set-server=utf8mb3 --log-error=$S/log </dev/null >/dev/null 2>&1 & m=$!
-  for i in $(seq 200); do mysqladmin --socket=$S/s.sock ping >/dev/null 2>&1 && break; sleep 0.1; done
+  wait_for $PATIENCE mysqladmin --socket=$S/s.sock ping
   for c in a b; do mysql --socket=$S/s.sock -e "UPDATE os${c}_nova.services SET last_seen_up='2020-01-01', updated_at='2020-01-01';
     UPDATE os${c}_cinder.services SET updated_at='2020-01-01'; UPDATE os${c}_neutron.agents SET heartbeat_timestamp='2020-01-01';"; done
   kill $m; wait $m || true

@@ -11,11 +11,11 @@ uw() { # uwsgi app: name port wsgi-file [threads]
 py() { # service in Python: name project module arguments...; forked from the project's fork server
   local n=$1 p=$2 m=$3 a cmd=$1; shift 3; case $n in neutron-lb) cmd=neutron-linuxbridge-agent ;; neutron-dhcp|neutron-l3) cmd=$n-agent ;; esac; wanted $n || return 0
   if [ ! -p $Z/$p.fifo ] || ! live_f $Z/$p.pid; then PYTHONPATH=$TB/openstack/py start $n $cmd "$@"; return; fi
-  for _ in $(seq 600); do [ -e $Z/$p.ready ] && break; live_f $Z/$p.pid || { py "$n" none x "$@"; return; }; sleep 0.1; done
+  for _ in $(seq $((PATIENCE * 10))); do [ -e $Z/$p.ready ] && break; live_f $Z/$p.pid || { py "$n" none x "$@"; return; }; sleep 0.1; done
   rm -f $RUN/$n.pid; a=$(printf ', "%s"' "$@" --log-file $LOG/$n.log)
   echo "{\"main\": \"$m:main\", \"argv\": [\"$n\"$a], \"env\": {\"PATH\": \"$PATH\"}, \"out\": \"$LOG/$n.out\", \"pid\": \"$RUN/$n.pid\"}" > $Z/$p.fifo
-  for _ in $(seq 200); do [ -s $RUN/$n.pid ] && return; sleep 0.05; done; echo "$n was not forked" >&2; return 1; }
-port() { local ip=${3:-$BE}; for i in $(seq 900); do (exec 3<>/dev/tcp/$ip/$1) 2>/dev/null && return 0; [ -n "${3:-}" ] || alive $2 || { echo "$2 of cloud $C died:"; tail -n 5 $LOG/$2.out; return 1; }; sleep 0.1; done; echo "port $1 ($2) of cloud $C never opened" >&2; return 1; }
+  for _ in $(seq $((PATIENCE * 20))); do [ -s $RUN/$n.pid ] && return; sleep 0.05; done; echo "$n was not forked" >&2; return 1; }
+port() { local ip=${3:-$BE}; for i in $(seq $((PATIENCE * 10))); do (exec 3<>/dev/tcp/$ip/$1) 2>/dev/null && return 0; [ -n "${3:-}" ] || alive $2 || { echo "$2 of cloud $C died:"; tail -n 5 $LOG/$2.out; return 1; }; sleep 0.1; done; echo "port $1 ($2) of cloud $C never opened" >&2; return 1; }
 N="--config-file $ETC/neutron/neutron.conf"; M="$N --config-file $ETC/neutron/ml2_conf.ini"
 export OS_KEYSTONE_CONFIG_DIR=$ETC/keystone OS_PLACEMENT_CONFIG_DIR=$ETC/placement
 uw keystone 5000 /usr/bin/keystone-wsgi-public 4
@@ -25,7 +25,7 @@ start haproxy haproxy -db -f $D/haproxy/haproxy.cfg
 py neutron-server neutron neutron.cmd.eventlet.server $M
 py glance-api glance glance.cmd.api --config-file $ETC/glance/glance-api.conf
 py cinder-api cinder cinder.cmd.api --config-file $ETC/cinder/cinder.conf
-[ -n "$only" ] || { port 5000 keystone; for i in $(seq 300); do curl -sf http://$BE:5000/v3 >/dev/null && break; sleep 0.1; done; say "keystone answers"; }
+[ -n "$only" ] || { port 5000 keystone; for i in $(seq $((PATIENCE * 10))); do curl -sf http://$BE:5000/v3 >/dev/null && break; sleep 0.1; done; say "keystone answers"; }
 [ -n "$only" ] || [ -n "${RESTORED:-}" ] || { /usr/bin/python3 "$TB/openstack/catalog.py" $BE $REGION $SVCPW $SCHEME://$IP; say "catalog registered"; }
 py nova-conductor nova nova.cmd.conductor --config-file $ETC/nova/nova.conf
 py nova-api nova nova.cmd.api --config-file $ETC/nova/nova.conf

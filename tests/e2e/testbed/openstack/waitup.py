@@ -6,7 +6,7 @@ from oslib import admin
 ip, region, pw = sys.argv[1:4]
 c = admin(ip, pw, region=region)
 t = time.time(); last = None
-limit = float(sys.argv[4]) if len(sys.argv) > 4 else 240        # seconds; 0: ask once
+limit = float(sys.argv[4]) if len(sys.argv) > 4 else 600        # seconds; 0: ask once
 while last is None or time.time() - t < limit:
     try:
         up = {s['binary'] for s in c.get('compute', '/os-services')['services'] if s['state'] == 'up'}

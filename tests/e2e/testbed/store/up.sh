@@ -23,5 +23,5 @@ N
 live_f pid || {
   ROOT_ACCESS_KEY=$S3_ACCESS_KEY ROOT_SECRET_KEY=$S3_SECRET_KEY setsid "$BIN/versitygw" --port "$STORE_ADDR" --cert "$STORE/cert.pem" --key "$STORE/key.pem" \
     posix "$STORE/data" </dev/null >>log 2>&1 & echo $! >pid; }
-wait_for 20 tcp_open "${STORE_ADDR%:*}" "${STORE_ADDR#*:}" || { tail log; exit 1; }
+wait_for $PATIENCE tcp_open "${STORE_ADDR%:*}" "${STORE_ADDR#*:}" || { tail log; exit 1; }
 say "store: ready"
