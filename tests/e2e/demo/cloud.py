@@ -27,7 +27,8 @@ def call(adapter, method, path, **arguments):
     return response.json() if response.content else {}
 
 
-def until(what, condition, seconds=240):
+# The deadline is for what hangs, not for what is slow.
+def until(what, condition, seconds=900):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         result = condition()
