@@ -6,6 +6,7 @@ use crate::{
     pods,
     site::{ca, clouds_yaml, setting},
     until,
+    wait::FairClock,
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::FutureExt;
@@ -33,7 +34,7 @@ use vmmigration::{
 /// Tests that disturb everybody hold it alone. All tests are threads of one process.
 static EVERYBODY: RwLock<()> = RwLock::new(());
 
-/// No test takes longer.
+/// No test takes longer, by the clock of [`FairClock`].
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// What of a migration may stay when its object is gone.
@@ -108,10 +109,9 @@ where
         }
     };
     let body = AssertUnwindSafe(test(lab.clone())).catch_unwind();
-    let outcome = match tokio::time::timeout(LIMIT, body).await {
-        Err(_) => Err(anyhow!("not done after {} s", LIMIT.as_secs())),
-        Ok(Err(panic)) => Err(anyhow!("panicked: {:?}", panic.downcast_ref::<String>())),
-        Ok(Ok(outcome)) => outcome,
+    let outcome = tokio::select! {
+        () = FairClock::start().until(LIMIT) => Err(anyhow!("not done after {} s", LIMIT.as_secs())),
+        outcome = body => outcome.unwrap_or_else(|panic| Err(anyhow!("panicked: {:?}", panic.downcast_ref::<String>()))),
     };
     if let Err(error) = &outcome {
         report(name, begun, error);
