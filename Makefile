@@ -22,16 +22,23 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## two clouds and two clusters on this machine, and a server that moves from one to the other
-	tests/e2e/demo/run
+demo: ## two clouds and two clusters on this machine, and a server that moves from one to the other (MODES="Volume Image")
+	DEMO_MODES="$(MODES)" tests/e2e/demo/run
 
 .PHONY: demo-client
 demo-client: ## the same, moved by the client, with a hook of this machine and one in the guest over SSH
-	tests/e2e/demo/run --client
+	DEMO_MODES="$(MODES)" tests/e2e/demo/run --client
+
+# One whole move of each kind, every command of the documentation, what the API server refuses; the rest is `make test-e2e`.
+EVERYDAY := docs:: moves:: volume_mode:: platform:: rules::
 
 .PHONY: test
-test: check ## all tests: check, then the end-to-end tests on the test bed (TESTS=name: only those)
-	tests/e2e/run $(TESTS)
+test: check ## check, then the everyday part of the end-to-end tests and both demos, on the test bed; 25 minutes
+	E2E_DEMOS=1 tests/e2e/run $(EVERYDAY)
+
+.PHONY: test-e2e
+test-e2e: ## the other end-to-end tests (SHARD=1/3: a third of them; TESTS=name: any by their names)
+	E2E_SHARD=$(SHARD) tests/e2e/run $(or $(TESTS),$(addprefix --skip ,$(EVERYDAY)))
 
 .PHONY: check
 check: fmt-check lint unit chart-lint ## what needs no test bed: format, lints, tests, generated files, chart, samples
@@ -41,10 +48,20 @@ unit: tools ## unit, adapter and controller tests; generated files, samples and 
 	RESTIC=$$(command -v restic) cargo test $(UNIT) $(FEATURES) --all-targets --locked --no-fail-fast -- $(TESTS)
 
 .PHONY: test-long
-test-long: ## hours: random sequences against the model of both clouds (SEEDS=number), fuzz, the long tests on the test bed (TESTS=name)
+test-long: ## hours: random sequences against the model of both clouds (SEEDS=number), fuzz, the long tests on the test bed (TESTS=name), test-busy, the demo in all modes
 	EXPLORE_SEEDS=$(or $(SEEDS),200000) cargo test -p vmmigration $(FEATURES) --lib --locked -- explore
 	$(MAKE) fuzz
 	E2E_THREADS=1 tests/e2e/run --ignored $(TESTS)
+	$(MAKE) test-busy
+	$(MAKE) demo MODES="Image Image"
+	$(MAKE) demo-client MODES="Volume Volume"
+	$(MAKE) demo MODES="Image Volume"
+	$(MAKE) demo-client MODES="Volume Image"
+
+.PHONY: test-busy
+test-busy: ## the test bed from its beginning, both demos and one whole test per transfer mode, beside eight processes that want a core each
+	$(TESTBED) down
+	E2E_HOGS=8 E2E_DEMOS=1 tests/e2e/run image_backed retired as_block_devices mover_pods
 
 # The profiles are those of the other builds, and only our own code is built for the fuzzer: minutes less than cargo-fuzz.
 FUZZ := target/fuzz
