@@ -1,8 +1,12 @@
-//! One source, one migration: the same YAML under another name or in another namespace migrates nothing twice.
+//! One source, one migration: the same YAML under another name or in another namespace migrates nothing twice. After
+//! success a deletion leaves both servers as they are.
 
-use crate::volume_mode::modes;
+use crate::{
+    moves::{in_b, serves, written},
+    volume_mode::modes,
+};
 use anyhow::{Result, ensure};
-use e2e::{Disks, shared};
+use e2e::{Disks, Stays, shared};
 use vmmigration::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
 
 #[test]
@@ -10,6 +14,8 @@ fn the_same_yaml_again_is_refused() -> Result<()> {
     shared("same_yaml", |lab| async move {
         modes(&lab, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks { root_volume: false, data: 1 }).await?;
+        let page = written(&made, &["/data"]).await?;
+        let volumes = lab.a.volumes(&lab.a.server(&made.id).await?).await?;
         let first = lab.migration(&made.name, CutoverMode::Now).create().await?;
         let uid = first.uid().await?;
         first.wait("claimed", 240, |s| s.source.as_ref()?.claimed_at.clone()).await?;
@@ -29,7 +35,7 @@ fn the_same_yaml_again_is_refused() -> Result<()> {
                 })
                 .await?;
         }
-        first.wait_succeeded().await?;
+        let object = first.wait_succeeded().await?;
 
         // After success, and after the first object is gone.
         for other in [&renamed, &moved] {
@@ -37,6 +43,16 @@ fn the_same_yaml_again_is_refused() -> Result<()> {
         }
         first.delete().await?;
         first.wait_gone(90).await?;
+        let a = lab.a.server(&made.id).await?;
+        ensure!(a.status == "SHUTOFF" && a.locked, "A is {} locked={}", a.status, a.locked);
+        ensure!(a.volumes_attached == made.data, "A's volumes: {:?}", a.volumes_attached);
+        let after = lab.a.volumes(&a).await?;
+        ensure!(after == volumes, "A's volumes were {volumes:?}, are {after:?}");
+        serves(&in_b(&lab, &object).await?, &["/data"], &page).await?;
+        let left = lab.leftovers(&uid, Stays::Moved).await?;
+        ensure!(left.is_empty(), "left behind: {left:?}");
+        let reports = lab.api::<VmMigrationReport>(&lab.name).list(&Default::default()).await?;
+        ensure!(reports.items.len() == 1, "the report did not outlive the migration");
         let last = lab.migration(&made.name, CutoverMode::Now).create().await?;
         last.wait_blocked(&["already-migrated", "claimed-elsewhere"]).await?;
         let there = lab.b.cloud.find_servers(&made.name).await?;

@@ -1,13 +1,10 @@
-//! Deletion in every phase: before success A is given back as it was and B is empty, after it both servers stay.
+//! Deletion in the middle: A is given back as it was, B is empty, and nothing goes that is not ours. While it waits for
+//! the go: `blocked`; after success: `claims`.
 
-use crate::{
-    moves::{in_b, serves, written},
-    volume_mode::modes,
-};
+use crate::moves::written;
 use anyhow::{Result, ensure};
-use e2e::{Disks, Lab, Migration, Stays, shared, until};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, api::DeleteParams};
+use e2e::{Disks, Lab, Migration, Stays, shared};
+use serde_json::json;
 use std::rc::Rc;
 use vmmigration::crd::v1alpha1::*;
 
@@ -27,30 +24,18 @@ async fn nothing_left(lab: &Rc<Lab>, uid: &str) -> Result<()> {
 }
 
 #[test]
-fn while_it_awaits_the_go() -> Result<()> {
-    shared("deleted_waiting", |lab| async move {
-        let made = lab.a.make_server(&lab.name, Disks::LOCAL).await?;
-        let before = lab.a.server(&made.id).await?;
-        let migration = lab.migration(&made.name, CutoverMode::Manual).create().await?;
-        migration.wait_phase(Phase::AwaitingCutover, 180).await?;
-        let uid = migration.uid().await?;
-        migration.delete().await?;
-        migration.wait_gone(90).await?;
-        ensure!(lab.a.server(&made.id).await? == before, "A was touched");
-        nothing_left(&lab, &uid).await
-    })
-}
-
-#[test]
-fn never_1_source_disks_are_touched_by_a_cancelled_move() -> Result<()> {
+fn never_1_source_disks_are_touched_and_never_7_something_without_our_mark_is_deleted() -> Result<()> {
     shared("never_1", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::ROOT_AND_DATA).await?;
         let page = written(&made, &["/data"]).await?;
         let before = lab.a.server(&made.id).await?;
         let volumes = lab.a.volumes(&before).await?;
-        let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
-        copying(&migration).await?;
+        let migration = lab.migration(&made.name, CutoverMode::Manual).create().await?;
         let uid = migration.uid().await?;
+        let decoys = Decoys::make(&lab, &uid).await?;
+        migration.wait_phase(Phase::AwaitingCutover, 180).await?;
+        migration.go().await?;
+        copying(&migration).await?;
         migration.delete().await?;
         // A is given back first, before everything is cleaned up.
         lab.a.wait_server(&made.id, "ACTIVE").await?;
@@ -59,56 +44,71 @@ fn never_1_source_disks_are_touched_by_a_cancelled_move() -> Result<()> {
         ensure!(made.guest()?.page(&["/data"]).await? == page, "A does not serve as before");
         let after = lab.a.volumes(&before).await?;
         ensure!(after == volumes, "A's volumes were {volumes:?}, are {after:?}");
+        let missing = decoys.missing(&lab).await;
+        decoys.remove(&lab).await?;
+        let missing = missing?;
+        ensure!(missing.is_empty(), "deleted although not ours: {missing:?}");
         nothing_left(&lab, &uid).await
     })
 }
 
-#[test]
-fn namespace_deleted_in_the_middle() -> Result<()> {
-    shared("ns_deleted", |lab| async move {
-        let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
-        let page = written(&made, &[]).await?;
-        let namespace = format!("{}-gone", lab.name);
-        lab.prepare(&namespace).await?;
-        let migration = lab.migration(&made.name, CutoverMode::Now).in_namespace(&namespace).create().await?;
-        copying(&migration).await?;
-        let uid = migration.uid().await?;
-        let namespaces: Api<Namespace> = Api::all(lab.kube.clone());
-        namespaces.delete(&namespace, &DeleteParams::default()).await?;
-        until("the namespace to be gone", 240, || async {
-            Ok(namespaces.get_opt(&namespace).await?.is_none().then_some(()))
-        })
-        .await?;
-        lab.a.runs_as_before(&made).await?;
-        ensure!(made.guest()?.page(&[]).await? == page, "A does not serve as before");
-        nothing_left(&lab, &uid).await
-    })
+/// Objects that look like ours and are not: without marks, or with those of another migration.
+struct Decoys {
+    volume_a: String,
+    volume_b: String,
+    marked_b: String,
+    image_b: String,
+    port_b: String,
 }
 
-#[test]
-fn after_success_both_servers_stay() -> Result<()> {
-    shared("deleted_done", |lab| async move {
-        modes(&lab, "Volume", "Volume").await?;
-        let made = lab.a.make_server(&lab.name, Disks { root_volume: false, data: 1 }).await?;
-        let page = written(&made, &["/data"]).await?;
-        let volumes = lab.a.volumes(&lab.a.server(&made.id).await?).await?;
-        let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
-        // Deleted at once: clean-up may not even have begun.
-        migration.wait_phase(Phase::Succeeded, 600).await?;
-        let object = migration.get().await?;
-        let uid = migration.uid().await?;
-        migration.delete().await?;
-        migration.wait_gone(180).await?;
-        let a = lab.a.server(&made.id).await?;
-        ensure!(a.status == "SHUTOFF" && a.locked, "A is {} locked={}", a.status, a.locked);
-        ensure!(a.volumes_attached == made.data, "A's volumes: {:?}", a.volumes_attached);
-        let after = lab.a.volumes(&a).await?;
-        ensure!(after == volumes, "A's volumes were {volumes:?}, are {after:?}");
-        serves(&in_b(&lab, &object).await?, &["/data"], &page).await?;
-        let left = lab.leftovers(&uid, Stays::Moved).await?;
-        ensure!(left.is_empty(), "left behind: {left:?}");
-        let reports = lab.api::<VmMigrationReport>(&lab.name).list(&Default::default()).await?;
-        ensure!(reports.items.len() == 1, "the report did not outlive the migration");
+const OTHER: &str = "00000000-0000-4000-8000-00000000e2e0";
+
+impl Decoys {
+    async fn make(lab: &Rc<Lab>, uid: &str) -> Result<Self> {
+        let name = |role: &str| format!("vmm-{uid}-{role}-0");
+        let volume_a = lab.a.make_volume(json!({"name": name("export-volume"), "size": 1})).await?;
+        let volume_b = lab.b.make_volume(json!({"name": name("volume"), "size": 1})).await?;
+        let marks = json!({"vmmigration.io:migration": OTHER, "vmmigration.io:role": "volume",
+            "vmmigration.io:index": "0"});
+        let marked = json!({"name": lab.name, "size": 1, "metadata": marks});
+        let marked_b = lab.b.make_volume(marked).await?;
+        let image = json!({"name": format!("vmm-{OTHER}-import-image-0"), "disk_format": "raw",
+            "container_format": "bare"});
+        let image_b = lab.b.cloud.create_image(&image).await?.id;
+        let network = lab.b.id(&["networks", "provider", "id"])?;
+        let port = json!({"name": format!("vmm-{OTHER}-port-0"), "network_id": network});
+        let port_b = lab.b.cloud.create_port(&json!({"port": port})).await?.id;
+        lab.store()?.put(&format!("{}/decoy", lab.name), "not ours").await?;
+        Ok(Decoys { volume_a, volume_b, marked_b, image_b, port_b })
+    }
+
+    async fn missing(&self, lab: &Rc<Lab>) -> Result<Vec<&'static str>> {
+        let (a, b) = (&lab.a.cloud, &lab.b.cloud);
+        let there = [
+            ("volume in A", a.get_volume(&self.volume_a).await?.is_some()),
+            ("volume in B", b.get_volume(&self.volume_b).await?.is_some()),
+            ("another migration's volume", b.get_volume(&self.marked_b).await?.is_some()),
+            ("another migration's image", b.get_image(&self.image_b).await?.is_some()),
+            ("another migration's port", b.get_port(&self.port_b).await?.is_some()),
+            ("object in the store", lab.store()?.get(&format!("{}/decoy", lab.name), 64).await.is_ok()),
+        ];
+        Ok(there.into_iter().filter(|(_, there)| !there).map(|(what, _)| what).collect())
+    }
+
+    async fn remove(&self, lab: &Rc<Lab>) -> Result<()> {
+        let (a, b) = (&lab.a.cloud, &lab.b.cloud);
+        a.delete_volume(&self.volume_a).await?;
+        b.delete_volume(&self.volume_b).await?;
+        b.delete_volume(&self.marked_b).await?;
+        b.delete_image(&self.image_b).await?;
+        b.delete_port(&self.port_b).await?;
+        lab.store()?.delete(&format!("{}/decoy", lab.name)).await?;
+        for (site, id) in [(&lab.a, &self.volume_a), (&lab.b, &self.volume_b), (&lab.b, &self.marked_b)] {
+            e2e::until("a decoy's end", 60, || async {
+                Ok(site.cloud.get_volume(id).await?.is_none().then_some(()))
+            })
+            .await?;
+        }
         Ok(())
-    })
+    }
 }

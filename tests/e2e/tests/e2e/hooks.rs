@@ -1,6 +1,10 @@
-//! Hooks gate a migration: in pods near both clouds, in the guest, and on a client's machine.
+//! Hooks gate a migration: in pods near both clouds, in the guest, and on a client's machine; and it passes every kind
+//! of check.
 
-use crate::moves::in_b;
+use crate::{
+    checks::{checked_by, every_kind_of_check, no_key_in_the_movers_namespaces},
+    moves::in_b,
+};
 use anyhow::{Context, Result, ensure};
 use e2e::{Disks, Guest, Lab, Migration, Stays, setting, shared, until};
 use k8s_openapi::{
@@ -34,7 +38,8 @@ pub async fn hook_secret(lab: &Rc<Lab>, name: &str, data: Value) -> Result<()> {
 async fn prepare(lab: &Rc<Lab>) -> Result<()> {
     hook_secret(lab, "tools", json!({"token": TOKEN})).await?;
     let key = std::fs::read_to_string(setting("TESTBED_SSH_KEY")?)?;
-    hook_secret(lab, "key", json!({"id": key})).await?;
+    hook_secret(lab, "key", json!({"id": &key})).await?;
+    lab.secret(&lab.name, "check-key", &[("id", key)]).await?;
     let script = r#"set -eu
 [ "$VMM_PHASE $VMM_SOURCE_CLOUD" = "BeforePreflight site-a" ]
 document=$(cat)
@@ -45,6 +50,13 @@ case $x in "/tmp/a b."[0-9]*) ;; *) exit 5 ;; esac
     let scripts = json!({"metadata": {"name": "scripts"}, "data": {"first.sh": script}});
     let scripts: ConfigMap = serde_json::from_value(scripts)?;
     lab.api(&lab.name).create(&PostParams::default(), &scripts).await?;
+    Ok(())
+}
+
+/// Lets hooks and checks use a Secret.
+async fn allow(lab: &Rc<Lab>, secret: &str) -> Result<()> {
+    let labelled = json!({"metadata": {"labels": {"vmmigration.io/hook": "true"}}});
+    lab.api::<Secret>(&lab.name).patch(secret, &PatchParams::default(), &Patch::Merge(labelled)).await?;
     Ok(())
 }
 
@@ -112,7 +124,11 @@ fn hooks_gate_a_whole_migration() -> Result<()> {
             {"name": "never", "phase": "OnFailure", "job": {"script": "true"}},
             {"name": "the-end", "phase": "Finally", "job": {"script": "[ \"$VMM_OUTCOME\" = Succeeded ]"}},
         ]);
-        let migration = hooked(lab.migration(&made.id, CutoverMode::Now), hooks)?.checked()?.create().await?;
+        let migration = lab.migration(&made.id, CutoverMode::Now);
+        let migration = checked_by(hooked(migration, hooks)?, every_kind_of_check())?.create().await?;
+        // A check's key is allowed as a hook's is.
+        migration.wait_blocked(&["hook-secret-not-allowed"]).await?;
+        allow(&lab, "check-key").await?;
         let waits = |s: &VmMigrationStatus| Some(row(s, "person")).filter(|r| r.state == HookState::Waiting);
         migration.wait("waiting for a client", 480, waits).await?;
         let said = migration.status().await?.message.unwrap_or_default();
@@ -125,6 +141,10 @@ fn hooks_gate_a_whole_migration() -> Result<()> {
         let object = migration.wait_succeeded().await?;
         let status = object.status.clone().unwrap_or_default();
         as_expected(&status, &name)?;
+        let passed: Vec<_> = status.checks.iter().map(|c| (c.name.as_str(), c.passed)).collect();
+        let all = ["active", "port", "page", "booted", "inside"].map(|name| (name, true));
+        ensure!(passed == all, "{:?}", status.checks);
+        no_key_in_the_movers_namespaces(&lab, &migration.uid().await?).await?;
         arrived(&lab, &object, &name).await?;
         told(&lab, &migration, &status).await?;
         let left = lab.leftovers(&migration.uid().await?, Stays::Moved).await?;

@@ -1,11 +1,11 @@
-//! Movers get in the way: killed pods, a check that does not pass.
+//! What a restore needs is gone; and what tests look at while movers copy.
 
 use crate::{
-    moves::{in_b, written},
+    moves::written,
     rollback::{backed_up, rolled_back, tried_again},
 };
 use anyhow::{Context, Result, ensure};
-use e2e::{Disks, Guest, Lab, Migration, Stays, condition, labelled, shared, until};
+use e2e::{Disks, Lab, Migration, Stays, labelled, shared, until};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{Api, api::ListParams};
 use serde_json::json;
@@ -49,6 +49,7 @@ pub async fn counted(lab: &Rc<Lab>, uid: &str) -> Result<(usize, usize, usize)> 
 }
 
 #[test]
+#[ignore = "long"]
 fn never_4_nothing_or_another_snapshot_is_restored() -> Result<()> {
     shared("never_4", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
@@ -105,37 +106,4 @@ async fn restore_arguments(lab: &Rc<Lab>, migration: &Migration, snapshot: &str)
         Ok(arguments.find(|a| a.windows(2).any(|w| w[0] == "--snapshot" && w[1] == snapshot)))
     })
     .await
-}
-
-#[test]
-fn never_2_two_copies_run_and_never_8_success_without_all_checks() -> Result<()> {
-    shared("never_8", |lab| async move {
-        let made = lab.a.make_server(&lab.name, Disks::LOCAL).await?;
-        let page = written(&made, &[]).await?;
-        let mut migration = lab.migration(&made.name, CutoverMode::Now);
-        let check = json!({"checks": [{"name": "page", "timeoutSeconds": 30,
-            "http": {"path": "/root.txt", "contains": "what the page does not hold"}}]});
-        migration.spec.verification = Some(serde_json::from_value(check)?);
-        let migration = migration.create().await?;
-        let status = lab.never_both(&made, migration.wait_failed(600)).await?;
-        let failure = status.failure.clone().unwrap_or_default();
-        ensure!(failure.reason == "VerificationFailed", "{failure:?}");
-        let object = migration.get().await?;
-        for (kind, wanted) in [("Succeeded", false), ("DestinationReady", false), ("SourceStopped", false)] {
-            ensure!(condition(&object, kind) == Some(wanted), "{kind} is {:?}", condition(&object, kind));
-        }
-        lab.a.runs_as_before(&made).await?;
-        ensure!(made.guest()?.page(&[]).await? == page, "A does not serve as before");
-        // B's server was ACTIVE: it may hold new writes, so it is stopped and kept.
-        let b = in_b(&lab, &object).await?;
-        ensure!(b.status == "SHUTOFF", "B's server is {}", b.status);
-        ensure!(
-            !Guest::at(&b.addresses.first().context("no address")?.address)?.answers().await,
-            "B answers"
-        );
-        let uid = migration.uid().await?;
-        let left = lab.leftovers(&uid, Stays::ServerInB).await?;
-        ensure!(left.is_empty(), "left behind: {left:?}");
-        Ok(())
-    })
 }

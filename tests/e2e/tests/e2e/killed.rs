@@ -1,6 +1,7 @@
 //! Killed pods: the result is the same, and nothing is doubled.
 
 use crate::{
+    interrupted::mover,
     moves::{in_b, serves, written},
     segments::slowly,
 };
@@ -35,21 +36,14 @@ fn mover_pods_killed_in_the_middle_of_a_backup_and_of_a_restore() -> Result<()> 
     shared("mover_killed", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
         let page = written(&made, &[]).await?;
-        // 17 MiB travel. Between two looks of a busy operator there are up to 15 s, and its middle must be seen.
-        slowly(&lab, "512Ki").await?;
+        // 17 MiB travel: the movers' own logs tell of the middle in time.
+        slowly(&lab, "2Mi").await?;
         let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
         for (job, client) in [("backup-0", &lab.kube), ("restore-0", &lab.kube_b)] {
-            // Both run at once: the restore waits for segments or takes them.
-            let copying = |s: &VmMigrationStatus| {
-                let disk = s.disks.first()?;
-                let some = disk.progress.as_ref().is_some_and(|p| p.bytes > 0 && p.bytes < p.total);
-                let running = s.jobs.iter().any(|j| j.name == job && j.state == "Running");
-                (running && (some || job != "backup-0") && disk.restore.is_none()).then_some(())
-            };
-            migration.wait(&format!("in the middle of {job}"), 400, copying).await?;
+            mover(&lab, &migration, job).await?;
             migration.kill_mover(client, job).await?;
             migration
-                .wait(&format!("trying {job} again"), 60, |s| (attempt(s, job) == 2).then_some(()))
+                .wait(&format!("trying {job} again"), 90, |s| (attempt(s, job) == 2).then_some(()))
                 .await?;
         }
         let object = migration.wait_succeeded().await?;

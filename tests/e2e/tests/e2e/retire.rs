@@ -1,8 +1,9 @@
-//! Retirement: the old server and its volumes go, and nothing else; a mark that is not ours refuses it.
+//! Out of A as images and into B as block devices; then retirement: the old server and its volumes go, and nothing
+//! else; a mark that is not ours refuses it.
 
 use crate::{
     moves::{in_b, serves, written},
-    volume_mode::modes,
+    volume_mode::{modes, taken},
 };
 use anyhow::{Context, Result, ensure};
 use e2e::{Disks, condition, shared, until};
@@ -12,12 +13,14 @@ use vmmigration::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
 #[test]
 fn retired_by_request_unless_the_mark_is_foreign() -> Result<()> {
     shared("retire", |lab| async move {
-        modes(&lab, "Volume", "Volume").await?;
+        modes(&lab, "Image", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks::ROOT_AND_DATA).await?;
         let page = written(&made, &["/data"]).await?;
         let volumes = lab.a.server(&made.id).await?.volumes_attached;
         let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
         let object = migration.wait_succeeded().await?;
+        let way = taken(&object.status.clone().unwrap_or_default());
+        ensure!(way == ("Image".into(), "Volume".into()), "it took {way:?}");
         let uid = migration.uid().await?;
 
         lab.a.cloud.unlock_server(&made.id).await?;

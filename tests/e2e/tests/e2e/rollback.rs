@@ -144,8 +144,9 @@ fn rollback_in_the_middle_retry_and_rollback_after_success() -> Result<()> {
 }
 
 #[test]
-fn what_was_read_of_a_stopped_server_is_not_read_again() -> Result<()> {
+fn what_was_read_of_a_stopped_server_is_not_read_again_and_it_arrives_stopped() -> Result<()> {
     shared("kept_data", |lab| async move {
+        modes(&lab, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
         let page = written(&made, &[]).await?;
         lab.a.cloud.stop_server(&made.id).await?;
@@ -161,8 +162,12 @@ fn what_was_read_of_a_stopped_server_is_not_read_again() -> Result<()> {
         let object = migration.wait_succeeded().await?;
         let status = object.status.clone().unwrap_or_default();
         ensure!(backup(&before).is_some() && backup(&status) == backup(&before), "it was read again");
+        ensure!(status.running_in == Some(RunningIn::None), "running in {:?}", status.running_in);
         let server = in_b(&lab, &object).await?;
         ensure!(server.status == "SHUTOFF", "B's server is {}", server.status);
+        for port in lab.b.cloud.ports_of_device(&server.id).await? {
+            ensure!(port.admin_state_up, "port {} is down", port.id);
+        }
         lab.b.cloud.start_server(&server.id).await?;
         serves(&lab.b.wait_server(&server.id, "ACTIVE").await?, &[], &page).await
     })

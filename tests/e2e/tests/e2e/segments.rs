@@ -68,26 +68,6 @@ fn attempts(object: &VmMigration, job: &str) -> i32 {
     jobs.filter(|j| j.name == job).map(|j| j.attempt).max().unwrap_or_default()
 }
 
-#[test]
-fn a_backup_that_is_killed_near_its_end_sends_only_what_was_under_way() -> Result<()> {
-    shared("killed_near_end", |lab| async move {
-        modes(&lab, "Volume", "Volume").await?;
-        slowly(&lab, "48Mi").await?;
-        let contents = [Content::full(1).await?];
-        let made = lab.a.make_stopped(&lab.name, &contents).await?;
-        let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
-        let (killed, bytes) = (("backup-1", Victim::Agent), contents[0].random);
-        let work = async {
-            killed_at(&lab, &migration, killed, bytes * 9 / 10).await?;
-            migration.wait_succeeded().await
-        };
-        let (object, addresses) = migration.addresses_during(&lab, work).await?;
-        ensure!(attempts(&object, "backup-1") == 2, "attempt {}", attempts(&object, "backup-1"));
-        sent_once(&addresses, "backup-1", bytes).await?;
-        holds(&lab, &object, &contents).await
-    })
-}
-
 /// Two disks: the first loses the agent of its backup, the second a restic of its backup and the agent of its restore.
 async fn killed_everywhere(lab: Rc<Lab>, mode: &str, percent: u64) -> Result<()> {
     modes(&lab, mode, mode).await?;
@@ -119,7 +99,7 @@ async fn killed_everywhere(lab: Rc<Lab>, mode: &str, percent: u64) -> Result<()>
     holds(&lab, &object, &contents).await
 }
 
-/// Long: `make test-long`.
+/// Long: `make test-long`. Short, without clouds: `a_backup_may_be_killed_at_any_time` in `operator/tests/mover.rs`.
 macro_rules! killed_everywhere {
     ($($name:ident, $mode:literal, $percent:literal;)*) => {$(
         #[test]

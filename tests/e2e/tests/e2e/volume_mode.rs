@@ -2,11 +2,11 @@
 
 use crate::moves::{in_b, serves, written};
 use anyhow::{Context, Result, ensure};
-use e2e::{Disks, Lab, Stays, shared};
-use k8s_openapi::api::core::v1::PersistentVolume;
+use e2e::{Disks, Lab, Stays, shared, until};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume};
 use kube::{
     Api, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::json;
 use std::rc::Rc;
@@ -20,7 +20,11 @@ use vmmigration::{
 
 /// Asks for a mode in each of the two clouds.
 pub async fn modes(lab: &Lab, a: &str, b: &str) -> Result<()> {
-    let clouds = lab.api::<OpenStackCloud>(&lab.name);
+    modes_in(lab, &lab.name, a, b).await
+}
+
+async fn modes_in(lab: &Lab, namespace: &str, a: &str, b: &str) -> Result<()> {
+    let clouds = lab.api::<OpenStackCloud>(namespace);
     for (cloud, mode) in [("site-a", a), ("site-b", b)] {
         let asked = json!({"spec": {"transfer": {"mode": mode}}});
         clouds.patch(cloud, &PatchParams::default(), &Patch::Merge(asked)).await?;
@@ -74,42 +78,29 @@ fn as_block_devices_on_both_sides_with_movers_killed() -> Result<()> {
     })
 }
 
+/// The whole namespace goes while both clusters have the volumes.
 #[test]
-fn as_a_block_device_in_the_source_only() -> Result<()> {
-    on_one_side("device_in_a", "Volume", "Image")
-}
-
-#[test]
-fn as_a_block_device_in_the_destination_only() -> Result<()> {
-    on_one_side("device_in_b", "Image", "Volume")
-}
-
-fn on_one_side(name: &str, a: &'static str, b: &'static str) -> Result<()> {
-    shared(name, |lab| async move {
-        modes(&lab, a, b).await?;
-        let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
-        let page = written(&made, &[]).await?;
-        let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
-        let object = migration.wait_succeeded().await?;
-        let status = object.status.clone().context("no status")?;
-        ensure!(taken(&status) == (a.into(), b.into()), "it took {:?}", taken(&status));
-        serves(&in_b(&lab, &object).await?, &[], &page).await
-    })
-}
-
-#[test]
-fn deleted_while_clusters_have_the_volumes() -> Result<()> {
+fn namespace_deleted_while_clusters_have_the_volumes() -> Result<()> {
     shared("devices_deleted", |lab| async move {
-        modes(&lab, "Volume", "Volume").await?;
+        let namespace = format!("{}-gone", lab.name);
+        lab.prepare(&namespace).await?;
+        modes_in(&lab, &namespace, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
         let page = written(&made, &[]).await?;
-        let migration = lab.migration(&made.name, CutoverMode::Now).create().await?;
+        let migration = lab.migration(&made.name, CutoverMode::Now).in_namespace(&namespace).create().await?;
         let uid = migration.uid().await?;
         let restoring = |s: &VmMigrationStatus| s.jobs.iter().any(|j| j.name == "restore-0").then_some(());
         migration.wait("restoring", 400, restoring).await?;
-        ensure!(devices(&lab, &uid).await?.len() == 2, "not both clusters have a volume");
-        migration.delete().await?;
-        migration.wait_gone(300).await?;
+        until("both clusters to have a volume", 60, || async {
+            Ok((devices(&lab, &uid).await?.len() == 2).then_some(()))
+        })
+        .await?;
+        let namespaces: Api<Namespace> = Api::all(lab.kube.clone());
+        namespaces.delete(&namespace, &DeleteParams::default()).await?;
+        until("the namespace to be gone", 300, || async {
+            Ok(namespaces.get_opt(&namespace).await?.is_none().then_some(()))
+        })
+        .await?;
         lab.a.runs_as_before(&made).await?;
         let left = (lab.leftovers(&uid, Stays::Nothing).await?, devices(&lab, &uid).await?);
         ensure!(left.0.is_empty() && left.1.is_empty(), "left behind: {left:?}");

@@ -1,8 +1,8 @@
 //! Tests that disturb everybody, or that everybody would disturb. The first of all by name: one after the other they hold
 //! nobody else up.
 
+mod borne;
 mod downtime;
 mod faults;
 mod helm;
-mod operator_killed;
 mod store;

@@ -1,4 +1,4 @@
-//! The store is gone for a minute, and the store is full.
+//! The store is gone for a minute, and the store is full: what that costs. That it is borne and named: `borne`.
 
 use super::faults::then_heal;
 use crate::{
@@ -15,6 +15,7 @@ use vmmigration::crd::v1alpha1::*;
 const MIB: u64 = 1 << 20;
 
 #[test]
+#[ignore = "long"]
 fn the_store_is_gone_for_a_minute() -> Result<()> {
     exclusive("store_gone", |lab| async move {
         modes(&lab, "Volume", "Volume").await?;

@@ -1,0 +1,91 @@
+//! What passes is borne: one migration meets killed operators, clouds that answer 503, a download that is cut and a store
+//! that is gone, one after the other. The result is the same, nothing is doubled, and nothing is copied twice.
+
+use super::faults::then_heal;
+use crate::{
+    killed::nothing_doubled,
+    moves::{in_b, serves, written},
+};
+use anyhow::{Result, ensure};
+use e2e::{Disks, Lab, Migration, exclusive, fault};
+use std::rc::Rc;
+use vmmigration::crd::v1alpha1::*;
+
+#[test]
+fn never_5_crashes_lose_leak_or_double_and_faults_that_pass_are_borne() -> Result<()> {
+    exclusive("borne", |lab| async move {
+        let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
+        let page = written(&made, &[]).await?;
+        let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
+        let claimed = |s: &VmMigrationStatus| s.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
+        let snapshot = |s: &VmMigrationStatus| s.disks.iter().any(|d| d.export.snapshot_id.is_some());
+        let asked =
+            |s: &VmMigrationStatus| s.destination.as_ref().is_some_and(|x| x.server_requested_at.is_some());
+        killed_in(&lab, &migration, Phase::Stopping, claimed).await?;
+        killed_in(&lab, &migration, Phase::Transferring, snapshot).await?;
+        answers_503(&migration, "site-a", "nova").await?;
+
+        // Slow enough that both come in the middle of a copy.
+        fault(&["link", "site-a", "50mbit"]).await?;
+        then_heal(&["link", "site-a", "off"], cut_and_without_store(&migration)).await?;
+
+        // B's volumes are looked at from here on.
+        let in_store = |s: &VmMigrationStatus| s.disks.first()?.backup.as_ref().map(drop);
+        migration.wait("in the repository", 300, in_store).await?;
+        answers_503(&migration, "site-b", "cinder").await?;
+        killed_in(&lab, &migration, Phase::Creating, asked).await?;
+
+        let object = migration.wait_succeeded().await?;
+        // The movers themselves asked for the rest.
+        let tries = object.status.iter().flat_map(|s| &s.jobs).filter(|j| j.attempt > 1);
+        ensure!(tries.clone().count() == 0, "{:?} were tried again", tries.collect::<Vec<_>>());
+        nothing_doubled(&lab, &made).await?;
+        serves(&in_b(&lab, &object).await?, &[], &page).await
+    })
+}
+
+/// The first disk is being read.
+async fn copying(migration: &Migration) -> Result<()> {
+    let moving = |s: &VmMigrationStatus| {
+        let disk = s.disks.first()?;
+        let some = disk.progress.as_ref().is_some_and(|p| p.bytes > 0 && p.bytes < p.total);
+        (some && disk.backup.is_none()).then_some(())
+    };
+    migration.wait("backing up", 400, moving).await
+}
+
+/// The download is cut, and then the store is gone for as long as it takes to be told.
+async fn cut_and_without_store(migration: &Migration) -> Result<()> {
+    copying(migration).await?;
+    fault(&["cut", "site-a", "glance"]).await?;
+    fault(&["store", "off", "60"]).await?;
+    let names = |s: &VmMigrationStatus| {
+        let message = s.message.as_deref().unwrap_or_default();
+        // Both sides meet it; which of them is told first is a matter of luck.
+        let held_up = message.contains(" disk ") && message.contains(", held up by ObjectStore transfer: ");
+        (held_up && message.contains("connection refused")).then_some(())
+    };
+    then_heal(&["store", "on"], migration.wait("naming the store", 55, names)).await
+}
+
+/// An API answers 503 for a while: the status tells of it, and it passes.
+async fn answers_503(migration: &Migration, site: &str, api: &str) -> Result<()> {
+    // While only Jobs copy, the clouds are looked at once a minute.
+    fault(&["answer", site, api, "503", "180"]).await?;
+    let told = |s: &VmMigrationStatus| s.trouble.as_ref().filter(|t| t.message.contains("503")).map(drop);
+    let what = format!("telling of the 503 of {site}'s {api}");
+    then_heal(&["heal", site], migration.wait(&what, 120, told)).await?;
+    migration.wait(&format!("over the 503 of {api}"), 60, |s| s.trouble.is_none().then_some(())).await
+}
+
+/// Kills the operator in a phase, once something is recorded there.
+async fn killed_in(
+    lab: &Rc<Lab>,
+    migration: &Migration,
+    phase: Phase,
+    recorded: impl Fn(&VmMigrationStatus) -> bool,
+) -> Result<()> {
+    let found = |s: &VmMigrationStatus| (s.phase == Some(phase) && recorded(s)).then_some(());
+    migration.wait(&format!("in the middle of {phase}"), 400, found).await?;
+    lab.kill_operator().await
+}
