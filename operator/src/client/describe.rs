@@ -206,51 +206,35 @@ fn timeline(status: &VmMigrationStatus, zone: &TimeZone) -> Vec<String> {
 }
 
 fn digests(status: &VmMigrationStatus) -> Vec<String> {
-    let mut lines = vec![];
-    for disk in &status.disks {
-        let (read, back) = comparable(disk);
-        let all = [
-            ("read in the source", &disk.backup, read),
-            ("read back in the destination", &disk.readback, back),
-        ];
-        for (what, digest, text) in all {
-            if let (Some(d), Some(text)) = (digest, text) {
-                lines.push(format!("  disk {} {what}: {} {text}", disk.index, human(d.bytes)));
-            }
+    status.disks.iter().flat_map(disk_digests).collect()
+}
+
+/// What is proven of a disk, by whom; otherwise what was read of it so far.
+fn disk_digests(disk: &DiskStatus) -> Vec<String> {
+    let n = disk.index;
+    let readings = || disk.readings().map(|(what, digest)| format!("      {what}: {digest}"));
+    match disk.verdict() {
+        Verdict::Proven(proof) => vec![
+            format!("  disk {n} is proven: {}, {proof}", human(proof.bytes)),
+            format!(
+                "      read in the source by its {}, read back in the destination by its {}",
+                words(&proof.source_read_by),
+                words(&proof.destination_read_by)
+            ),
+        ],
+        Verdict::Differs(_) => {
+            let title =
+                format!("  disk {n} DIFFERS: the destination does not have what was read in the source");
+            [title].into_iter().chain(readings()).collect()
         }
+        Verdict::Open if disk.readings().next().is_none() => vec![],
+        Verdict::Open => [format!("  disk {n} is not proven yet")].into_iter().chain(readings()).collect(),
     }
-    lines
 }
 
-/// What was read in the source and what was read back in the destination, so that a person can compare the two: image
-/// services need not hash by the same algorithm, and of a block device there is what the movers computed.
-pub fn comparable(disk: &DiskStatus) -> (Option<String>, Option<String>) {
-    let (read, back) = (disk.backup.as_ref(), disk.readback.as_ref());
-    if let (Some(a), Some(b)) = (read, back)
-        && a.hash_algo != b.hash_algo
-    {
-        // Who wrote it computed both.
-        let written = disk.restore.as_ref().filter(|written| written.agrees(b) == Some(true));
-        let segments = b.sha256.as_ref().or_else(|| written?.sha256.as_ref());
-        return (Some(with_segments(a, a.sha256.as_ref())), Some(with_segments(b, segments)));
-    }
-    (read.map(digest_text), back.map(digest_text))
-}
-
-fn with_segments(digest: &Digest, segments: Option<&String>) -> String {
-    let whole = digest.hash_algo.as_ref().zip(digest.hash_value.as_ref());
-    let whole = whole.map(|(algorithm, value)| format!("{algorithm} {value}"));
-    let segments = segments.map(|value| format!("sha256 of segments {value}"));
-    whole.into_iter().chain(segments).collect::<Vec<_>>().join(", ")
-}
-
-/// `sha512 1f…`; the mover's own where the image service has none.
-fn digest_text(digest: &Digest) -> String {
-    match (&digest.hash_algo, &digest.hash_value, &digest.sha256) {
-        (Some(algo), Some(value), _) => format!("{algo} {value}"),
-        (_, _, Some(value)) => format!("sha256 {value}"),
-        _ => "no digest".into(),
-    }
+/// `image-service` as a person says it.
+pub fn words(reader: &str) -> String {
+    reader.replace('-', " ")
 }
 
 #[cfg(test)]
@@ -277,7 +261,8 @@ mod tests {
                 {"attribute": "name", "fate": "kept", "why": "free"}],
             "timeline": [{"at": "2026-08-29T20:00:00Z", "phase": "Pending", "message": "first seen"}],
             "disks": [{"index": 0, "sizeGib": 1, "stage": "Verified",
-                "backup": {"bytes": 1024, "hashAlgo": "sha512", "hashValue": "ab"},
+                "backup": {"bytes": 1024, "sha256": "5e", "hashAlgo": "sha512", "hashValue": "ab"},
+                "restore": {"bytes": 1024, "sha256": "5e", "hashAlgo": "sha512", "hashValue": "ab"},
                 "readback": {"bytes": 1024, "hashAlgo": "sha512", "hashValue": "ab"}}],
         }));
         assert_eq!(
@@ -288,29 +273,36 @@ mod tests {
         assert!(text.starts_with("web-1: Blocked\n  Blocked, nothing was touched: no flavor\n"), "{text}");
         assert!(text.contains("  flavor-not-found: no m1\n      set destination.flavor\n"), "{text}");
         assert!(!text.contains("name Kept") && text.contains("address Changed: no such subnet"), "{text}");
-        assert!(text.ends_with("  disk 0 read back in the destination: 1.0KiB sha512 ab\n"), "{text}");
+        let end = "  disk 0 is proven: 1.0KiB, sha512 ab\n      read in the source by its image service, \
+                   read back in the destination by its image service\n";
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]
-    fn digests_of_clouds_that_hash_differently_can_be_compared() {
-        let rows = |backup, restore, readback| {
-            let disk = json!({"index": 0, "backup": backup, "restore": restore, "readback": readback});
-            let (read, back) = comparable(&serde_json::from_value(disk).unwrap());
-            [read.unwrap_or_default(), back.unwrap_or_default()]
+    fn a_disk_is_proven_or_differs_or_neither() {
+        let told = |backup, restore, readback| {
+            let disk = json!({"index": 1, "backup": backup, "restore": restore, "readback": readback});
+            disk_digests(&serde_json::from_value(disk).unwrap()).join("\n")
         };
-        let of_mover = json!({"bytes": 1, "sha256": "5e"});
-        let of_image = |algorithm: &str| json!({"bytes": 1, "hashAlgo": algorithm, "hashValue": "ab"});
-        let both =
-            |algorithm: &str| json!({"bytes": 1, "sha256": "5e", "hashAlgo": algorithm, "hashValue": "ab"});
-        assert_eq!(rows(both("sha512"), both("sha512"), of_image("sha512")), ["sha512 ab", "sha512 ab"]);
-        assert_eq!(rows(of_mover.clone(), of_mover.clone(), of_mover.clone()), ["sha256 5e", "sha256 5e"]);
-        let other = ["sha256 ab, sha256 of segments 5e", "sha512 ab, sha256 of segments 5e"];
-        assert_eq!(rows(both("sha256"), both("sha512"), of_image("sha512")), other);
-        let device = ["sha512 ab, sha256 of segments 5e", "sha256 of segments 5e"];
-        assert_eq!(rows(both("sha512"), of_mover.clone(), of_mover.clone()), device);
-        let unproven = json!({"bytes": 1, "hashAlgo": "sha512", "hashValue": "cd"});
-        assert_eq!(rows(both("sha256"), both("sha512"), unproven)[1], "sha512 cd");
-        assert_eq!(rows(both("sha512"), json!(null), json!(null)), ["sha512 ab", ""]);
+        let segments = |value: &str| json!({"bytes": 1, "sha256": value});
+        let none = json!(null);
+        assert_eq!(
+            told(segments("5e"), segments("5e"), segments("5e")),
+            "  disk 1 is proven: 1B, sha256-of-segments 5e\n      \
+             read in the source by its mover, read back in the destination by its mover"
+        );
+        assert_eq!(
+            told(segments("5e"), segments("5e"), segments("00")),
+            "  disk 1 DIFFERS: the destination does not have what was read in the source\n      \
+             read in the source: 1 bytes, sha256-of-segments 5e\n      \
+             written in the destination: 1 bytes, sha256-of-segments 5e\n      \
+             read back in the destination: 1 bytes, sha256-of-segments 00"
+        );
+        assert_eq!(
+            told(segments("5e"), none.clone(), none.clone()),
+            "  disk 1 is not proven yet\n      read in the source: 1 bytes, sha256-of-segments 5e"
+        );
+        assert_eq!(told(none.clone(), none.clone(), none), "");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{
     cli::{Evidence, ReportArgs},
     connect::Session,
-    describe::comparable,
+    describe::words,
     end::{Done, Ended, Stop, explain},
     list::{json, yaml},
     table::table,
@@ -82,7 +82,14 @@ fn parts(report: &VmMigrationReport, zone: &TimeZone) -> Vec<Part> {
     let mut all = vec![
         part(
             "Disks",
-            &["Disk", "Bytes", "Read in the source", "Read back in the destination", "Equal"],
+            &[
+                "Disk",
+                "Bytes",
+                "Proven",
+                "Digest",
+                "Read in the source by",
+                "Read back in the destination by",
+            ],
             spec.disks.iter().map(disk).collect(),
         ),
         part(
@@ -126,11 +133,18 @@ fn hooks(report: &VmMigrationReport) -> Vec<Vec<String>> {
 }
 
 fn disk(disk: &DiskStatus) -> Vec<String> {
-    let (read, back) = comparable(disk);
-    let (read, back) = (read.unwrap_or_default(), back.unwrap_or_default());
-    let bytes = disk.backup.as_ref().map(|b| human(b.bytes)).unwrap_or_default();
-    let equal = yes(disk.proven());
-    vec![disk.index.to_string(), bytes, read, back, equal]
+    let cells = |bytes: i64, proven: &str, rest: [String; 3]| {
+        [disk.index.to_string(), human(bytes), proven.to_string()].into_iter().chain(rest).collect()
+    };
+    let bytes = disk.backup.as_ref().map_or(0, |read| read.bytes);
+    match disk.verdict() {
+        Verdict::Proven(proof) => {
+            let (source, destination) = (words(&proof.source_read_by), words(&proof.destination_read_by));
+            cells(proof.bytes, "yes", [proof.to_string(), source, destination])
+        }
+        Verdict::Differs(what) => cells(bytes, "it differs", [what, String::new(), String::new()]),
+        Verdict::Open => cells(bytes, "no", Default::default()),
+    }
 }
 
 fn yes(yes: bool) -> String {
@@ -222,9 +236,9 @@ mod tests {
              - **Finished:** 2026-08-29 20:00:00 +00:00\n\
              - **Down for:** 3m10s\n\
              \n## Disks\n\n\
-             | Disk | Bytes | Read in the source | Read back in the destination | Equal |\n\
-             |---|---|---|---|---|\n\
-             | 0 | 1.0GiB | sha512 ab | sha512 ab | yes |\n\
+             | Disk | Bytes | Proven | Digest | Read in the source by | Read back in the destination by |\n\
+             |---|---|---|---|---|---|\n\
+             | 0 | 1.0GiB | yes | sha512 ab | image service | image service |\n\
              \n## Checks\n\n| Check | Passed | Answer |\n|---|---|---|\n| page | yes | HTTP 200 \\| ok |\n\
              \n## What stays\n\n| What | Why |\n|---|---|\n| snapshot x | the source is stopped |\n"
         );
@@ -237,11 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn digests_that_differ_or_are_missing_are_not_equal() {
-        let mut one = report("r", "m", "2026-08-29T20:00:00Z").spec.disks.remove(0);
-        one.readback = None;
-        assert_eq!(disk(&one)[4], "no");
-        assert_eq!(disk(&DiskStatus::default())[4], "no");
+    fn digests_that_differ_or_are_missing_prove_nothing() {
+        let one = report("r", "m", "2026-08-29T20:00:00Z").spec.disks.remove(0);
+        let missing = DiskStatus { readback: None, ..one.clone() };
+        assert_eq!(disk(&missing)[2..4], ["no", ""]);
+        assert_eq!(disk(&DiskStatus::default())[2], "no");
+        let other = one.readback.clone().map(|back| Digest { hash_value: Some("cd".into()), ..back });
+        let differs = disk(&DiskStatus { readback: other, ..one });
+        assert!(differs[2] == "it differs" && differs[3].contains("sha512 cd"), "{differs:?}");
     }
 
     #[test]

@@ -40,10 +40,10 @@ pub fn bars(status: &VmMigrationStatus) -> Vec<Bar> {
 fn bar(disk: &DiskStatus) -> Bar {
     let label = format!("disk {}  {}", disk.index, human(disk.size_gib << 30));
     let number = |n: i64| n.max(0).unsigned_abs();
-    match (&disk.progress, &disk.readback) {
-        (_, Some(digest)) => {
-            let total = number(digest.bytes).max(1);
-            let text = format!("proven: {} with equal digests", human(digest.bytes));
+    match (&disk.progress, disk.verdict().proof()) {
+        (_, Some(proof)) => {
+            let total = number(proof.bytes).max(1);
+            let text = format!("proven: {} with equal digests", human(proof.bytes));
             Bar { label, done: total, total, text }
         }
         (Some(p), None) if p.total > 0 => {
@@ -205,6 +205,7 @@ pub(super) mod tests {
 
     /// A migration in the middle of its copy.
     pub fn copying() -> VmMigration {
+        let read = json!({"bytes": 1_073_741_824, "sha256": "5e"});
         object(json!({
             "phase": "Transferring", "message": "Backing up disk 0: 42% (0/2 disks done)", "progress": "21%",
             "runningIn": "none", "down": "1m10s",
@@ -215,7 +216,7 @@ pub(super) mod tests {
             "disks": [
                 {"index": 0, "sizeGib": 2, "stage": "Backing up: 42%",
                     "progress": {"bytes": 450_887_680, "total": 1_073_741_824, "rate": 10_485_760}},
-                {"index": 1, "sizeGib": 1, "stage": "Verified", "readback": {"bytes": 1_073_741_824}},
+                {"index": 1, "sizeGib": 1, "stage": "Verified", "backup": read, "restore": read, "readback": read},
                 {"index": 2, "sizeGib": 1, "stage": "Waiting"},
             ],
         }))

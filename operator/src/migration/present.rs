@@ -191,7 +191,7 @@ fn milestones(status: &VmMigrationStatus) -> Vec<(&'static str, Option<bool>, St
     let x = status.destination.clone().unwrap_or_default();
     let disks = status.disks.len();
     let count = |f: fn(&DiskStatus) -> bool| status.disks.iter().filter(|d| f(d)).count();
-    let (moved, proven) = (count(|d| d.restore.is_some()), count(|d| d.readback.is_some()));
+    let (moved, proven) = (count(|d| d.restore.is_some()), count(DiskStatus::proven));
     let passed = match phase {
         Phase::Pending | Phase::Preflight => None,
         Phase::Blocked => Some(false),

@@ -25,6 +25,7 @@ struct Picture {
 }
 
 fn copying() -> Value {
+    let read = json!({"bytes": 1_073_741_824, "sha256": "5e"});
     json!({
         "phase": "Transferring", "progress": "38%", "runningIn": "none", "down": "1m10s",
         "message": "Backing up disk 1: 42% (1/2 disks done); A is stopped and intact",
@@ -35,7 +36,7 @@ fn copying() -> Value {
             {"at": "2026-08-29T20:00:54Z", "phase": "Transferring", "message": "source stopped and locked"}],
         "hooks": [{"name": "stop-app", "phase": "BeforeStop", "state": "Succeeded", "attempts": 1, "exitCode": 0}],
         "disks": [
-            {"index": 0, "sizeGib": 1, "stage": "Verified", "readback": {"bytes": 1_073_741_824}},
+            {"index": 0, "sizeGib": 1, "stage": "Verified", "backup": read, "restore": read, "readback": read},
             {"index": 1, "sizeGib": 20, "stage": "Backing up: 42%",
                 "progress": {"bytes": 9_019_431_321_u64, "total": 21_474_836_480_u64, "rate": 125_829_120}}],
     })

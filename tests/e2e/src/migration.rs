@@ -220,23 +220,11 @@ pub fn proven(object: &VmMigration) -> Result<()> {
     ensure!(!status.disks.is_empty(), "no disk is recorded");
     for disk in &status.disks {
         let n = disk.index;
-        let (Some(read), Some(written), Some(back)) = (&disk.backup, &disk.restore, &disk.readback) else {
-            bail!("disk {n}: a digest is missing: {disk:?}")
-        };
-        ensure!(read.bytes > 0 && read.sha256.is_some(), "disk {n}: nothing was read: {read:?}");
-        ensure!([written.bytes, back.bytes] == [read.bytes; 2], "disk {n}: lengths of {disk:?}");
-        ensure!(read.sha256 == written.sha256, "disk {n}: read {read:?}, written {written:?}");
-        // Image services hash images, each by its own algorithm; of a block device there is what the movers computed.
-        let whole = |d: &Digest| d.hash_algo.clone().zip(d.hash_value.clone());
-        if let (Some(read), Some(written)) = (whole(read), whole(written))
-            && read.0 == written.0
-        {
-            ensure!(read == written, "disk {n}: read {read:?}, written {written:?}");
-        }
-        let same = whole(back).map_or(back.sha256 == read.sha256, |back| Some(back) == whole(written));
-        ensure!(same, "disk {n}: written {written:?}, read back {back:?}");
+        // What is claimed of it is what its digests say.
+        let Verdict::Proven(follows) = disk.verdict() else { bail!("disk {n}: {:?}", disk.verdict()) };
+        ensure!(disk.proof.as_ref() == Some(&follows), "disk {n}: {:?}, and not {follows:?}", disk.proof);
         let snapshot = disk.backup.as_ref().and_then(|b| b.snapshot_id.clone()).unwrap_or_default();
-        ensure!(snapshot.len() == 64, "disk {}: snapshot id {snapshot:?} is not a full one", disk.index);
+        ensure!(snapshot.len() == 64, "disk {n}: snapshot id {snapshot:?} is not a full one");
     }
     ensure!(
         !status.checks.is_empty() && status.checks.iter().all(|c| c.passed),

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use super::{HookRow, ResolvedTransfer};
+use super::{DiskProof, HookRow, ResolvedTransfer};
 
 /// The phases of a migration, for people. Programs read conditions.
 #[derive(
@@ -804,36 +804,10 @@ pub struct DiskStatus {
     /// What was read back in the destination.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readback: Option<Digest>,
-}
-
-impl DiskStatus {
-    /// Is what is in the destination, as written and as read back, what was read in the source? Each cloud tells what
-    /// it can: a digest that two of the three have must be equal, and none may stand alone.
-    pub fn proven(&self) -> bool {
-        let (Some(backup), Some(restore), Some(readback)) = (&self.backup, &self.restore, &self.readback)
-        else {
-            return false;
-        };
-        let pairs = [(backup, restore), (backup, readback), (restore, readback)];
-        let [written, read, kept] = pairs.map(|(a, b)| a.agrees(b));
-        let differs = [written, read, kept].contains(&Some(false));
-        !differs && written.is_some() && (read.is_some() || kept.is_some())
-    }
-}
-
-impl Digest {
-    /// Same length, and the same value of every digest that both have; `None` when they share no digest.
-    pub fn agrees(&self, other: &Digest) -> Option<bool> {
-        fn shared<T: PartialEq>(a: Option<T>, b: Option<T>) -> Option<bool> {
-            a.zip(b).map(|(a, b)| a == b)
-        }
-        let whole = |d: &Digest| d.hash_algo.clone().zip(d.hash_value.clone());
-        let of_one_algorithm = self.hash_algo == other.hash_algo;
-        let hash = shared(whole(self), whole(other)).filter(|_| of_one_algorithm);
-        let known = [shared(self.sha256.as_ref(), other.sha256.as_ref()), hash];
-        let equal = known.iter().flatten().all(|e| *e) && self.bytes == other.bytes;
-        (known != [None, None] || self.bytes != other.bytes).then_some(equal)
-    }
+    /// It is proven: written once, when what was read back in the destination is what was read in the source. Absent: it
+    /// is not proven yet, or was proven by a release that did not write this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<DiskProof>,
 }
 
 /// What a disk is in the source, and what it will be in the destination.

@@ -29,6 +29,7 @@ use super::{Hook, KeyRef, Period, VmMigrationStatus};
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Succeeded", type_ = "string", json_path = ".status.conditions[?(@.type=='Succeeded')].status", priority = 1),
+    printcolumn(name = "Verified", type_ = "string", json_path = ".status.conditions[?(@.type=='DataVerified')].status", priority = 1),
     printcolumn(name = "Rate", type_ = "string", json_path = ".status.rate", priority = 1),
     printcolumn(name = "Bytes", type_ = "string", json_path = ".status.bytes", priority = 1),
     printcolumn(name = "Source", type_ = "string", json_path = ".status.source.serverId", priority = 1),

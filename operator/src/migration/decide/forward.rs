@@ -832,11 +832,20 @@ pub(super) fn proven(status: &VmMigrationStatus) -> Result<(), String> {
         return Err(format!("check {} did not pass", c.name));
     }
     for disk in &status.disks {
-        if !disk.proven() {
-            return Err(format!("disk {} has no equal digests on both sides", disk.index));
+        match disk.verdict() {
+            Verdict::Proven(_) => {}
+            Verdict::Differs(what) => return Err(format!("disk {}: {what}", disk.index)),
+            Verdict::Open => return Err(format!("disk {} has no equal digests on both sides", disk.index)),
         }
     }
     Ok(())
+}
+
+/// What a release before this one has read back has no proof yet.
+fn record_proofs(disks: &mut [DiskStatus]) {
+    for disk in disks.iter_mut().filter(|disk| disk.proof.is_none()) {
+        disk.proof = disk.verdict().proof();
+    }
 }
 
 fn succeed(d: &mut Draft<'_>) {
@@ -844,6 +853,7 @@ fn succeed(d: &mut Draft<'_>) {
         d.fail("VerificationFailed", why);
         return;
     }
+    record_proofs(&mut d.status.disks);
     let now = d.now();
     d.destination().ready_at.get_or_insert(now.clone());
     if !d.input.seen.report_exists {

@@ -25,6 +25,9 @@ mod explore;
 mod looks_tests;
 
 #[cfg(test)]
+mod proof_tests;
+
+#[cfg(test)]
 mod tests;
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub(super) struct World {
     pub(super) told: Option<VmMigrationReportStatus>,
     pub(super) repository: bool,
     /// The read-back of disks differs from what was read in the source.
-    corrupt: bool,
+    pub(super) corrupt: bool,
     /// What the new server's console shows.
     console: Result<String, String>,
     /// The termination message of Jobs of checks; null: they do not end.
@@ -76,7 +76,7 @@ pub(super) struct World {
     /// The reason that they give.
     failing_for: &'static str,
     /// Time passes, and nothing that was begun is ever done.
-    stuck: bool,
+    pub(super) stuck: bool,
     /// The clouds do not tell when something was made.
     timeless: bool,
     /// Somebody gave up on clean-up.

@@ -291,6 +291,13 @@ async fn moved(lab: &Rc<Lab>, desk: &Desk, migration: &Migration) -> Result<()> 
 
 /// Evidence, what comes too late, and the retirement.
 async fn afterwards(desk: &Desk, migration: &Migration) -> Result<()> {
+    let proofs = desk
+        .person(r#"kubectl get vmm web-1 -o jsonpath='{range .status.disks[*]}{.index}{"\t"}{.proof.algorithm}{"\t"}{.proof.digest}{"\t"}{.proof.sourceReadBy}{"\t"}{.proof.destinationReadBy}{"\n"}{end}'"#)
+        .await?;
+    let told = |row: &str| row.split('\t').count() == 5 && row.split('\t').all(|field| !field.is_empty());
+    ensure!(!proofs.is_empty() && proofs.lines().all(told), "{proofs}");
+    let wide = desk.person("kubectl get vmm -o wide").await?;
+    ensure!(wide.contains("VERIFIED"), "{wide}");
     let page = desk.person("kubectl vmmigration report web-1 -o markdown").await?;
     ensure!(page.starts_with("# Migration of "), "{page}");
     let answered = async |name: RequestName| {

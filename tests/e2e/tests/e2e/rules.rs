@@ -455,7 +455,7 @@ fn kubectl_shows_phase_progress_and_message() -> Result<()> {
     shared("kubectl", |lab| async move {
         let (shown, wide) = columns(&lab, "vmmigrations").await?;
         ensure!(shown == "NAME PHASE PROGRESS ETA RUNNING-IN DOWN MESSAGE AGE", "columns are {shown}");
-        ensure!(wide == "SUCCEEDED RATE BYTES SOURCE DESTINATION", "wide columns are {wide}");
+        ensure!(wide == "SUCCEEDED VERIFIED RATE BYTES SOURCE DESTINATION", "wide columns are {wide}");
         let (shown, _) = columns(&lab, "openstackclouds").await?;
         ensure!(shown == "NAME READY PROJECT TRANSFER MESSAGE AGE", "columns are {shown}");
         let (shown, _) = columns(&lab, "objectstores").await?;

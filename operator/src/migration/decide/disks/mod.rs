@@ -105,14 +105,16 @@ fn one(d: &mut Draft<'_>, i: usize) -> Stage {
         }
         return Some("Waiting for the destination cloud".into());
     };
-    if d.status.disks[i].restore.is_none() {
+    let Some(restore) = d.status.disks[i].restore.clone() else {
         let importing = import::import(d, i, view);
         return Some(exporting.unwrap_or(importing));
-    }
+    };
     match d.status.disks[i].kind {
         // An image-backed root's proof is the image's bytes.
         DiskKind::Image => {
-            d.status.disks[i].readback = d.status.disks[i].restore.clone();
+            if d.status.disks[i].readback.is_none() {
+                proof::read_back(d, i, restore);
+            }
             None
         }
         DiskKind::Volume if volume_device::travels(d, i, Side::Destination) => {

@@ -8,7 +8,6 @@ use crate::{
         observed::{DestinationView, find},
         step::{ObjectKind, Step},
     },
-    openstack::Image,
 };
 
 /// In the destination: the volume, its attributes, and the proof by reading it back.
@@ -61,11 +60,6 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
     if let Err(waiting) = usable(d, i, &what, (&volume.status, "available"), &["uploading"], "") {
         return Some(waiting);
     }
-    compare(d, i, n, image);
-    Some(format!("Disk {n} was read back"))
-}
-
-fn compare(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) {
     let read = Digest {
         bytes: image.size.unwrap_or(-1),
         hash_algo: image.os_hash_algo.clone(),
@@ -74,17 +68,31 @@ fn compare(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) {
         at: Some(d.now()),
         ..Default::default()
     };
-    let mut disk = d.status.disks[i].clone();
-    disk.readback = Some(read.clone());
-    if disk.proven() {
-        d.note(format!("disk {n}: read back with the source's digest"));
-        d.status.disks[i].readback = Some(read);
-        d.recheck = Some(AT_ONCE);
-    } else {
-        let text = format!(
-            "disk {n}: volume {} was read back with another digest than the source's",
-            d.status.disks[i].import.volume_id.clone().unwrap_or_default()
-        );
-        d.fail("DigestMismatch", text);
+    read_back(d, i, read);
+    Some(format!("Disk {n} was read back"))
+}
+
+/// The disk was read back in the destination: it is proven, which is recorded here and nowhere else, or the migration
+/// has failed.
+pub(super) fn read_back(d: &mut Draft<'_>, i: usize, read: Digest) {
+    let disk = DiskStatus { readback: Some(read.clone()), ..d.status.disks[i].clone() };
+    let (n, cloud) = (disk.index, d.input.spec.destination.cloud.clone());
+    match disk.verdict() {
+        Verdict::Proven(proof) => {
+            d.note(format!("disk {n} is proven in {cloud}: {proof}"));
+            d.status.disks[i] = DiskStatus { proof: Some(proof), ..disk };
+            d.recheck = Some(AT_ONCE);
+        }
+        Verdict::Differs(what) => {
+            d.fail("DigestMismatch", format!("disk {n}: {cloud} does not have what was read: {what}"));
+        }
+        Verdict::Open => d.fail(
+            "VerificationFailed",
+            format!(
+                "disk {n}: {cloud} read it back as {read}, which no digest of what was read and written can be \
+                 compared with; its image service must hash by sha512 or sha256, or its disks travel as block \
+                 devices (transfer.mode Volume of the OpenStackCloud)"
+            ),
+        ),
     }
 }

@@ -1,7 +1,7 @@
 //! In the destination cloud, as a block device: the restore Job writes the new volume, and reads it back.
 
 use super::{
-    AT_ONCE, Draft, MAKING, Stage, bandwidth, import, job_of, repository, show_progress, usable,
+    AT_ONCE, Draft, MAKING, Stage, bandwidth, import, job_of, proof, repository, show_progress, usable,
     volume_device as device, with_progress,
 };
 use crate::{
@@ -174,7 +174,8 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
         d.step(Step::DressVolume { disk: n, volume_id: volume.id.clone() });
         return Some(format!("Setting the attributes of volume {}", volume.id));
     }
-    d.status.disks[i].readback = d.status.disks[i].restore.clone();
-    d.recheck = Some(AT_ONCE);
+    // The mover has read back what it wrote.
+    let read = d.status.disks[i].restore.clone().unwrap_or_default();
+    proof::read_back(d, i, read);
     Some(format!("Disk {n} was read back"))
 }
