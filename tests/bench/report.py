@@ -217,14 +217,16 @@ def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     report = joined([load(path) for path in sys.argv[1:]])
-    charts = os.path.join(ROOT, "docs/benchmarks")
+    docs = os.environ.get("BENCH_DOCS", os.path.join(ROOT, "docs"))
+    charts = os.path.join(docs, "benchmarks")
     os.makedirs(charts, exist_ok=True)
     for name in os.listdir(charts):
         os.remove(os.path.join(charts, name))
     text = "\n".join(document(report)).rstrip() + "\n"
-    with open(os.path.join(ROOT, "docs/benchmarks.md"), "w") as file:
+    page = os.path.join(docs, "benchmarks.md")
+    with open(page, "w") as file:
         file.write(text)
-    print("docs/benchmarks.md")
+    print(os.path.relpath(page, ROOT))
 
 
 if __name__ == "__main__":

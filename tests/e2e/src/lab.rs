@@ -203,7 +203,8 @@ impl Lab {
         Ok(())
     }
 
-    fn location(&self) -> Result<String> {
+    /// Where in the store it keeps its repositories.
+    pub fn location(&self) -> Result<String> {
         let (endpoint, bucket) = (setting("TESTBED_S3_ENDPOINT")?, setting("TESTBED_S3_BUCKET")?);
         Ok(format!("s3:{endpoint}/{bucket}/{}", self.name))
     }

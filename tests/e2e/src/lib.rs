@@ -27,7 +27,7 @@ pub use migration::{Migration, blockers, condition, succeeded};
 pub use pods::{MOVERS, OPERATOR, SYSTEM, client_as, command, fault, kill, labelled, log};
 pub use rest::Rest;
 pub use servers::{Disks, MadeServer};
-pub use site::{Site, setting};
+pub use site::{Site, ca, clouds_yaml, setting};
 pub use storage::Content;
 pub use terminal::{Said, Terminal, said};
 pub use traffic::{Addresses, Traffic};

@@ -47,20 +47,19 @@ impl Terminal {
     /// A machine of an account that has the tenant's role in the test's namespace, and nothing else.
     pub async fn of_tenant(lab: &Lab) -> Result<Self> {
         let token = tenant_token(lab).await?;
-        Self::with(lab, json!({"token": token}))
+        Self::with(lab, vec![context("team", "site-a", &lab.name, Some(json!({"token": token})))?])
     }
 
-    /// A machine of the administrator; its namespace is the test's.
+    /// A machine of the administrator of both clusters; its namespace is the test's.
     pub fn of_platform(lab: &Lab) -> Result<Self> {
-        let file = serde_json::to_value(Kubeconfig::read_from(setting("KUBECONFIG")?)?)?;
-        let user = named(&file, "contexts", "site-a")?["context"]["user"].clone();
-        let user = named(&file, "users", user.as_str().unwrap_or_default())?["user"].clone();
-        Self::with(lab, user)
+        let clusters = [("team", "site-a"), ("cluster-b", "site-b")];
+        let contexts = clusters.map(|(name, site)| context(name, site, &lab.name, None));
+        Self::with(lab, contexts.into_iter().collect::<Result<_>>()?)
     }
 
-    fn with(lab: &Lab, user: Value) -> Result<Self> {
+    fn with(lab: &Lab, contexts: Vec<NamedContext>) -> Result<Self> {
         let home = tempfile::tempdir()?;
-        std::fs::write(home.path().join("kubeconfig"), kubeconfig(lab, user)?.to_string())?;
+        std::fs::write(home.path().join("kubeconfig"), kubeconfig(contexts).to_string())?;
         // tests/e2e/run builds the workspace's binaries next to the tests' own.
         let mut program = std::env::current_exe()?;
         program.pop();
@@ -184,15 +183,38 @@ fn named(kubeconfig: &Value, list: &str, name: &str) -> Result<Value> {
     all.find(|e| e["name"] == name).cloned().with_context(|| format!("no {name} in {list}"))
 }
 
-/// As the platform would hand it to a team: one cluster, one user, one namespace.
-fn kubeconfig(lab: &Lab, user: Value) -> Result<Value> {
+/// A context with what it refers to.
+struct NamedContext {
+    name: &'static str,
+    cluster: Value,
+    user: Value,
+    namespace: String,
+}
+
+/// A cluster of the test bed under the name of a page; its administrator, if nobody else is given.
+fn context(name: &'static str, site: &str, namespace: &str, user: Option<Value>) -> Result<NamedContext> {
     let file = serde_json::to_value(Kubeconfig::read_from(setting("KUBECONFIG")?)?)?;
-    let context = named(&file, "contexts", "site-a")?;
-    let cluster = context["context"]["cluster"].as_str().unwrap_or_default();
-    Ok(json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "team",
-        "clusters": [named(&file, "clusters", cluster)?],
-        "users": [{"name": "person", "user": user}],
-        "contexts": [{"name": "team", "context": {"cluster": cluster, "user": "person", "namespace": lab.name}}],
-    }))
+    let context = named(&file, "contexts", site)?;
+    let referred = |kind: &str| context["context"][kind].as_str().unwrap_or_default().to_string();
+    let cluster = named(&file, "clusters", &referred("cluster"))?["cluster"].clone();
+    let administrator = named(&file, "users", &referred("user"))?["user"].clone();
+    let user = user.unwrap_or(administrator);
+    Ok(NamedContext { name, cluster, user, namespace: namespace.into() })
+}
+
+/// As the platform would hand it to a team; the first context is the current one.
+fn kubeconfig(contexts: Vec<NamedContext>) -> Value {
+    let mut file = json!({"apiVersion": "v1", "kind": "Config", "clusters": [], "users": [], "contexts": [],
+        "current-context": contexts.first().map(|c| c.name)});
+    for NamedContext { name, cluster, user, namespace } in contexts {
+        let context = json!({"cluster": name, "user": name, "namespace": namespace});
+        let parts =
+            [("clusters", "cluster", cluster), ("users", "user", user), ("contexts", "context", context)];
+        for (list, kind, value) in parts {
+            if let Some(list) = file[list].as_array_mut() {
+                list.push(json!({"name": name, kind: value}));
+            }
+        }
+    }
+    file
 }

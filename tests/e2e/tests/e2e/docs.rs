@@ -1,11 +1,12 @@
 //! The commands of the documentation, word for word, around one migration: those of a person with a tenant's rights,
-//! and those of the platform. `operator/tests/docs_commands.rs` sees to it that none is missing here.
+//! and those of the platform. `operator/tests/docs_commands.rs` sees to it that none is missing; those that install the
+//! operator are in `alone/helm.rs`.
 
 #[path = "../../../../operator/tests/common/pages.rs"]
 mod pages;
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Disks, Lab, MOVERS, Migration, Terminal, labelled, said, setting, shared, until};
+use e2e::{Disks, Lab, MOVERS, Migration, Site, Terminal, ca, labelled, said, setting, shared, until};
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -15,15 +16,18 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
 };
-use tokio::process::Child;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Child,
+};
 use vmmigration::crd::v1alpha1::*;
 
-/// Two machines, and which commands were not run yet.
-struct Desk {
+/// Two machines, and which commands of a test were not run yet.
+pub struct Desk {
     /// With a tenant's rights.
-    person: Terminal,
+    pub person: Terminal,
     /// The administrator's.
-    platform: Terminal,
+    pub platform: Terminal,
     server: String,
     all: BTreeSet<String>,
     open: RefCell<BTreeSet<String>>,
@@ -34,13 +38,33 @@ fn repository() -> PathBuf {
 }
 
 impl Desk {
-    async fn of(lab: &Lab, server: &str) -> Result<Self> {
+    /// With all commands that the test's source has. In its directory are the chart and the samples' place.
+    pub async fn of(lab: &Lab, server: &str, source: &str) -> Result<Self> {
         let mut all = pages::commands(&repository())?;
-        // Those build the project.
-        all.retain(|c| !c.starts_with("make "));
+        all.retain(|command| pages::has(source, command));
         let (person, platform) = (Terminal::of_tenant(lab).await?, Terminal::of_platform(lab)?);
+        let home = platform.home.path();
+        std::os::unix::fs::symlink(repository().join("charts"), home.join("charts"))?;
+        std::fs::create_dir_all(home.join("config/samples"))?;
         let open = RefCell::new(all.clone());
         Ok(Desk { person, platform, server: server.into(), all, open })
+    }
+
+    /// All its commands were run.
+    pub fn done(&self) -> Result<()> {
+        ensure!(self.open.borrow().is_empty(), "never run: {:#?}", self.open.borrow());
+        Ok(())
+    }
+
+    /// A sample in the platform's directory, with names of this test in place of its own.
+    fn sample(&self, name: &str, values: &[(&str, &str)]) -> Result<()> {
+        let path = format!("config/samples/{name}");
+        let text = std::fs::read_to_string(repository().join(&path))?;
+        for (word, _) in values {
+            ensure!(text.contains(word), "{path} has no {word}");
+        }
+        let text = values.iter().fold(text, |text, (word, value)| text.replace(word, value));
+        self.platform.script(&path, &text).map(drop)
     }
 
     /// The command as it is run: names of this test in place of those of the page.
@@ -49,7 +73,11 @@ impl Desk {
         self.open.borrow_mut().remove(command);
         let server = format!("--server {} --name web-1", self.server);
         let line = command.replace("--server web-1", &server).replace(" NAME", " web-1");
-        Ok(values.iter().fold(line, |line, (word, value)| line.replace(word, value)))
+        for (word, _) in values {
+            ensure!(line.contains(word), "{line} has no {word}");
+        }
+        let line = values.iter().fold(line, |line, (word, value)| line.replace(word, value));
+        Ok(line.replace("team-web", self.platform.namespace()))
     }
 
     /// Starts a command that runs on beside others.
@@ -64,7 +92,7 @@ impl Desk {
     }
 
     /// A command of the platform that must succeed.
-    async fn platform(&self, command: &str, values: &[(&str, &str)]) -> Result<String> {
+    pub async fn platform(&self, command: &str, values: &[(&str, &str)]) -> Result<String> {
         let line = self.here(command, values)?;
         said(self.platform.start_line(&line)?).await?.with(0).with_context(|| line)
     }
@@ -81,26 +109,25 @@ impl Desk {
 fn every_command_of_the_documentation_works() -> Result<()> {
     shared("docs", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::LOCAL).await?;
-        let desk = Desk::of(&lab, &made.name).await?;
+        let desk = Desk::of(&lab, &made.name, include_str!("docs.rs")).await?;
         let migration = lab.migration(&made.name, CutoverMode::Manual).named("web-1");
         platforms_sample(&lab, &desk).await?;
         installed(&desk).await?;
         secrets(&lab, &desk).await?;
+        first_steps(&lab, &desk).await?;
         looked_at_and_given_up(&lab, &desk, &migration).await?;
         back_and_again(&desk, &migration).await?;
         moved(&lab, &desk, &migration).await?;
         afterwards(&desk, &migration).await?;
         snapshots(&lab, &desk).await?;
-        ensure!(desk.open.borrow().is_empty(), "never run: {:#?}", desk.open.borrow());
-        Ok(())
+        desk.done()
     })
 }
 
 /// The rest happens under the quota and the limits of the platform's sample, hooks included.
 async fn platforms_sample(lab: &Rc<Lab>, desk: &Desk) -> Result<()> {
-    let sample = std::fs::read_to_string(repository().join("config/samples/platform-tenant.yaml"))?;
-    desk.platform.script("platform-tenant.yaml", &sample.replace("team-web", &lab.name))?;
-    said(desk.platform.start_line("kubectl apply -f platform-tenant.yaml")?).await?.with(0)?;
+    desk.sample("platform-tenant.yaml", &[("team-web", &lab.name)])?;
+    desk.platform("kubectl apply -f config/samples/platform-tenant.yaml", &[]).await?;
     until("the quota to be counted", 120, || async {
         let quota = lab.api::<ResourceQuota>(&lab.name).get("vmmigration").await?;
         let hard = quota.spec.and_then(|s| s.hard).unwrap_or_default();
@@ -157,6 +184,108 @@ async fn secrets(lab: &Rc<Lab>, desk: &Desk) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Getting started, in a namespace that has nothing yet: from credentials to the plan, and then somebody changes their mind.
+async fn first_steps(lab: &Rc<Lab>, desk: &Desk) -> Result<()> {
+    let team = format!("{}-team", lab.name);
+    let here = [("team-web", team.as_str())];
+    said(desk.platform.start_line(&format!("kubectl create namespace {team}"))?).await?.with(0)?;
+    let mut made = vec![];
+    for site in [&lab.a, &lab.b] {
+        made.push(credential(desk, site, &lab.name).await?);
+    }
+    desk.platform.script("credentials.yaml", &filled_in(lab, &made)?)?;
+    desk.platform("kubectl -n team-web apply -f credentials.yaml", &here).await?;
+    let location = format!("{}/team", lab.location()?);
+    desk.sample("clouds.yaml", &[("s3:https://s3.example.com/vm-transfer/team-web", location.as_str())])?;
+    desk.platform("kubectl -n team-web apply -f config/samples/clouds.yaml", &here).await?;
+    let ready =
+        "kubectl -n team-web wait --for=condition=Ready osc/site-a osc/site-b ostore/transfer --timeout=2m";
+    desk.platform(ready, &here).await?;
+
+    let server = format!("server: {}", desk.server);
+    desk.sample("migration-minimal.yaml", &[("server: web-1", server.as_str())])?;
+    desk.platform("kubectl -n team-web apply -f config/samples/migration-minimal.yaml", &here).await?;
+    let watching = desk.platform.start_line(&desk.here("kubectl -n team-web get vmm -w", &here)?)?;
+    shows(watching, "AwaitingCutover").await?;
+    let described = desk.platform("kubectl -n team-web describe vmm web-1", &here).await?;
+    ensure!(described.contains("Fidelity") && described.contains("Plan"), "{described}");
+    let found = desk
+        .platform(r#"kubectl -n team-web get vmm web-1 -o jsonpath='{range .status.preflight[*]}{.severity} {.message}{"\n"}{end}'"#, &here)
+        .await?;
+    ensure!(found.contains("Warning "), "{found}");
+    let migration = lab.migration(&desk.server, CutoverMode::Manual).in_namespace(&team).named("web-1");
+    migration.wait_phase(Phase::AwaitingCutover, 60).await?;
+    let in_team = format!("kubectl -n {team} delete");
+    desk.platform("kubectl delete vmm web-1", &[("kubectl delete", in_team.as_str())]).await?;
+    migration.wait_gone(60).await?;
+    for site in [&lab.a, &lab.b] {
+        let cloud = format!("--os-cloud {}-tenant", site.name);
+        let line = format!("openstack {cloud} application credential delete {}", lab.name);
+        said(desk.platform.start_line(&line)?).await?.with(0)?;
+    }
+    Ok(())
+}
+
+/// Id and secret of a new application credential, as the command shows them.
+async fn credential(desk: &Desk, site: &Site, name: &str) -> Result<[String; 2]> {
+    let cloud = format!("openstack --os-cloud {}-tenant", site.name);
+    let values = [("openstack", cloud.as_str()), ("vmmigration", name)];
+    let shown = desk.platform("openstack application credential create vmmigration", &values).await?;
+    let field = |name: &str| {
+        let mut rows = shown.lines().map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+        let row = rows.find(|row| row.get(1) == Some(&name));
+        row.and_then(|row| row.get(2).map(ToString::to_string))
+            .with_context(|| format!("no {name} in {shown}"))
+    };
+    Ok([field("id")?, field("secret")?])
+}
+
+/// The sample of the three Secrets with what belongs there.
+fn filled_in(lab: &Lab, made: &[[String; 2]]) -> Result<String> {
+    let sample = std::fs::read_to_string(repository().join("config/samples/credentials.yaml"))?;
+    let ca = String::from_utf8(ca()?)?;
+    let mut documents = vec![];
+    for document in sample.split("\n---\n") {
+        let mut secret: Value = serde_saphyr::from_str(document)?;
+        let data = &mut secret["stringData"];
+        data["cacert"] = json!(ca);
+        if let Some(keys) = data.as_object_mut().filter(|data| data.contains_key("AWS_ACCESS_KEY_ID")) {
+            keys.insert("AWS_ACCESS_KEY_ID".into(), json!(setting("TESTBED_S3_ACCESS_KEY")?));
+            keys.insert("AWS_SECRET_ACCESS_KEY".into(), json!(setting("TESTBED_S3_SECRET_KEY")?));
+        } else {
+            let (site, [id, key]) =
+                [&lab.a, &lab.b].into_iter().zip(made).nth(documents.len()).context("a third cloud")?;
+            let entry = |path: &str| site.entry.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            let address = format!("https://keystone.{}.example.com/v3", site.name);
+            let clouds = data["clouds.yaml"].as_str().context("no clouds.yaml")?;
+            let clouds = clouds.replace(&address, entry("/auth/auth_url"));
+            let clouds = clouds.replace("RegionOne", entry("/region_name"));
+            data["clouds.yaml"] = json!(clouds.replacen("REPLACE", id, 1).replacen("REPLACE", key, 1));
+        }
+        ensure!(!secret.to_string().contains("REPLACE"), "not all is filled in: {document}");
+        documents.push(secret.to_string());
+    }
+    Ok(documents.join("\n---\n"))
+}
+
+/// Reads what a command shows until a word is in it, and ends the command.
+async fn shows(mut child: Child, word: &str) -> Result<()> {
+    let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+    let mut seen = vec![];
+    let found = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.contains(word) {
+                return Ok(());
+            }
+            seen.push(line);
+        }
+        bail!("it ended before")
+    };
+    let found = tokio::time::timeout(std::time::Duration::from_secs(240), found).await;
+    child.kill().await?;
+    found.context("it does not come").and_then(|found| found).with_context(|| format!("{word}: {seen:?}"))
 }
 
 /// One that waits for its go is looked at from all sides, and cancelled.
@@ -267,6 +396,10 @@ async fn moved(lab: &Rc<Lab>, desk: &Desk, migration: &Migration) -> Result<()> 
     desk.person("kubectl vmmigration cutover web-1").await?;
     // By now it changes nothing.
     desk.person(r#"kubectl patch vmm web-1 --type merge -p '{"spec":{"cutover":{"mode":"Now"}}}'"#).await?;
+    desk.person(
+        r#"kubectl -n team-web patch vmm web-1 --type merge -p '{"spec":{"cutover":{"mode":"Now"}}}'"#,
+    )
+    .await?;
     migration.wait_phase(Phase::Transferring, 240).await?;
     let uid = migration.uid().await?;
     let (label, uid) = (format!("vmmigration.io/migration={uid}"), [("UID", uid.as_str())]);
@@ -280,6 +413,7 @@ async fn moved(lab: &Rc<Lab>, desk: &Desk, migration: &Migration) -> Result<()> 
     })
     .await?;
     desk.person("kubectl wait --for=condition=Succeeded vmm/web-1 --timeout=2h").await?;
+    desk.person("kubectl -n team-web wait --for=condition=Succeeded vmm/web-1 --timeout=2h").await?;
     migration.wait_succeeded().await?;
     for client in clients {
         said(client).await?.with(0)?;
@@ -291,6 +425,8 @@ async fn moved(lab: &Rc<Lab>, desk: &Desk, migration: &Migration) -> Result<()> 
 
 /// Evidence, what comes too late, and the retirement.
 async fn afterwards(desk: &Desk, migration: &Migration) -> Result<()> {
+    let reports = desk.person("kubectl -n team-web get vmmr").await?;
+    ensure!(reports.contains("web-1-") && reports.contains("Succeeded"), "{reports}");
     let proofs = desk
         .person(r#"kubectl get vmm web-1 -o jsonpath='{range .status.disks[*]}{.index}{"\t"}{.proof.algorithm}{"\t"}{.proof.digest}{"\t"}{.proof.sourceReadBy}{"\t"}{.proof.destinationReadBy}{"\n"}{end}'"#)
         .await?;

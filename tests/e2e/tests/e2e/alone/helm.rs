@@ -1,6 +1,8 @@
-//! The operator is upgraded and uninstalled by helm: migrations in flight and finished ones are not disturbed.
+//! The operator is upgraded and uninstalled by helm: migrations in flight and finished ones are not disturbed. And it is
+//! installed as docs/getting-started.md says, in both clusters, word for word.
 
 use crate::{
+    docs::Desk,
     interrupted::{counted, mover},
     moves::{in_b, serves, written},
     rules::{KINDS, api},
@@ -10,7 +12,11 @@ use e2e::{Disks, Lab, MOVERS, Migration, OPERATOR, SYSTEM, command, exclusive, l
 use k8s_openapi::{
     api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, PostParams},
+};
+use serde_json::Value;
 use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
@@ -34,8 +40,26 @@ impl Release {
         Ok(Release(path))
     }
 
+    fn values(&self) -> Result<&str> {
+        self.0.to_str().context("a path")
+    }
+
+    /// As tests/e2e/deploy has it, which gives cluster B another token where its own is gone.
+    async fn deploy_again(&self) -> Result<()> {
+        let mut values: Value = serde_json::from_slice(&std::fs::read(&self.0)?)?;
+        let program = values["operator"]["podAnnotations"]["program"].as_str().unwrap_or("again").to_string();
+        values.as_object_mut().context("no values")?.remove("clusters");
+        std::fs::write(&self.0, values.to_string())?;
+        // What was registered without helm stands in its way.
+        let registered = "vmmigration.io/cluster,app.kubernetes.io/managed-by!=Helm";
+        let place = ["--context", "site-a", "-n", SYSTEM];
+        command("kubectl", &[&place[..], &["delete", "secrets", "-l", registered]].concat()).await?;
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").display().to_string();
+        command(&deploy, &["--inside", &program, "--values", self.values()?]).await.map(drop)
+    }
+
     async fn install(&self) -> Result<()> {
-        let values = self.0.to_str().context("a path")?;
+        let values = self.values()?;
         let chart = chart();
         let arguments =
             ["upgrade", "--install", RELEASE, &chart, "--values", values, "--wait", "--timeout", "180s"];
@@ -88,7 +112,7 @@ fn helm_upgrade_and_uninstall_disturb_no_migration() -> Result<()> {
         let release = Release::found(&lab).await?;
         let outcome = upgraded_and_uninstalled(&lab, &release).await;
         // Whatever came of it, everybody else needs the operator as it was.
-        let restored = release.install().await;
+        let restored = release.deploy_again().await;
         outcome?;
         restored
     })
@@ -96,6 +120,7 @@ fn helm_upgrade_and_uninstall_disturb_no_migration() -> Result<()> {
 
 async fn upgraded_and_uninstalled(lab: &Rc<Lab>, release: &Release) -> Result<()> {
     let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
+    let desk = Desk::of(lab, &made.name, include_str!("helm.rs")).await?;
     let page = written(&made, &[]).await?;
     let migration = lab.migration(&made.name, CutoverMode::Now).checked()?.create().await?;
 
@@ -125,15 +150,76 @@ async fn upgraded_and_uninstalled(lab: &Rc<Lab>, release: &Release) -> Result<()
         .collect();
     ensure!(tries.is_empty(), "a copy was made again: {tries:?}");
 
-    // Finished: it stays as it is, with its report, and is taken up again.
+    // Finished: it stays as it is, with its report, and is taken up again by what a page installs.
     uninstall(lab, &migration).await?;
     let reports = lab.api::<VmMigrationReport>(&lab.name);
     reports.get(&format!("web-{}", &uid[..8])).await.context("the report is gone")?;
     let after = migration.get().await?;
     ensure!(after.status == object.status, "the status was {:?}, is {:?}", object.status, after.status);
-    release.install().await?;
+    installed_by_the_page(lab, &desk).await?;
     migration.delete().await?;
     migration.wait_gone(60).await?;
     ensure!(lab.b.server(&in_b(lab, &object).await?.id).await?.status == "ACTIVE", "B's server was touched");
     Ok(())
 }
+
+/// Both parts of docs/getting-started.md, and the registration of cluster B; a cloud near it uses that.
+async fn installed_by_the_page(lab: &Rc<Lab>, desk: &Desk) -> Result<()> {
+    let movers =
+        ["uninstall", "vmmigration-movers", "--kube-context", "site-b", "--namespace", SYSTEM, "--wait"];
+    command("helm", &movers).await?;
+    desk.platform(
+        "helm install vmmigration charts/vmmigration-operator -n vmmigration-system --create-namespace --set image.repository=registry.example.com/vmmigration --set image.tag=0.1.0",
+        &[
+            // The image is on the nodes of the test bed.
+            ("registry.example.com/", "localhost/"),
+            ("image.tag=0.1.0", "image.tag=dev --set image.pullPolicy=Never"),
+        ],
+    )
+    .await?;
+    desk.platform("kubectl -n vmmigration-system rollout status deployment/vmmigration-operator", &[])
+        .await?;
+    desk.platform(
+        "helm install vmmigration-movers charts/vmmigration-operator --kube-context cluster-b -n vmmigration-system --create-namespace --set mode=movers",
+        &[],
+    )
+    .await?;
+    desk.platform(KUBECONFIG, &[]).await?;
+    let secret = "kubectl -n vmmigration-system create secret generic vmmigration-cluster-site-b --from-literal=namespace=vmmigration-movers --from-file=kubeconfig=site-b.kubeconfig";
+    desk.platform(secret, &[]).await?;
+    let label =
+        "kubectl -n vmmigration-system label secret vmmigration-cluster-site-b vmmigration.io/cluster=site-b";
+    desk.platform(label, &[]).await?;
+    desk.platform("rm site-b.kubeconfig", &[]).await?;
+    desk.done()?;
+
+    let credentials_ref = CloudCredentialsRef { secret_name: "site-b".into(), cloud_name: None };
+    // Block devices are possible only where the cluster itself has answered.
+    let transfer = Some(Transfer { mode: TransferMode::Volume, assume_zero_target: false });
+    let spec = OpenStackCloudSpec { credentials_ref, cluster: Some("site-b".into()), transfer };
+    let clouds = lab.api::<OpenStackCloud>(&lab.name);
+    clouds.create(&PostParams::default(), &OpenStackCloud::new("registered", spec)).await?;
+    until("a cloud near the cluster that the page registers", 120, || async {
+        let status = clouds.get("registered").await?.status.unwrap_or_default();
+        let ready = vmmigration::crd::conditions::status(&status.conditions, "Ready") == Some(true);
+        ensure!(ready, "{status:?}");
+        Ok(Some(()))
+    })
+    .await
+}
+
+/// The kubeconfig for cluster B.
+const KUBECONFIG: &str = r#"b="kubectl --context cluster-b"
+ns=vmmigration-movers
+server=$($b config view --minify -o jsonpath='{.clusters[0].cluster.server}')
+until $b -n $ns get secret vmmigration-movers-token -o jsonpath='{.data.token}' | grep -q .; do sleep 1; done
+ca=$($b -n $ns get secret vmmigration-movers-token -o jsonpath='{.data.ca\.crt}')
+token=$($b -n $ns get secret vmmigration-movers-token -o jsonpath='{.data.token}' | base64 -d)
+(umask 077; cat > site-b.kubeconfig) <<EOF
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "$server", certificate-authority-data: "$ca"}}]
+users: [{name: u, user: {token: "$token"}}]
+contexts: [{name: c, context: {cluster: c, user: u, namespace: "$ns"}}]
+current-context: c
+EOF"#;
