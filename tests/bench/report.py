@@ -13,6 +13,8 @@ import sys
 
 from bench import DISK_TEXTS, LINKS, MIB, ROOT, TOOL_TEXTS
 
+# Where the page and its charts go.
+DOCS = os.environ.get("BENCH_DOCS", os.path.join(ROOT, "docs"))
 LINK_TEXTS = {"200mbit": "200 Mbit/s", "1gbit": "1 Gbit/s", "unshaped": "unshaped"}
 PASS_TEXTS = ["first pass", "second pass (50 MiB changed)"]
 # What the mover's documentation allows: processes of backup and of restore, and what surrounds them (MiB).
@@ -193,7 +195,7 @@ def document(report):
                 if part:
                     title = f"{LINK_TEXTS[link]}, {text}"
                     image = f"benchmarks/{disk}-{link}-{number}.svg"
-                    with open(os.path.join(ROOT, "docs", image), "w") as file:
+                    with open(os.path.join(DOCS, image), "w") as file:
                         file.write(chart(part, f"{disk}: {title}: seconds, less is better"))
                     yield from [f"### {title}", "", f"![{disk}, {title}]({image})", "",
                                 *table(report, part, disk, link, number), ""]
@@ -217,16 +219,15 @@ def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     report = joined([load(path) for path in sys.argv[1:]])
-    docs = os.environ.get("BENCH_DOCS", os.path.join(ROOT, "docs"))
-    charts = os.path.join(docs, "benchmarks")
+    charts = os.path.join(DOCS, "benchmarks")
     os.makedirs(charts, exist_ok=True)
     for name in os.listdir(charts):
         os.remove(os.path.join(charts, name))
     text = "\n".join(document(report)).rstrip() + "\n"
-    page = os.path.join(docs, "benchmarks.md")
+    page = os.path.join(DOCS, "benchmarks.md")
     with open(page, "w") as file:
         file.write(text)
-    print(os.path.relpath(page, ROOT))
+    print(page)
 
 
 if __name__ == "__main__":
