@@ -41,11 +41,16 @@ pub enum Instead {
 }
 
 /// All commands that none of [`TESTS`] runs.
-pub const ELSEWHERE: [(&str, Instead); 8] = [
+pub const ELSEWHERE: [(&str, Instead); 10] = [
     ("make client", Instead::Ci("tests/e2e/pages", "make client")),
-    ("make demo", Instead::Ci("tests/e2e/pages", "make demo")),
-    ("make demo-client", Instead::Ci("tests/e2e/pages", "make demo-client")),
+    ("make demo", Instead::Ci("tests/e2e/run", "make demo")),
+    ("make demo-client", Instead::Ci("tests/e2e/run", "make demo-client")),
+    (
+        "make demo MODES=\"Image Volume\"",
+        Instead::Nothing("takes minutes more: `make test-long` runs all modes"),
+    ),
     ("make test", Instead::Ci(".ci/run", "make test")),
+    ("make test-e2e", Instead::Ci(".ci/run", "make test-e2e")),
     // An hour: its smallest form.
     ("make bench", Instead::Ci("tests/e2e/pages", "BENCH_SCALE=64 make bench")),
     ("make testbed-down", Instead::Ci("tests/e2e/pages", "make testbed-down")),

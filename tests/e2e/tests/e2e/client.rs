@@ -1,11 +1,12 @@
-//! The client, driven as a person does: the real binary, the tenant's rights, pipes and a pseudo-terminal.
+//! The client, driven as a person does: the real binary, the tenant's rights, pipes and a pseudo-terminal. A whole
+//! migration with it is in `docs`, which also looks at what is here.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Disks, Terminal, command, fatal, said, setting, shared, until};
+use e2e::{Disks, Migration, Terminal, command, fatal, said, setting, shared, until};
 use vmmigration::crd::v1alpha1::*;
 
 /// Everything that needs no migration that runs.
-async fn looks(terminal: &Terminal, server: &str) -> Result<()> {
+pub async fn looks(terminal: &Terminal, server: &str) -> Result<()> {
     let checked = terminal.call(&["check", "--from", "site-a", "--to", "site-b"]).await?.with(0)?;
     ensure!(checked.contains("You can migrate from here"), "{checked}");
     let move_it = ["create", "--from", "site-a", "--server", server, "--to", "site-b"];
@@ -33,7 +34,7 @@ async fn looks(terminal: &Terminal, server: &str) -> Result<()> {
 }
 
 /// Bars on a terminal; colours only where they are wanted.
-fn drawn(screen: &str, coloured: bool) -> Result<()> {
+pub fn drawn(screen: &str, coloured: bool) -> Result<()> {
     ensure!(screen.contains("disk 0") && screen.contains('['), "no bar: {screen:?}");
     // ESC [ … m
     let colours = screen
@@ -63,75 +64,29 @@ async fn no_secret(archive: &str) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn one_command_moves_a_server() -> Result<()> {
-    shared("client_run", |lab| async move {
-        let made = lab.a.make_server(&lab.name, Disks::LOCAL).await?;
-        let terminal = Terminal::of_tenant(&lab).await?;
-        looks(&terminal, &made.name).await?;
-        let hook = terminal.script(
-            "stop app.sh",
-            "echo \"$VMM_PHASE $VMM_SOURCE_SERVER_NAME $VMM_SOURCE_ADDRESS $(cat | wc -c)\" >>ran\necho told\n",
-        )?;
-        let hook = format!("BeforeStop={hook}");
-        let running = terminal.start(&[
-            "run",
-            "--from",
-            "site-a",
-            "--server",
-            &made.name,
-            "--to",
-            "site-b",
-            "--cutover",
-            "Now",
-            "--hook",
-            &hook,
-            "--timeout",
-            "10m",
-        ])?;
-        // The object exists as soon as `run` can be attached to.
-        let migration = lab.migration(&made.name, CutoverMode::Now).named(&made.name);
-        until("the object that run makes", 120, || async { Ok(Some(migration.uid().await?)) }).await?;
-        let second = terminal.start(&["attach", &made.name, "--hook", &hook, "--timeout", "10m"])?;
-        let coloured = terminal.start_in_terminal(&format!("watch {} --timeout 10m", made.name), false)?;
-        let plain = terminal.start_in_terminal(&format!("watch {} --timeout 10m", made.name), true)?;
-        let (first, second, coloured, plain) =
-            futures::try_join!(said(running), said(second), said(coloured), said(plain))?;
+/// What is told of a migration that has succeeded; what comes too late says so, and what cannot be taken back wants a name.
+pub async fn told_afterwards(terminal: &Terminal, migration: &Migration) -> Result<()> {
+    let name = migration.name.as_str();
+    let listed = terminal.call(&["list"]).await?.with(0)?;
+    ensure!(listed.contains(name) && listed.contains("Succeeded"), "{listed}");
+    let described = terminal.call(&["describe", name]).await?.with(0)?;
+    let status = migration.status().await?;
+    let digest = status.disks[0].backup.as_ref().and_then(|d| d.sha256.clone()).context("no digest")?;
+    ensure!(described.trim_end().ends_with(&digest), "digests do not come last: {described}");
+    let page = terminal.call(&["report", name, "-o", "markdown"]).await?.with(0)?;
+    ensure!(page.starts_with("# Migration of ") && page.contains(&digest), "{page}");
+    let report = terminal.call(&["report", name, "-o", "json"]).await?.with(0)?;
+    let report: VmMigrationReport = serde_json::from_str(&report)?;
+    ensure!(report.spec.migration == name, "{report:?}");
+    let archive = terminal.home.path().join("help.tar.gz").to_string_lossy().into_owned();
+    terminal.call(&["diagnose", name, "--file", &archive]).await?.with(0)?;
+    no_secret(&archive).await?;
 
-        let out = first.with(0)?;
-        ensure!(out.contains("created") && out.contains(&format!("{}: Succeeded", made.name)), "{out}");
-        ensure!(!out.contains('\x1b'), "a pipe gets control characters: {out:?}");
-        let other = second.with(0)?;
-        let ran = terminal.written("ran");
-        let line = format!("BeforeStop {} {} ", made.name, made.address);
-        ensure!(ran.lines().count() == 1 && ran.starts_with(&line), "the hook ran: {ran:?}");
-        ensure!(out.contains("told") != other.contains("told"), "one of the two ran it:\n{out}\n{other}");
-        drawn(&coloured.with(0)?, true)?;
-        drawn(&plain.with(0)?, false)?;
-
-        let listed = terminal.call(&["list"]).await?.with(0)?;
-        ensure!(listed.contains(&made.name) && listed.contains("Succeeded"), "{listed}");
-        let described = terminal.call(&["describe", &made.name]).await?.with(0)?;
-        ensure!(described.contains("client-before-stop (BeforeStop): Succeeded"), "{described}");
-        let status = migration.status().await?;
-        let digest = status.disks[0].backup.as_ref().and_then(|d| d.sha256.clone()).context("no digest")?;
-        ensure!(described.trim_end().ends_with(&digest), "digests do not come last: {described}");
-        let page = terminal.call(&["report", &made.name, "-o", "markdown"]).await?.with(0)?;
-        ensure!(page.starts_with("# Migration of ") && page.contains(&digest), "{page}");
-        let report = terminal.call(&["report", &made.name, "-o", "json"]).await?.with(0)?;
-        let report: VmMigrationReport = serde_json::from_str(&report)?;
-        ensure!(report.spec.migration == made.name, "{report:?}");
-        let archive = terminal.home.path().join("help.tar.gz").to_string_lossy().into_owned();
-        terminal.call(&["diagnose", &made.name, "--file", &archive]).await?.with(0)?;
-        no_secret(&archive).await?;
-
-        // What is over says so, and what cannot be taken back wants a name.
-        let late = terminal.call(&["cancel", &made.name]).await?;
-        ensure!(late.code == Some(1) && late.err.contains("Refused"), "{late:?}");
-        let unsure = terminal.call(&["rollback", &made.name]).await?;
-        ensure!(unsure.code == Some(2) && unsure.err.contains("left behind"), "{unsure:?}");
-        Ok(())
-    })
+    let late = terminal.call(&["cancel", name]).await?;
+    ensure!(late.code == Some(1) && late.err.contains("Refused"), "{late:?}");
+    let unsure = terminal.call(&["rollback", name]).await?;
+    ensure!(unsure.code == Some(2) && unsure.err.contains("left behind"), "{unsure:?}");
+    Ok(())
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #[path = "../../../../operator/tests/common/pages.rs"]
 mod pages;
 
+use crate::client::{drawn, looks, told_afterwards};
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{Disks, Lab, MOVERS, Migration, Site, Terminal, ca, labelled, said, setting, shared, until};
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
@@ -115,9 +116,11 @@ fn every_command_of_the_documentation_works() -> Result<()> {
         installed(&desk).await?;
         secrets(&lab, &desk).await?;
         first_steps(&lab, &desk).await?;
+        looks(&desk.person, &desk.server).await?;
         looked_at_and_given_up(&lab, &desk, &migration).await?;
         back_and_again(&desk, &migration).await?;
-        moved(&lab, &desk, &migration).await?;
+        moved(&lab, &desk, &migration, &made.address).await?;
+        told_afterwards(&desk.person, &migration).await?;
         afterwards(&desk, &migration).await?;
         snapshots(&lab, &desk).await?;
         desk.done()
@@ -290,7 +293,10 @@ async fn shows(mut child: Child, word: &str) -> Result<()> {
 
 /// One that waits for its go is looked at from all sides, and cancelled.
 async fn looked_at_and_given_up(lab: &Rc<Lab>, desk: &Desk, migration: &Migration) -> Result<()> {
-    desk.person.script("stop-app.sh", "echo \"$VMM_HOOK\" >>stopped\n")?;
+    desk.person.script(
+        "stop-app.sh",
+        "echo \"$VMM_HOOK $VMM_PHASE $VMM_SOURCE_SERVER_NAME $VMM_SOURCE_ADDRESS $(cat | wc -c)\" >>stopped\n",
+    )?;
     desk.person.script("ask.sh", "echo \"$VMM_HOOK\" >>asked\n")?;
     let run = desk.start(
         "kubectl vmmigration run --from site-a --server web-1 --to site-b --hook BeforeStop=./stop-app.sh",
@@ -328,7 +334,8 @@ async fn looked_at_and_given_up(lab: &Rc<Lab>, desk: &Desk, migration: &Migratio
     ensure!(migration.get().await?.spec.cutover.mode == CutoverMode::At, "the time was not set");
     desk.person("kubectl vmmigration cancel web-1").await?;
     migration.wait_failed(180).await?;
-    said(run).await?.with(3)?;
+    let out = said(run).await?.with(3)?;
+    ensure!(out.contains("created") && !out.contains('\x1b'), "a pipe gets control characters: {out:?}");
 
     desk.person("kubectl annotate vmm web-1 vmmigration.io/abandon=$(kubectl get vmm web-1 -o jsonpath='{.metadata.uid}')")
         .await?;
@@ -386,13 +393,15 @@ async fn back_and_again(desk: &Desk, migration: &Migration) -> Result<()> {
 }
 
 /// The go is given, three clients run the hooks, and the movers are looked at.
-async fn moved(lab: &Rc<Lab>, desk: &Desk, migration: &Migration) -> Result<()> {
+async fn moved(lab: &Rc<Lab>, desk: &Desk, migration: &Migration, address: &str) -> Result<()> {
     let clients = [
         "kubectl vmmigration run --from site-a --server web-1 --to site-b --cutover Now --hook BeforeStop=./stop-app.sh",
         "kubectl vmmigration attach web-1 --hook BeforeStop=./stop-app.sh",
         "kubectl vmmigration attach web-1 --hook go-ahead=./ask.sh",
     ];
     let clients = clients.iter().map(|c| desk.start(c)).collect::<Result<Vec<_>>>()?;
+    let coloured = desk.person.start_in_terminal("watch web-1 --timeout 30m", false)?;
+    let plain = desk.person.start_in_terminal("watch web-1 --timeout 30m", true)?;
     desk.person("kubectl vmmigration cutover web-1").await?;
     // By now it changes nothing.
     desk.person(r#"kubectl patch vmm web-1 --type merge -p '{"spec":{"cutover":{"mode":"Now"}}}'"#).await?;
@@ -416,10 +425,16 @@ async fn moved(lab: &Rc<Lab>, desk: &Desk, migration: &Migration) -> Result<()> 
     desk.person("kubectl -n team-web wait --for=condition=Succeeded vmm/web-1 --timeout=2h").await?;
     migration.wait_succeeded().await?;
     for client in clients {
-        said(client).await?.with(0)?;
+        let out = said(client).await?.with(0)?;
+        ensure!(out.contains("web-1: Succeeded") && !out.contains('\x1b'), "{out:?}");
     }
-    let ran = (desk.person.written("stopped"), desk.person.written("asked"));
-    ensure!(ran == ("stop\n".into(), "go-ahead\n".into()), "the hooks ran: {ran:?}");
+    drawn(&said(coloured).await?.with(0)?, true)?;
+    drawn(&said(plain).await?.with(0)?, false)?;
+    // Two clients had the hook: one of them ran it.
+    let (stopped, asked) = (desk.person.written("stopped"), desk.person.written("asked"));
+    let told = format!("stop BeforeStop {} {address} ", desk.server);
+    ensure!(stopped.lines().count() == 1 && stopped.starts_with(&told), "the hook ran: {stopped:?}");
+    ensure!(asked == "go-ahead\n", "the hook ran: {asked:?}");
     Ok(())
 }
 
