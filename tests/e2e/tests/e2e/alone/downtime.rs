@@ -105,8 +105,9 @@ fn a_guest_that_writes_all_the_time_moves_with_its_last_line() -> Result<()> {
         let report = lab.api::<VmMigrationReport>(&lab.name).get(&format!("web-{}", &uid[..8])).await?;
         let (told, seen) = (report.spec.downtime_seconds.unwrap_or(0), answered.duration_since(last));
         println!("warm: down for {seen:?} as seen from outside, {told} s as reported");
-        let differs = i64::try_from(seen.as_millis())? - told * 1000;
-        ensure!(differs.abs() <= 1000, "down for {seen:?}, reported are {told} s");
+        // A busy machine is late with both ends.
+        let (seen_ms, most) = (i64::try_from(seen.as_millis())?, 1000 + told * 50);
+        ensure!((seen_ms - told * 1000).abs() <= most, "down for {seen:?}, reported are {told} s");
         let status = object.status.clone().unwrap_or_default();
         ensure!(status.disks.iter().all(|d| d.pass >= 2 && d.backup.is_some()), "{:?}", status.disks);
         ensure!(taken(&status) == ("Volume".into(), "Volume".into()), "it took {:?}", taken(&status));
