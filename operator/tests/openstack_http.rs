@@ -81,6 +81,99 @@ async fn a_missing_service_or_version_is_named() {
     assert!(error.contains("network") && error.contains("version 2"), "{error}");
 }
 
+/// A cloud with two regions, listed in another order for each service: in `other` there is nothing that answers.
+async fn two_regions() -> std::sync::Arc<Fake> {
+    let fake = Fake::start().await;
+    let mut catalog = fake.catalog.lock().unwrap();
+    for (n, endpoints) in catalog.as_object_mut().unwrap().values_mut().enumerate() {
+        let endpoints = endpoints.as_array_mut().unwrap();
+        for interface in ["public", "internal"] {
+            let url = "http://192.0.2.1/other";
+            let other = json!({"id": "3", "interface": interface, "region": "GRA5", "url": url});
+            endpoints.insert(n % 2 * endpoints.len(), other);
+        }
+    }
+    drop(catalog);
+    fake
+}
+
+/// Credentials with these keys in the entry.
+fn with_keys(fake: &Fake, keys: Value) -> Credentials {
+    let auth = json!({"auth_url": fake.url("/identity"), "username": "u", "password": SECRET, "project_name": "p",
+        "user_domain_name": "Default", "project_domain_name": "Default"});
+    let mut entry = json!({"auth": auth});
+    entry.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+    Credentials::parse(json!({"clouds": {"a": entry}}).to_string().as_bytes(), None, None).unwrap()
+}
+
+#[tokio::test]
+async fn a_region_is_needed_where_there_are_two() {
+    let fake = two_regions().await;
+    for none in [json!({}), json!({"region_name": ""})] {
+        let error = connect_with(&with_keys(&fake, none)).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Ambiguous);
+        assert!(
+            error.message.contains("region_name is needed") && error.message.contains("GRA5, R"),
+            "{error}"
+        );
+    }
+    assert!(fake.seen("GET").is_empty(), "no service is asked before");
+    for chosen in [json!({"region_name": "R"}), json!({"regions": ["R", "GRA5"]})] {
+        let cloud = connect_with(&with_keys(&fake, chosen)).await.unwrap();
+        assert_eq!((cloud.region(), cloud.versions().len()), (Some("R"), 4));
+    }
+    let recorded = with_keys(&fake, json!({})).in_region("R");
+    assert_eq!(connect_with(&recorded).await.unwrap().region(), Some("R"));
+
+    // A region of services that are not needed does not count, and one region needs no name.
+    let fake = Fake::start().await;
+    let store = json!([{"id": "1", "interface": "public", "region": "GRA5", "url": "http://192.0.2.1/"}]);
+    fake.catalog.lock().unwrap()["object-store"] = store;
+    assert_eq!(connect_with(&by_password(&fake)).await.unwrap().region(), Some("R"));
+}
+
+#[tokio::test]
+async fn the_interface_that_is_asked_for_is_used() {
+    for (keys, interfaces) in [
+        (json!({"endpoint_type": "internal"}), &["internal"][..]),
+        (json!({"interface": "internalURL"}), &["internal"]),
+        (json!({"interface": ["admin", "internal"]}), &["internal"]),
+        (json!({"interface": "publicURL"}), &["public"]),
+        (json!({"interface": ["admin", "public"]}), &["public"]),
+    ] {
+        let fake = Fake::start().await;
+        // What is not asked for leads nowhere.
+        for endpoints in fake.catalog.lock().unwrap().as_object_mut().unwrap().values_mut() {
+            let url = endpoints[1]["url"].clone();
+            for endpoint in endpoints.as_array_mut().unwrap() {
+                let wanted = interfaces.contains(&endpoint["interface"].as_str().unwrap());
+                endpoint["url"] = if wanted { url.clone() } else { json!("http://192.0.2.1/") };
+            }
+        }
+        connect_with(&with_keys(&fake, keys.clone())).await.unwrap_or_else(|e| panic!("{keys}: {e}"));
+    }
+    let fake = Fake::start().await;
+    let error = connect_with(&with_keys(&fake, json!({"interface": "admin"}))).await.unwrap_err();
+    assert!(error.message.contains("interface admin"), "{error}");
+}
+
+#[tokio::test]
+async fn a_cloud_is_known_by_its_own_address_of_the_identity_service() {
+    let fake = Fake::start().await;
+    let used = fake.url("/identity/v3/");
+    assert_eq!(connect_with(&by_password(&fake)).await.unwrap().identities(), [used.clone()]);
+    let endpoint = |interface: &str, region: &str, url: &str| json!({"id": "1", "interface": interface, "region": region, "url": url});
+    fake.catalog.lock().unwrap()["identity"] = json!([
+        endpoint("internal", "R", "http://10.0.0.1:5000"),
+        endpoint("public", "Q", "https://q.example/v3"),
+        endpoint("public", "R", "https://r.example:443/identity/v3/"),
+    ]);
+    let known = connect_with(&by_credential(&fake, SECRET)).await.unwrap();
+    let identities =
+        ["https://r.example/identity/v3/", "https://q.example/v3/", "http://10.0.0.1:5000/v3/", &used];
+    assert_eq!(known.identities(), identities);
+}
+
 #[tokio::test]
 async fn an_unreachable_cloud_says_why() {
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

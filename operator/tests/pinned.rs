@@ -1,5 +1,5 @@
-//! Credentials that open another project than the one that is recorded hold the migration: nothing is seen with them,
-//! and nothing is done with them. Against a loopback cloud, and a Kubernetes API that has nothing.
+//! Credentials that open another project, region or cloud than the recorded one hold the migration: nothing is seen with
+//! them, and nothing is done with them. Against a loopback cloud, and a Kubernetes API that has nothing.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod openstack_support;
@@ -41,8 +41,8 @@ struct Bed {
 }
 
 impl Bed {
-    /// A claimed source; the projects are the recorded ones.
-    async fn new(source: &str, destination: &str) -> Self {
+    /// A claimed source, and what is recorded of the two places besides their project.
+    async fn new(source: Value, destination: Value) -> Self {
         let fake = Fake::start().await;
         let nothing = || async {
             let gone = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "gone"});
@@ -75,9 +75,12 @@ impl Bed {
         let mut object = VmMigration::new("web-1", serde_json::from_value(spec).unwrap());
         object.metadata.namespace = Some("team".into());
         object.metadata.uid = Some(me().uid);
-        let status = json!({"phase": "Stopping",
-            "source": {"projectId": source, "serverId": "src", "claimedAt": "2026-01-01T00:00:00Z"},
-            "destination": {"projectId": destination}});
+        let mut status = json!({"phase": "Stopping",
+            "source": {"projectId": PROJECT, "serverId": "src", "claimedAt": "2026-01-01T00:00:00Z"},
+            "destination": {"projectId": PROJECT}});
+        for (side, place) in [("source", source), ("destination", destination)] {
+            status[side].as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+        }
         let status = serde_json::from_value(status).unwrap();
         Bed { fake, ctx, refs, object, status }
     }
@@ -125,9 +128,9 @@ fn of(look: &Look, side: Side) -> (Option<&Cloud>, Option<&str>) {
 }
 
 #[tokio::test]
-async fn the_recorded_project_is_worked_in() {
+async fn the_recorded_place_is_worked_in() {
     for side in [Side::Source, Side::Destination] {
-        let bed = Bed::new(PROJECT, PROJECT).await;
+        let bed = Bed::new(json!({}), json!({"region": "R"})).await;
         let look = bed.look().await;
         assert!(of(&look, side).0.is_some(), "{side}: {:?}", of(&look, side).1);
         assert_eq!(bed.deletes(&look, side).await, (true, String::new()), "{side}");
@@ -135,16 +138,25 @@ async fn the_recorded_project_is_worked_in() {
 }
 
 #[tokio::test]
-async fn another_project_holds_and_is_not_touched() {
-    for (side, source, destination) in
-        [(Side::Source, ANOTHER, PROJECT), (Side::Destination, PROJECT, ANOTHER)]
-    {
-        let bed = Bed::new(source, destination).await;
+async fn another_project_region_or_cloud_holds_and_is_not_touched() {
+    let elsewhere = "https://elsewhere.example/v3/";
+    for (side, place, told) in [
+        (Side::Source, json!({"projectId": ANOTHER}), [PROJECT, ANOTHER]),
+        (Side::Destination, json!({"projectId": ANOTHER}), [PROJECT, ANOTHER]),
+        (Side::Source, json!({"region": "R2"}), ["region R,", "R2"]),
+        (Side::Destination, json!({"region": "R2"}), ["region R,", "R2"]),
+        (Side::Source, json!({"region": "R", "identity": elsewhere}), ["/identity/v3/", elsewhere]),
+        (Side::Destination, json!({"region": "R", "identity": elsewhere}), ["/identity/v3/", elsewhere]),
+    ] {
+        let bed = match side {
+            Side::Source => Bed::new(place, json!({})).await,
+            Side::Destination => Bed::new(json!({}), place).await,
+        };
         let look = bed.look().await;
         let (cloud, problem) = of(&look, side);
-        assert!(cloud.is_none(), "{side}: a session with another project is handed on");
+        assert!(cloud.is_none(), "{side}: a session with another place is handed on");
         let problem = problem.unwrap();
-        for part in ["InvalidConfiguration", PROJECT, ANOTHER] {
+        for part in ["InvalidConfiguration"].into_iter().chain(told) {
             assert!(problem.contains(part), "{side}: {problem}");
         }
         let (deleted, why) = bed.deletes(&look, side).await;
@@ -153,8 +165,18 @@ async fn another_project_holds_and_is_not_touched() {
 }
 
 #[tokio::test]
+async fn what_an_older_release_did_not_record_is_recorded_at_the_next_look() {
+    let bed = Bed::new(json!({}), json!({})).await;
+    let status = bed.decide(&bed.look().await).status;
+    let (source, destination) = (status.source.unwrap(), status.destination.unwrap());
+    let identity = bed.fake.url("/identity/v3/");
+    let found = [(source.region, source.identity), (destination.region, destination.identity)];
+    assert_eq!(found, [(); 2].map(|()| (Some("R".into()), Some(identity.clone()))));
+}
+
+#[tokio::test]
 async fn a_migration_on_its_way_waits_and_a_deletion_is_not_redirected() {
-    let mut bed = Bed::new(ANOTHER, PROJECT).await;
+    let mut bed = Bed::new(json!({"projectId": ANOTHER}), json!({})).await;
     let look = bed.look().await;
     let decision = bed.decide(&look);
     let said = decision.status.message.clone().unwrap_or_default();

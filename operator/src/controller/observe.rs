@@ -19,6 +19,7 @@ use crate::{
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
     },
+        place::{self, Place, Recorded},
     openstack::{Cloud, CloudError, ErrorKind},
 };
 use futures::{
@@ -188,17 +189,10 @@ pub async fn observe(
         (needs.source, needs.destination) = (SourceNeeds::Nothing, DestinationNeeds::Nothing);
     }
     (look.seen.report_exists, look.seen.report_finished) = report?;
-    look.seen.source_project = source.as_ref().ok().map(Cloud::project_id);
-    look.seen.destination_project = destination.as_ref().ok().map(Cloud::project_id);
-    let source = source.and_then(|c| {
-        pinned(c, status.source.as_ref().filter(|s| s.claimed_at.is_some()).map(|s| s.project_id.as_str()))
-    });
-    let claimed = status.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
-    // From then on something of ours is there.
-    let begun = claimed || fills_while_copying(status);
-    let destination = destination.and_then(|c| {
-        pinned(c, status.destination.as_ref().filter(|_| begun).map(|x| x.project_id.as_str()))
-    });
+    let source = source.and_then(|cloud| held(cloud, place::settled(status, Side::Source)));
+    let destination = destination.and_then(|cloud| held(cloud, place::settled(status, Side::Destination)));
+    look.seen.source_place = source.as_ref().ok().map(place_of);
+    look.seen.destination_place = destination.as_ref().ok().map(place_of);
     if needs.inventory && !looks::inventory_may_wait(me, status, &look.seen) {
         take_inventory(&mut look, object, source, destination).await;
     } else {
@@ -214,20 +208,25 @@ fn captured(me: &Identity, object: &VmMigration, status: &VmMigrationStatus) -> 
     runs.map(|r| me.hook_job(r)).collect()
 }
 
-/// A mismatch later holds, and never redirects a deletion.
-fn pinned(cloud: Cloud, project: Option<&str>) -> Result<Cloud, Problem> {
-    match project {
-        Some(p) if !p.is_empty() && p != cloud.project_id() => Err(Problem {
+/// Where a session works.
+fn place_of(cloud: &Cloud) -> Place {
+    Place {
+        project_id: cloud.project_id(),
+        region: cloud.region().map(String::from),
+        identities: cloud.identities().to_vec(),
+    }
+}
+
+/// Another place than the recorded one holds, and never redirects a deletion.
+fn held(cloud: Cloud, recorded: Option<Recorded<'_>>) -> Result<Cloud, Problem> {
+    match recorded.and_then(|recorded| recorded.differs(&place_of(&cloud))) {
+        None => Ok(cloud),
+        Some(why) => Err(Problem {
             id: "project-changed".into(),
-            message: format!(
-                "InvalidConfiguration: {}: the credentials open project {}, this migration belongs to {p}",
-                cloud.name(),
-                cloud.project_id()
-            ),
+            message: format!("InvalidConfiguration: {}: {why}", cloud.name()),
             suggestion: Some("put the former credentials back".into()),
             transient: false,
         }),
-        _ => Ok(cloud),
     }
 }
 
@@ -241,6 +240,7 @@ pub fn cloud_problem(side: Side, e: &CloudError) -> Problem {
     let (id, suggestion) = match e.kind {
         ErrorKind::Unauthorized => {
             (format!("{side}-credentials"), Some("correct the Secret with clouds.yaml"))
+        ErrorKind::Ambiguous => (format!("{side}-region"), Some("name it in clouds.yaml, in the Secret")),
         }
         ErrorKind::Forbidden => (format!("{side}-forbidden"), Some("the project's member role is needed")),
         _ => (format!("{side}-cloud-unreachable"), None),

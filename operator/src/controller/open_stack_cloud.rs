@@ -74,6 +74,7 @@ async fn look(
         Ok::<_, CloudError>((quotas(&cloud).await?, cloud))
     };
     match answer.await {
+            status.region = cloud.region().map(String::from);
         Ok((quotas, cloud)) => {
             status.project_id = Some(cloud.project_id());
             status.services = cloud

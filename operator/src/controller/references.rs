@@ -4,10 +4,11 @@
 use super::{Error, context::Context};
 use crate::{
     build::secret::{Files, vault},
-    crd::v1alpha1::{ObjectStore, OpenStackCloud, Transfer, VmMigration, VmMigrationSpec},
+    crd::v1alpha1::{ObjectStore, OpenStackCloud, Transfer, VmMigration, VmMigrationSpec, VmMigrationStatus},
     migration::{
         names::{Identity, Side},
         observed::{Problem, StoreView},
+        place::settled,
     },
     openstack::Credentials,
     store::{ObjectStoreLocation, StoreError, StoreKeys},
@@ -99,7 +100,19 @@ pub async fn resolve(ctx: &Context, me: &Identity, object: &VmMigration) -> Resu
             (Err(p), None) => Err(p),
         };
     }
+    if let Some(status) = &object.status {
+        refs.source = refs.source.map(|found| in_recorded_region(found, status, Side::Source));
+        refs.destination = refs.destination.map(|found| in_recorded_region(found, status, Side::Destination));
+    }
     Ok(refs)
+}
+
+/// Credentials without a region go on in the recorded one, also when the cloud gets a second one meanwhile.
+fn in_recorded_region(found: SideRef, status: &VmMigrationStatus, side: Side) -> SideRef {
+    match settled(status, side).and_then(|recorded| recorded.region) {
+        Some(region) => SideRef { credentials: found.credentials.in_region(region), ..found },
+        None => found,
+    }
 }
 
 fn from_vault(kept: &Files, side: Side, name: &str) -> Option<SideRef> {

@@ -8,6 +8,7 @@ pub mod host_keys;
 pub mod looks;
 pub mod names;
 pub mod observed;
+pub mod place;
 pub mod preflight;
 pub mod present;
 pub mod step;

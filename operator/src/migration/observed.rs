@@ -3,6 +3,7 @@
 use super::{
     block_storage::BlockStorage,
     names::{Identity, Side, Tagged},
+    place::Place,
 };
 use crate::{
     crd::v1alpha1::{Finding, VmMigrationStatus},
@@ -94,13 +95,21 @@ pub struct Observed {
     pub report_exists: bool,
     /// The report tells that clean-up is done, and what followed after success.
     pub report_finished: bool,
-    /// Project ids as the credentials gave them.
-    pub source_project: Option<String>,
-    /// Project ids as the credentials gave them.
-    pub destination_project: Option<String>,
+    /// Where the session with the source works.
+    pub source_place: Option<Place>,
+    /// Where the session with the destination works.
+    pub destination_place: Option<Place>,
 }
 
 impl Observed {
+    /// Where one side's session works.
+    pub fn place(&self, side: Side) -> Option<&Place> {
+        match side {
+            Side::Source => self.source_place.as_ref(),
+            Side::Destination => self.destination_place.as_ref(),
+        }
+    }
+
     /// One side's cluster.
     pub fn cluster(&self, side: Side) -> &Seen<ClusterView> {
         match side {

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 use url::Url;
 
+use super::entry::{OVERRIDE, Refusal, normalise, refuse};
+
 /// Why a `clouds.yaml` was not accepted. No variant carries a value from the file except names of clouds, of
 /// keys and of authentication types.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -47,6 +49,7 @@ pub struct Credentials {
     cloud_name: String,
     entry: Map<String, Value>,
     config: CloudConfig,
+    interfaces: Vec<String>,
     auth_url: Url,
     cacert: Option<Vec<u8>>,
 }
@@ -82,10 +85,12 @@ impl Credentials {
             key,
             reason,
         };
+        normalise(&mut entry).map_err(refused)?;
         let auth_url = check_entry(&mut entry).map_err(refused)?;
-        let config = sdk_config(&entry).map_err(refused)?;
+        let interfaces = interfaces(&entry);
+        let config = sdk_config(&entry, &interfaces).map_err(refused)?;
         let cacert = cacert.filter(|pem| !pem.trim_ascii().is_empty()).map(check_cacert).transpose()?;
-        Ok(Self { cloud_name, entry, config, auth_url, cacert })
+        Ok(Self { cloud_name, entry, config, interfaces, auth_url, cacert })
     }
 
     /// A `clouds.yaml` with this entry alone, under its own name, for the Secret of one migration. The CA bundle
@@ -101,9 +106,33 @@ impl Credentials {
         &self.auth_url
     }
 
-    /// Region whose endpoints are used; `None` takes the first of the catalog.
+    /// Region whose endpoints are used; `None`: the only one that the catalog has.
     pub fn region(&self) -> Option<&str> {
         self.config.region_name.as_deref()
+    }
+
+    /// The same with this region, where the entry names none.
+    pub fn in_region(mut self, region: &str) -> Self {
+        if self.config.region_name.is_none() {
+            self.entry.insert("region_name".into(), region.into());
+            self.config.region_name = Some(region.into());
+        }
+        self
+    }
+
+    /// Interfaces whose endpoints are used, each where the ones before it are not in the catalog.
+    pub(super) fn interfaces(&self) -> &[String] {
+        &self.interfaces
+    }
+
+    /// Keys that put an address in the place of the catalog's.
+    pub fn overrides(&self) -> Vec<&str> {
+        self.entry.keys().map(String::as_str).filter(|key| key.ends_with(OVERRIDE)).collect()
+    }
+
+    /// The same with these CA certificates in place of those that came with the file.
+    pub fn trusting(self, cacert: Option<Vec<u8>>) -> Self {
+        Self { cacert, ..self }
     }
 
     /// Name of the entry in the file.
@@ -143,12 +172,6 @@ fn choose(clouds: &Map<String, Value>, wanted: Option<&str>) -> Result<String, C
         (None, _) => "cloudName is needed because there is more than one cloud".to_string(),
     };
     Err(CredentialsError::Choice { problem, names: names.join(", ") })
-}
-
-type Refusal = (String, String);
-
-fn refuse(key: &str, reason: &str) -> Refusal {
-    (key.to_string(), reason.to_string())
 }
 
 /// Refuses what must not come from a tenant, normalises `auth_type` in place, and gives `auth_url`.
@@ -251,9 +274,21 @@ fn parse_auth_url(value: Option<&Value>) -> Result<Url, Refusal> {
     Ok(url)
 }
 
-fn sdk_config(entry: &Map<String, Value>) -> Result<CloudConfig, Refusal> {
+/// As they were normalised.
+fn interfaces(entry: &Map<String, Value>) -> Vec<String> {
+    match entry.get("interface") {
+        Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).map(String::from).collect(),
+        Some(Value::String(one)) => vec![one.clone()],
+        _ => vec!["public".into()],
+    }
+}
+
+fn sdk_config(entry: &Map<String, Value>, interfaces: &[String]) -> Result<CloudConfig, Refusal> {
+    let mut entry = entry.clone();
+    // The SDK knows one.
+    entry.insert("interface".into(), interfaces.first().map_or("public", String::as_str).into());
     // serde's message may quote a value, so it is not passed on.
-    serde_json::from_value(Value::Object(entry.clone()))
+    serde_json::from_value(Value::Object(entry))
         .map_err(|_| refuse("clouds.yaml", "a value has the wrong type (most values must be strings)"))
 }
 

@@ -8,9 +8,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use openstack_sdk::config::CloudConfig;
 use openstack_sdk::types::ServiceType;
 use openstack_sdk_auth_core::AuthToken;
+use openstack_sdk_auth_core::types::ServiceEndpoints;
 use openstack_sdk_core::catalog::{Catalog, CatalogError, ServiceEndpoint};
 use url::Url;
 
+use super::entry::OVERRIDE;
 use super::error::{CloudError, ErrorKind};
 use super::policy::{EndpointPolicy, EndpointRefused};
 use super::session::project;
@@ -28,28 +30,87 @@ pub(super) struct Finder<'a> {
     pub(super) name: &'a str,
     pub(super) policy: &'a EndpointPolicy,
     pub(super) config: &'a CloudConfig,
+    /// Tried in this order.
+    pub(super) interfaces: &'a [String],
     pub(super) client: &'a reqwest::Client,
     pub(super) auth: &'a AuthToken,
 }
 
+/// What the catalog led to.
+pub(super) struct Found {
+    /// The endpoints of all four services, by service type.
+    pub(super) endpoints: HashMap<String, ServiceEndpoint>,
+    /// The region that they are in, where the catalog names regions.
+    pub(super) region: Option<String>,
+    /// Addresses that the identity service has by the catalog: the public one of the region first.
+    pub(super) identities: Vec<Url>,
+}
+
 impl Finder<'_> {
-    /// The endpoints of all four services, by service type, or the first problem.
-    pub(super) async fn all(&self) -> Result<HashMap<String, ServiceEndpoint>, CloudError> {
+    /// All four services, or the first problem.
+    pub(super) async fn all(&self) -> Result<Found, CloudError> {
         let catalog = self.catalog().map_err(|_| self.fail("read catalog", "the catalog is not usable"))?;
+        let region = self.region(&catalog)?;
         let found = futures::future::try_join_all(
             SERVICES.iter().map(|(service, major)| self.discover(&catalog, service, *major)),
         )
         .await?;
-        Ok(SERVICES.iter().map(|(service, _)| service.to_string()).zip(found).collect())
+        let endpoints = SERVICES.iter().map(|(service, _)| service.to_string()).zip(found).collect();
+        Ok(Found { endpoints, identities: self.identities(region.as_deref()), region })
+    }
+
+    fn services(&self) -> Vec<ServiceEndpoints> {
+        self.auth.auth_info.as_ref().and_then(|info| info.token.catalog.clone()).unwrap_or_default()
     }
 
     fn catalog(&self) -> Result<Catalog, CatalogError> {
         let mut catalog = Catalog::default();
         catalog.set_project_id(project(self.auth).and_then(|p| p.id));
         catalog.configure(self.config)?;
-        let services = self.auth.auth_info.as_ref().and_then(|info| info.token.catalog.clone());
-        catalog.process_catalog_endpoints(&services.unwrap_or_default())?;
+        catalog.process_catalog_endpoints(&self.services())?;
         Ok(catalog)
+    }
+
+    /// The region that was chosen, or the only one in which there are services that are needed. Nobody promises an
+    /// order of the catalog: the first endpoint of each service could be of another region each.
+    fn region(&self, catalog: &Catalog) -> Result<Option<String>, CloudError> {
+        if let Some(chosen) = &self.config.region_name {
+            return Ok(Some(chosen.clone()));
+        }
+        let needed = |region: &String| {
+            let mut from_catalog = SERVICES.iter().filter(|(service, _)| !self.is_overridden(service));
+            from_catalog.any(|(service, _)| self.listed(catalog, service, Some(region)).is_some())
+        };
+        let mut regions: Vec<String> = catalog.get_regions().into_iter().filter(needed).collect();
+        if regions.len() > 1 {
+            let message = format!("region_name is needed in clouds.yaml: there are {}", regions.join(", "));
+            return Err(CloudError::local(self.name, "choose a region", ErrorKind::Ambiguous, message));
+        }
+        Ok(regions.pop())
+    }
+
+    fn is_overridden(&self, service: &ServiceType) -> bool {
+        let key = format!("{}{OVERRIDE}", service.to_string().replace('-', "_"));
+        self.config.options.contains_key(&key)
+    }
+
+    /// The service's endpoint and its interface, as the catalog lists them.
+    fn listed<'c>(
+        &self,
+        catalog: &'c Catalog,
+        service: &ServiceType,
+        region: Option<&str>,
+    ) -> Option<(&'c ServiceEndpoint, &str)> {
+        let of =
+            |interface| catalog.get_service_endpoint(service.to_string(), None, region, Some(interface)).ok();
+        self.interfaces.iter().find_map(|interface| Some((of(interface)?, interface.as_str())))
+    }
+
+    fn identities(&self, region: Option<&str>) -> Vec<Url> {
+        let all = self.services().into_iter().filter(|service| service.service_type == "identity");
+        let mut all: Vec<_> = all.flat_map(|service| service.endpoints).collect();
+        all.sort_by_key(|e| (e.interface != "public", e.region.as_deref() != region, e.url.clone()));
+        all.iter().filter_map(|endpoint| Url::parse(&endpoint.url).ok()).collect()
     }
 
     fn fail(&self, action: &str, message: &str) -> CloudError {
@@ -67,19 +128,18 @@ impl Finder<'_> {
     ) -> Result<ServiceEndpoint, CloudError> {
         let action = format!("find the {service} service");
         let region = self.config.region_name.as_deref();
-        let interface = self.config.interface.as_deref();
-        let listed =
-            catalog.get_service_endpoint(service.to_string(), None, region, interface).map_err(|_| {
-                let place = region.map(|r| format!(" in region {r}")).unwrap_or_default();
-                self.fail(&action, &format!("it is not in the catalog{place}"))
-            })?;
+        let (listed, interface) = self.listed(catalog, service, region).ok_or_else(|| {
+            let place = region.map(|r| format!(" in region {r}")).unwrap_or_default();
+            let interfaces = self.interfaces.join(" or ");
+            self.fail(&action, &format!("it is not in the catalog{place} with interface {interfaces}"))
+        })?;
         let mut url = with_slash(listed.url());
         let mut refused = None;
         loop {
             match self.version_document(&action, &url).await {
                 Ok(document) => {
                     let parsed =
-                        catalog.parse_endpoint_discovery(service, &url, &document, region, interface);
+                        catalog.parse_endpoint_discovery(service, &url, &document, region, Some(interface));
                     let candidates = parsed.map(|found| found.get_all().clone()).unwrap_or_default();
                     if let Some(endpoint) = choose_version(candidates, major) {
                         return Ok(endpoint);

@@ -39,6 +39,8 @@ pub enum ErrorKind {
     Unreachable,
     /// An address that the endpoint policy refuses.
     Refused,
+    /// `clouds.yaml` leaves open what is meant, such as the region.
+    Ambiguous,
     /// Anything else, e.g. an answer that cannot be understood or an API that is too old.
     Unexpected,
 }

@@ -24,6 +24,7 @@ mod credentials;
 mod discovery;
 mod endpoint;
 mod error;
+mod entry;
 mod image;
 mod network;
 mod policy;

@@ -22,7 +22,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::credentials::Credentials;
-use super::discovery::{Finder, SERVICES};
+use super::discovery::{Finder, Found, SERVICES};
 use super::endpoint::{Call, Reply};
 use super::error::{CloudError, ErrorKind, connection_broke};
 use super::policy::{EndpointPolicy, GuardedResolver};
@@ -72,6 +72,9 @@ struct Inner {
     /// Held while a new token is fetched, so that many 401s at once make one authentication.
     renewing: tokio::sync::Mutex<()>,
     endpoints: HashMap<String, ServiceEndpoint>,
+    region: Option<String>,
+    /// Addresses of the identity service: the one that it is called by first.
+    identities: Vec<String>,
 }
 
 /// The token in use, with a number that grows with each renewal.
@@ -115,8 +118,12 @@ impl Cloud {
         if project(&auth).and_then(|p| p.id).is_none() {
             return Err(fail(ErrorKind::Unauthorized, "the credential is not for a project".into()));
         }
-        let finder = Finder { name: display_name, policy, config: &config, client: &control, auth: &auth };
-        let endpoints = finder.all().await?;
+        let interfaces = credentials.interfaces();
+        let finder =
+            Finder { name: display_name, policy, config: &config, interfaces, client: &control, auth: &auth };
+        let Found { endpoints, region, identities } = finder.all().await?;
+        let identities =
+            identities.iter().map(identity_v3).chain([identity.clone()]).map(String::from).collect();
         Ok(Self(Arc::new(Inner {
             name: display_name.into(),
             plugin,
@@ -126,6 +133,8 @@ impl Cloud {
             token: RwLock::new(Token { auth: Arc::new(auth), generation: 0 }),
             renewing: tokio::sync::Mutex::new(()),
             endpoints,
+            region,
+            identities,
             config,
         })))
     }
@@ -138,6 +147,17 @@ impl Cloud {
     /// Id of the project that the credential is for.
     pub fn project_id(&self) -> String {
         project(&self.0.token().auth).and_then(|p| p.id).unwrap_or_default()
+    }
+
+    /// The region whose services are used, where the catalog has regions.
+    pub fn region(&self) -> Option<&str> {
+        self.0.region.as_deref()
+    }
+
+    /// Addresses of the identity service: what the catalog says, its public address first, and last the one that was
+    /// used. Never empty.
+    pub fn identities(&self) -> &[String] {
+        &self.0.identities
     }
 
     /// Id of the user that the credential belongs to.
@@ -292,7 +312,7 @@ fn has_next(body: &Value) -> bool {
 }
 
 /// Keystone's v3 address: clouds write `auth_url` with or without the version.
-fn identity_v3(auth_url: &Url) -> Url {
+pub(super) fn identity_v3(auth_url: &Url) -> Url {
     let mut url = auth_url.clone();
     let path = url.path().trim_end_matches('/').to_string();
     url.set_path(&if path.ends_with("/v3") { format!("{path}/") } else { format!("{path}/v3/") });

@@ -96,6 +96,9 @@ pub struct OpenStackCloudStatus {
     /// The project that the credentials open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_id: Option<String>,
+    /// The region in use, where the cloud has regions: the chosen one, or the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// The services in use and their versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<CloudService>,

@@ -436,6 +436,12 @@ pub struct Trouble {
 pub struct SourceStatus {
     /// Pinned when preflight first found the server.
     pub project_id: String,
+    /// Its region, where the cloud has regions. Pinned with the project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Address of the cloud's identity service. Pinned with the project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// Pinned when preflight first found the server.
     pub server_id: String,
     /// Its name then.
@@ -497,6 +503,12 @@ pub struct SourceStatus {
 pub struct DestinationStatus {
     /// Pinned by preflight.
     pub project_id: String,
+    /// Its region, where the cloud has regions. Pinned with the project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Address of the cloud's identity service. Pinned with the project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// How disks enter this cloud; as preflight found it, whatever the `OpenStackCloud` says later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transfer: Option<ResolvedTransfer>,

@@ -11,7 +11,7 @@ use crate::{
         block_storage, checks as application, looks,
         names::{MARK_CLAIM, Role, Side},
         observed::{Problem, Seen, SourceView},
-        preflight,
+        place, preflight,
         step::Step,
     },
     openstack::{InstanceAction, Server},
@@ -128,7 +128,7 @@ fn look(d: &mut Draft<'_>) -> Look {
     findings.extend(seen.hook_findings.clone());
     findings.extend(application::findings(d.input.spec));
     if let Some(inventory) = &seen.inventory {
-        let project = seen.destination_project.as_deref().unwrap_or_default();
+        let project = seen.destination_place.as_ref().map(|p| p.project_id.as_str()).unwrap_or_default();
         let found = preflight::preflight(d.input.me, d.input.spec, project, inventory);
         findings.extend(found.findings.clone());
         pin(d, found);
@@ -165,7 +165,7 @@ fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
     // A hook may have shut it down; it ran all the same.
     let ran = hooks::begun(&d.status, HookPhase::BeforeStop) && d.source().was_running;
     if let Some(server) = &found.server {
-        let project = seen.source_project.clone().unwrap_or_default();
+        seen.place(Side::Source).into_iter().for_each(|p| place::record(&mut d.status, Side::Source, p));
         let s = d.source();
         (s.server_id, s.server_name) = (server.id.clone(), server.name.clone());
         s.server_status = server.status.clone();
@@ -173,10 +173,11 @@ fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
         s.was_running = ran || server.status != "SHUTOFF";
         s.was_locked = server.locked || unlocked_by_us;
         s.keeps_snapshots = found.keeps_snapshots;
-        s.project_id = project;
         d.status.running_in = Some(if server.status == "SHUTOFF" { RunningIn::None } else { RunningIn::A });
     }
-    d.destination().project_id = seen.destination_project.clone().unwrap_or_default();
+    seen.place(Side::Destination)
+        .into_iter()
+        .for_each(|p| place::record(&mut d.status, Side::Destination, p));
     d.status.plan = Some(found.plan);
     let mut disks = found.disks;
     disks.iter_mut().for_each(|disk| warm::carry(&d.status, d.input.spec, disk));

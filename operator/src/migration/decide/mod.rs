@@ -40,6 +40,7 @@ use super::{
     looks,
     names::{Identity, Side},
     observed::{Observed, Seen},
+    place,
     step::{Effect, Step, StepFailure},
 };
 use crate::crd::v1alpha1::*;
@@ -108,6 +109,9 @@ pub fn decide(input: Input<'_>) -> Decision {
     let first_seen = d.status.started_at.is_none();
     if first_seen {
         d.status.started_at = Some(Time(input.now));
+    }
+    for side in SIDES {
+        input.seen.place(side).into_iter().for_each(|found| place::complete(&mut d.status, side, found));
     }
     if input.deleting {
         return cleanup::delete(d);

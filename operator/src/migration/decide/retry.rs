@@ -60,12 +60,19 @@ pub(super) fn begin(mut d: Draft<'_>) -> Decision {
     let (old, status) = (d.status.source.take().unwrap_or_default(), &mut d.status);
     status.source = Some(SourceStatus {
         project_id: old.project_id,
+        region: old.region,
+        identity: old.identity,
         server_id: old.server_id,
         server_name: old.server_name,
         ..Default::default()
     });
-    let project_id = status.destination.take().unwrap_or_default().project_id;
-    status.destination = Some(DestinationStatus { project_id, ..Default::default() });
+    let old = status.destination.take().unwrap_or_default();
+    status.destination = Some(DestinationStatus {
+        project_id: old.project_id,
+        region: old.region,
+        identity: old.identity,
+        ..Default::default()
+    });
     if let Some(store) = status.store.as_mut().filter(|_| !repository) {
         (store.initialized_at, store.purged_at) = (None, None);
     }

@@ -8,6 +8,7 @@ use crate::{
         block_storage::{BlockStorage, ClusterStorage},
         names::{MARK_CLAIM, Role},
         observed::*,
+        place::Place,
         present,
         step::{JobRequest, ObjectKind, StepFailure},
     },
@@ -571,8 +572,8 @@ impl World {
             vault_exists: self.vault,
             report_exists: self.report,
             report_finished: self.told.as_ref().is_some_and(|t| build::report::tells(t, &self.status)),
-            source_project: Some("pa".into()),
-            destination_project: Some("pb".into()),
+            source_place: Some(Place { project_id: "pa".into(), ..Default::default() }),
+            destination_place: Some(Place { project_id: "pb".into(), ..Default::default() }),
             ..Default::default()
         };
         if !self.deleting && looks::clouds_may_wait(&self.me, &self.status, &seen, self.now) {
