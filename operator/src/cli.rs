@@ -5,9 +5,11 @@ use crate::{
     controller::context::Settings,
     migration::decide::Limits,
     mover::cli::MoverCommand,
+    openstack::ClusterCloud,
 };
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
+use serde_json::Value;
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Moves OpenStack servers, with all their disks, between clouds.
@@ -50,6 +52,9 @@ pub struct RunArgs {
     /// Namespace of the movers in our own cluster
     #[arg(long, env = "VMM_MOVERS_NAMESPACE", default_value = "vmmigration-movers")]
     pub movers_namespace: String,
+    /// JSON with identityURL, region, ca, nodesAreServers: the cloud that our own cluster's nodes are servers of
+    #[arg(long, env = "VMM_OWN_CLUSTER", value_parser = cluster_cloud)]
+    pub own_cluster: Option<ClusterCloud>,
     /// Image of the movers: the operator's own
     #[arg(long, env = "VMM_MOVER_IMAGE")]
     pub mover_image: String,
@@ -107,12 +112,21 @@ fn pod_settings(text: &str) -> Result<PodSettings, String> {
     serde_json::from_str(if text.is_empty() { "{}" } else { text }).map_err(|e| e.to_string())
 }
 
+fn cluster_cloud(text: &str) -> Result<ClusterCloud, String> {
+    let values: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    ClusterCloud::parse(|key| match values.get(key)? {
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    })
+}
+
 impl RunArgs {
     /// As the controllers take them.
     pub fn settings(&self) -> Settings {
         Settings {
             namespace: self.namespace.clone(),
             movers_namespace: self.movers_namespace.clone(),
+            own_cluster: self.own_cluster.clone(),
             image: MoverImage {
                 name: self.mover_image.clone(),
                 pull_policy: self.mover_image_pull_policy.clone().filter(|p| !p.is_empty()),
@@ -145,6 +159,17 @@ mod tests {
     fn no_image_is_allowed_by_an_empty_list() {
         assert_eq!(names("").map(|n| n.0), Ok(vec![]));
         assert_eq!(names("a:1, b/*").map(|n| n.0), Ok(vec!["a:1".to_string(), "b/*".to_string()]));
+    }
+
+    #[test]
+    fn the_cloud_of_our_own_cluster_is_read() {
+        let text =
+            r#"{"identityURL": "https://id.example/v3", "region": "R", "ca": "", "nodesAreServers": true}"#;
+        assert_eq!(
+            cluster_cloud(text).map(|c| (c.region().to_string(), c.nodes_are_servers())),
+            Ok(("R".into(), true))
+        );
+        assert!(cluster_cloud("{}").is_err() && cluster_cloud("x").is_err());
     }
 
     #[test]

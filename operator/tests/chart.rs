@@ -23,6 +23,7 @@ use k8s_openapi::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use vmmigration::openstack::ClusterCloud;
 
 /// `helm template` with values, or what helm says against it.
 fn helm(set: &[&str]) -> Result<Vec<Value>, String> {
@@ -86,7 +87,9 @@ fn rights(rules: Option<Vec<PolicyRule>>) -> Vec<String> {
 }
 
 const EVERYTHING: &[&str] = &[
-    r#"clusters=[{"name":"site-b","namespace":"movers-b","kubeconfig":"apiVersion: v1\nkind: Config\n"}]"#,
+    r#"clusters=[{"name":"site-b","namespace":"movers-b","kubeconfig":"apiVersion: v1\nkind: Config\n",
+        "identityURL":"https://b.example:5000/v3","region":"RB","ca":"PEM\n","nodesAreServers":true}]"#,
+    r#"ownCluster={"identityURL":"https://a.example:5000/v3","region":"RA"}"#,
     r#"imagePullSecrets=[{"name":"registry"}]"#,
     r#"operator.deniedCIDRs=["10.0.0.0/8","fd00::/8"]"#,
     r#"operator.extraEnv=[{"name":"HTTPS_PROXY","value":"http://proxy.example.com:3128"}]"#,
@@ -281,6 +284,11 @@ fn registered_clusters_become_secrets() {
     let data = secret.string_data.unwrap();
     assert_eq!(data["namespace"], "movers-b");
     assert_eq!(data["kubeconfig"], "apiVersion: v1\nkind: Config\n");
+    let cloud = ["identityURL", "region", "ca", "nodesAreServers"].map(|key| data[key].as_str());
+    assert_eq!(cloud, ["https://b.example:5000/v3", "RB", "PEM\n", "true"]);
+    let unbound = r#"clusters=[{"name":"site-b","kubeconfig":"x"}]"#;
+    let data = one::<Secret>(&render(&[unbound])).string_data.unwrap();
+    assert_eq!(data.keys().collect::<Vec<_>>(), ["kubeconfig", "namespace"]);
 }
 
 #[test]
@@ -289,6 +297,15 @@ fn values_reach_the_operator() {
     assert_eq!(container.args, Some(vec!["run".to_owned()]));
     assert_eq!(env(&container, "VMM_DENIED_CIDRS"), "10.0.0.0/8,fd00::/8");
     assert_eq!(env(&container, "VMM_HOOK_IMAGES"), "reg.example.com/tools:1,reg.example.com/team/*");
+    let own: Value = serde_json::from_str(&env(&container, "VMM_OWN_CLUSTER")).unwrap();
+    assert_eq!(own["identityURL"], "https://a.example:5000/v3");
+    let bound = ClusterCloud::parse(|key| match &own[key] {
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    });
+    assert_eq!(bound.map(|c| (c.region().to_owned(), c.nodes_are_servers())), Ok(("RA".to_owned(), false)));
+    let unbound = operator(&render(&[])).env.unwrap();
+    assert!(unbound.iter().all(|variable| variable.name != "VMM_OWN_CLUSTER"));
     assert_eq!(env(&container, "VMM_MOVER_IMAGE"), container.image.clone().unwrap());
     let pod: Value = serde_json::from_str(&env(&container, "VMM_MOVER_POD")).unwrap();
     assert_eq!(pod["nodeSelector"]["pool"], "movers");
@@ -322,6 +339,13 @@ fn unknown_and_wrong_values_are_refused() {
         (r#"hooks.allowedImages=["*"]"#, "allowedImages"),
         (r#"clusters=[{"name":"site-b"}]"#, "kubeconfig"),
         (r#"clusters=[{"name":"Site_B","kubeconfig":"x"}]"#, "name"),
+        (r#"clusters=[{"name":"b","kubeconfig":"x","identityURL":"https://b.example"}]"#, "region"),
+        (r#"ownCluster={"identityURL":"https://a.example/v3"}"#, "region"),
+        (r#"ownCluster={"identityURL":"a.example:5000","region":"RA"}"#, "identityURL"),
+        (
+            r#"ownCluster={"identityURL":"https://a.example","region":"RA","nodesAreServers":"yes"}"#,
+            "nodesAreServers",
+        ),
         (r#"movers.resources={"cpu":1}"#, "cpu"),
     ] {
         let error = helm(&[set]).expect_err(set);

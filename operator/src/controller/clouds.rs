@@ -14,7 +14,7 @@ const KEEP: Duration = Duration::from_secs(3600);
 /// Sessions by credentials. An entry that is not used any more ends with its hour.
 #[derive(Default)]
 pub struct CloudCache {
-    sessions: Mutex<HashMap<String, (Instant, Cloud)>>,
+    sessions: Mutex<HashMap<(String, String), (Instant, Cloud)>>,
 }
 
 impl CloudCache {
@@ -39,16 +39,16 @@ impl CloudCache {
         Ok(cloud)
     }
 
-    /// Forgets a session whose credentials were refused.
+    /// Forgets sessions whose credentials were refused, by whichever CA they trust.
     pub async fn forget(&self, credentials: &Credentials, name: &str) {
-        self.sessions.lock().await.remove(&key(credentials, name));
+        let (refused, _) = key(credentials, name);
+        self.sessions.lock().await.retain(|(entry, _), _| *entry != refused);
     }
 }
 
-fn key(credentials: &Credentials, name: &str) -> String {
-    let mut hash = Sha256::new();
-    hash.update(credentials.to_single_clouds_yaml());
-    hash.update(credentials.cacert().unwrap_or_default());
-    hash.update(name);
-    hex::encode(hash.finalize())
+/// Hashes of the entry under its name, and of the CA.
+fn key(credentials: &Credentials, name: &str) -> (String, String) {
+    let entry = Sha256::new().chain_update(credentials.to_single_clouds_yaml()).chain_update(name);
+    let ca = Sha256::digest(credentials.cacert().unwrap_or_default());
+    (hex::encode(entry.finalize()), hex::encode(ca))
 }

@@ -1,7 +1,10 @@
 //! Clusters in which movers run: our own, and those that the platform registered.
 
 use super::{context::Settings, ended_jobs};
-use crate::migration::{names::LABEL_CLUSTER, observed::Problem};
+use crate::{
+    migration::{names::LABEL_CLUSTER, observed::Problem},
+    openstack::ClusterCloud,
+};
 use futures::Stream;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -20,6 +23,8 @@ pub struct MoverCluster {
     pub client: Client,
     /// The movers' namespace.
     pub namespace: String,
+    /// The cloud that its nodes are servers of, as the platform says; or why that is not known.
+    pub cloud: Result<ClusterCloud, String>,
 }
 
 /// Clients of clusters, kept until their Secret changes.
@@ -40,8 +45,10 @@ struct Known {
 impl Clusters {
     /// With our own cluster only.
     pub fn new(client: Client, settings: &Settings) -> Self {
+        let unbound = || ClusterCloud::parse(|_| None);
+        let cloud = settings.own_cluster.clone().map_or_else(unbound, Ok);
         Clusters {
-            own: MoverCluster { client, namespace: settings.movers_namespace.clone() },
+            own: MoverCluster { client, namespace: settings.movers_namespace.clone(), cloud },
             registry: settings.namespace.clone(),
             known: Mutex::default(),
             ended: ended_jobs::channel(),
@@ -130,7 +137,7 @@ async fn connect(name: &str, secret: &Secret) -> Result<MoverCluster, Problem> {
     // A retry inside of a call would hold up a reconcile; we try again by ourselves.
     config.default_retry = false;
     let client = Client::try_from(config).map_err(|e| problem(name, e.to_string(), false))?;
-    Ok(MoverCluster { client, namespace })
+    Ok(MoverCluster { client, namespace, cloud: ClusterCloud::parse(text) })
 }
 
 /// Inline data only: nothing that runs a program, reads a file, goes through a proxy, or trusts anybody.

@@ -1,7 +1,12 @@
 //! Everything that a reconcile may touch.
 
 use super::{clouds::CloudCache, clusters::Clusters};
-use crate::{build::job::MoverImage, metrics::Metrics, migration::decide::Limits, openstack::EndpointPolicy};
+use crate::{
+    build::job::MoverImage,
+    metrics::Metrics,
+    migration::decide::Limits,
+    openstack::{ClusterCloud, EndpointPolicy},
+};
 use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 use kube::{
@@ -17,6 +22,8 @@ pub struct Settings {
     pub namespace: String,
     /// The movers' namespace in our own cluster.
     pub movers_namespace: String,
+    /// The cloud that our own cluster's nodes are servers of.
+    pub own_cluster: Option<ClusterCloud>,
     /// Image and pods of the movers.
     pub image: MoverImage,
     /// Images that hooks may use besides our own: names, or beginnings of names that end in `*`.

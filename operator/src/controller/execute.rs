@@ -1,11 +1,19 @@
 //! Does one step. Every step may be done again: it looks before it creates, and what is gone is deleted.
 
-use super::{context::Context, observe::Look, references::References, remove};
+use super::{
+    block_storage::{Access, vouched},
+    clusters::MoverCluster,
+    context::Context,
+    observe::Look,
+    references::References,
+    remove,
+};
 use crate::{
     build,
     crd::v1alpha1::{DiskStatus, VmMigration, VmMigrationReport, VmMigrationSpec, VmMigrationStatus},
     migration::{
         names::{Identity, MARK_CLAIM, Role, Side},
+        observed::Problem,
         step::{Effect, JobRequest, Step, StepFailure},
     },
     openstack::{Cloud, CloudError, ErrorKind},
@@ -357,9 +365,40 @@ impl Hands<'_> {
 
     async fn create_persistent_volume(&self, side: Side, disk: i32, volume_id: &str, size_gib: i64) -> Done {
         let cluster = self.cluster(side).await?;
+        self.prove_volume(&cluster, side, disk, volume_id).await?;
         let volume =
             build::volume::persistent_volume(self.me, side, disk, volume_id, size_gib, &cluster.namespace);
         create(&Api::<PersistentVolume>::all(cluster.client), &volume).await
+    }
+
+    /// The cluster attaches with the platform's rights what is named to it. So the volume must be there, and ours, in the
+    /// cloud that the platform vouches for, whatever any other session has told of it.
+    async fn prove_volume(
+        &self,
+        cluster: &MoverCluster,
+        side: Side,
+        disk: i32,
+        volume_id: &str,
+    ) -> Result<(), StepFailure> {
+        let failure =
+            |p: &Problem| StepFailure { transient: p.transient, conflict: false, message: p.message.clone() };
+        let r = self.refs.side(side).as_ref().map_err(failure)?;
+        let (sessions, policy) = (&self.ctx.clouds, &self.ctx.policy());
+        let access = Access { sessions, policy, credentials: &r.credentials, name: &r.name };
+        let refused = |p: Problem| {
+            let message = format!("volume {volume_id} is not given to the cluster: {}", p.message);
+            StepFailure { transient: p.transient, conflict: false, message }
+        };
+        let cloud = vouched(cluster, access).await.map_err(refused)?;
+        match cloud.get_volume(volume_id).await?.map(|volume| self.me.volume(&volume)) {
+            Some(Some(tagged)) if tagged.index == disk => Ok(()),
+            Some(_) => Err(lasting(format!("volume {volume_id} in {} does not carry our mark", r.name))),
+            None => {
+                let message =
+                    format!("volume {volume_id} is not seen in the cloud that its cluster belongs to");
+                Err(StepFailure { transient: true, conflict: false, message })
+            }
+        }
     }
 
     async fn create_claim(&self, side: Side, disk: i32, size_gib: i64) -> Done {

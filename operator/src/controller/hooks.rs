@@ -298,6 +298,7 @@ mod tests {
         let settings = Settings {
             namespace: String::new(),
             movers_namespace: String::new(),
+            own_cluster: None,
             image: MoverImage { name: "own:1".into(), ..Default::default() },
             hook_images: vec!["reg.example.com/tools:2".into(), "reg.example.com/team/*".into()],
             denied: vec![],

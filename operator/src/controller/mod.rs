@@ -1,8 +1,8 @@
 //! The controllers: what watches, what reconciles, and how it ends.
 
-mod block_storage;
-mod clouds;
-mod clusters;
+pub mod block_storage;
+pub mod clouds;
+pub mod clusters;
 pub mod context;
 mod ended_jobs;
 pub mod execute;

@@ -1,7 +1,8 @@
 //! All reads of a reconcile: both clouds and clusters, as far as the phase needs them.
 
 use super::{
-    Error, block_storage,
+    Error,
+    block_storage::{self, Access},
     clusters::MoverCluster,
     context::Context,
     hooks,
@@ -14,12 +15,12 @@ use crate::{
         VmMigrationReport, VmMigrationSpec, VmMigrationStatus, output_tail,
     },
     migration::{
-        block_storage::{BlockStorage, fills_while_copying, pinned as pinned_mode},
+        block_storage::{fills_while_copying, pinned as pinned_mode},
         looks,
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
-    },
         place::{self, Place, Recorded},
+    },
     openstack::{Cloud, CloudError, ErrorKind},
 };
 use futures::{
@@ -168,13 +169,10 @@ pub async fn observe(
     if !needs.clusters {
         return Ok(look);
     }
-    let of = |side: &Result<SideRef, Problem>| side.as_ref().ok().map(|r| r.cluster.clone());
-    let shared = of(&refs.source) == of(&refs.destination);
     let of_cluster = |side| ClusterNeeds {
         captured: &captured,
         devices: pinned_mode(status, side).is_some_and(ResolvedTransfer::is_volume),
         storage: needs.inventory,
-        shared,
     };
     let (source, destination, a, b, report) = tokio::join!(
         session(ctx, &refs.source, Side::Source),
@@ -240,9 +238,9 @@ pub fn cloud_problem(side: Side, e: &CloudError) -> Problem {
     let (id, suggestion) = match e.kind {
         ErrorKind::Unauthorized => {
             (format!("{side}-credentials"), Some("correct the Secret with clouds.yaml"))
-        ErrorKind::Ambiguous => (format!("{side}-region"), Some("name it in clouds.yaml, in the Secret")),
         }
         ErrorKind::Forbidden => (format!("{side}-forbidden"), Some("the project's member role is needed")),
+        ErrorKind::Ambiguous => (format!("{side}-region"), Some("name it in clouds.yaml, in the Secret")),
         _ => (format!("{side}-cloud-unreachable"), None),
     };
     Problem {
@@ -461,8 +459,6 @@ struct ClusterNeeds<'a> {
     devices: bool,
     /// Whether disks could travel as block devices.
     storage: bool,
-    /// The other cloud's Jobs run there, too.
-    shared: bool,
 }
 
 async fn cluster(
@@ -489,19 +485,19 @@ async fn cluster(
             transient: true,
         })
     };
-    let look = async {
-        let mut view = view_cluster(me, &cluster, side, r.cluster.is_none(), needs).await?;
-        if needs.storage {
-            let cluster = block_storage::look(&cluster, r.transfer).await;
-            view.storage = Some(BlockStorage { asked: r.transfer, cluster, shared: needs.shared });
-        }
-        Ok::<_, kube::Error>(view)
+    let look = view_cluster(me, &cluster, side, r.cluster.is_none(), needs);
+    let mut view = match timeout(CLUSTER_TIMEOUT, look).await {
+        Ok(Ok(view)) => view,
+        Ok(Err(e)) => return unseen(crate::mover::result::shorten(&e.to_string(), 256)),
+        Err(_) => return unseen(format!("no answer within {} s", CLUSTER_TIMEOUT.as_secs())),
     };
-    match timeout(CLUSTER_TIMEOUT, look).await {
-        Ok(Ok(view)) => Seen::View(view),
-        Ok(Err(e)) => unseen(crate::mover::result::shorten(&e.to_string(), 256)),
-        Err(_) => unseen(format!("no answer within {} s", CLUSTER_TIMEOUT.as_secs())),
+    if needs.storage {
+        let policy = ctx.policy();
+        let access =
+            Access { sessions: &ctx.clouds, policy: &policy, credentials: &r.credentials, name: &r.name };
+        view.storage = Some(block_storage::look(&cluster, r.transfer, access).await);
     }
+    Seen::View(view)
 }
 
 async fn view_cluster(

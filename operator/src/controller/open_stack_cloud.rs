@@ -1,25 +1,23 @@
 //! One reconcile of an `OpenStackCloud`: a session, real calls, `Ready`.
 
 use super::{
-    Error, clusters::MoverCluster, context::Context, observe::cloud_problem, references::credentials,
+    Error,
+    block_storage::{self, Access},
+    clusters::MoverCluster,
+    context::Context,
+    observe::cloud_problem,
+    references::credentials,
 };
 use crate::{
     crd::{
         conditions::{Outcome, reason, set_outcome},
         v1alpha1::*,
     },
-    migration::{
-        block_storage::{self, BlockStorage},
-        names::Side,
-    },
+    migration::{block_storage::resolve, names::Side},
     openstack::{Cloud, CloudError},
 };
 use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::time::timeout;
-
-/// A cluster that does not answer is one without block storage, for now.
-const STORAGE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Looks; a Secret is not watched, so it looks again by itself.
 pub async fn reconcile(cached: Arc<OpenStackCloud>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -74,16 +72,19 @@ async fn look(
         Ok::<_, CloudError>((quotas(&cloud).await?, cloud))
     };
     match answer.await {
-            status.region = cloud.region().map(String::from);
         Ok((quotas, cloud)) => {
             status.project_id = Some(cloud.project_id());
+            status.region = cloud.region().map(String::from);
             status.services = cloud
                 .versions()
                 .into_iter()
                 .map(|v| CloudService { name: v.service, version: v.version, microversion: v.microversion })
                 .collect();
             status.quotas = quotas;
-            Ok(transfer(&cluster, object.spec.transfer, status).await)
+            let policy = ctx.policy();
+            let access =
+                Access { sessions: &ctx.clouds, policy: &policy, credentials: &credentials, name: &name };
+            Ok(transfer(&cluster, object.spec.transfer, access, status).await)
         }
         Err(e) => {
             ctx.clouds.forget(&credentials, &name).await;
@@ -98,13 +99,10 @@ async fn look(
 async fn transfer(
     cluster: &MoverCluster,
     asked: Option<Transfer>,
+    access: Access<'_>,
     status: &mut OpenStackCloudStatus,
 ) -> Outcome {
-    let cluster = match timeout(STORAGE_TIMEOUT, super::block_storage::look(cluster, asked)).await {
-        Ok(seen) => seen,
-        Err(_) => Err(format!("no answer within {} s", STORAGE_TIMEOUT.as_secs())),
-    };
-    match block_storage::resolve(&BlockStorage { asked, cluster, shared: false }, &[]) {
+    match resolve(&block_storage::look(cluster, asked, access).await, &[]) {
         Ok(found) => {
             status.transfer = Some(found);
             Ok(())

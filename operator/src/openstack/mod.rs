@@ -19,12 +19,13 @@
 //! # }
 //! ```
 
+mod cluster_cloud;
 mod compute;
 mod credentials;
 mod discovery;
 mod endpoint;
-mod error;
 mod entry;
+mod error;
 mod image;
 mod network;
 mod policy;
@@ -32,6 +33,7 @@ mod session;
 mod types;
 mod volume;
 
+pub use cluster_cloud::ClusterCloud;
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{CloudError, ErrorKind};
 pub use image::ImageDownload;

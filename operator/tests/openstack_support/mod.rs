@@ -233,6 +233,7 @@ pub fn settings() -> Settings {
     Settings {
         namespace: "system".into(),
         movers_namespace: "movers".into(),
+        own_cluster: None,
         image: Default::default(),
         hook_images: vec![],
         denied: vec![],

@@ -5,7 +5,7 @@ use crate::{
     build,
     crd::v1alpha1::*,
     migration::{
-        block_storage::{BlockStorage, ClusterStorage},
+        block_storage::{BlockStorage, ClusterStorage, ReadyNode},
         names::{MARK_CLAIM, Role},
         observed::*,
         place::Place,
@@ -516,12 +516,12 @@ impl World {
             self.jobs.iter().filter(|(_, (s, _))| *s == side).map(|(n, (_, j))| (n.clone(), j.clone()));
         let devices = self.devices.iter().filter(|(_, (s, _))| *s == side);
         let asked = self.modes.get(&side).map(|mode| Transfer { mode: *mode, assume_zero_target: true });
-        let cluster = ClusterStorage { driver: asked.is_some(), ready_nodes: vec![None] };
+        let cluster = ClusterStorage { driver: asked.is_some(), ready_nodes: vec![ReadyNode::default()] };
         Seen::View(ClusterView {
             anchor: self.anchors,
             jobs: jobs.collect(),
             devices: devices.map(|(n, (_, d))| (n.clone(), d.clone())).collect(),
-            storage: Some(BlockStorage { asked, cluster: Ok(cluster), shared: false }),
+            storage: Some(BlockStorage { asked, cluster: Ok(cluster), belongs: Ok(()) }),
             ..Default::default()
         })
     }

@@ -1,7 +1,8 @@
-//! Disks that travel as block devices: on both sides, on one of them, with movers killed, and given up in the middle.
+//! Disks that travel as block devices: on both sides, on one of them, with movers killed, given up in the middle; and not
+//! at all where a tenant names addresses of its own.
 
 use crate::moves::{in_b, serves, written};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::{Disks, Lab, Stays, shared, until};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume};
 use kube::{
@@ -107,4 +108,33 @@ fn namespace_deleted_while_clusters_have_the_volumes() -> Result<()> {
         ensure!(made.guest()?.page(&[]).await? == page, "A does not serve as before");
         Ok(())
     })
+}
+
+#[test]
+fn a_tenants_own_address_for_volumes_gets_no_block_devices() -> Result<()> {
+    shared("own_address", |lab| async move {
+        modes(&lab, "Auto", "Auto").await?;
+        resolved(&lab, "site-b", "Volume", "Ready node").await?;
+        // It leads to the same Cinder; but the tenant says so, not the cloud.
+        let auth_url = lab.b.entry["auth"]["auth_url"].as_str().context("no auth_url")?;
+        let address = auth_url.replace(":5000/v3", &format!(":8776/v3/{}", lab.b.cloud.project_id()));
+        let mut played = lab.b.clone();
+        played.entry["volume_endpoint_override"] = json!(address);
+        lab.secret(&lab.name, "own-address", &lab.cloud_secret(&played)?).await?;
+        let other = json!({"spec": {"credentialsRef": {"secretName": "own-address"}}});
+        let clouds = lab.api::<OpenStackCloud>(&lab.name);
+        clouds.patch("site-b", &PatchParams::default(), &Patch::Merge(other)).await?;
+        resolved(&lab, "site-b", "Image", "block_storage_endpoint_override").await
+    })
+}
+
+/// Waits for the mode that an `OpenStackCloud` resolves to, with this in its reason.
+async fn resolved(lab: &Lab, cloud: &str, mode: &str, reason: &str) -> Result<()> {
+    let clouds = lab.api::<OpenStackCloud>(&lab.name);
+    until(&format!("{mode} of {cloud}, for {reason}"), 90, || async {
+        let found = clouds.get(cloud).await?.status.and_then(|status| status.transfer).unwrap_or_default();
+        let as_wanted = found.mode == mode && found.reason.contains(reason);
+        if as_wanted { Ok(Some(())) } else { bail!("{found:?}") }
+    })
+    .await
 }
