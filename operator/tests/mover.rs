@@ -812,6 +812,55 @@ async fn a_wrong_segment_that_nobody_names_is_fetched_again() {
     assert!(std::fs::read(&target).unwrap() == content);
 }
 
+/// Snapshots of whole disks that plain restic finds.
+async fn whole_disks(bed: &Bed) -> usize {
+    let list = bed.restic(&["snapshots", "--json", "--tag", "kind=whole"], Stdio::null()).await.stdout;
+    serde_json::from_slice::<Value>(&list).unwrap().as_array().map_or(0, Vec::len)
+}
+
+#[tokio::test]
+async fn a_disk_that_was_found_wrong_is_never_handed_out_as_the_whole() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, _) = disk(&bed, "source");
+    // Its last segment: all of its bytes have been sent before they are judged.
+    inject(&bed, &segment_tags(5, &source), &[1; 12_345]).await;
+    let wrong = device_backup(&bed, &source).await;
+    assert_eq!(wrong["reused"], 1);
+    let line = ["seal", "--disk", "0", "--snapshot", wrong["snapshotId"].as_str().unwrap()];
+    for _ in 0..2 {
+        let ended = bed.run(&line).await;
+        assert!(ended.failed("WrongSegment", 2).contains("segment 5 of disk 0"));
+        assert_eq!(whole_disks(&bed).await, 0);
+    }
+    // The hash that the source's image service states is judged after the last segment.
+    bed.cloud.add_active(SOURCE, noise(SIZE));
+    bed.cloud.misbehave(Mischief::FlipsAByte);
+    let wrong = bed.backup(SOURCE).await.ok().clone();
+    bed.cloud.misbehave(Mischief::None);
+    let line = ["seal", "--disk", "0", "--snapshot", wrong["snapshotId"].as_str().unwrap()];
+    for _ in 0..2 {
+        assert!(bed.run(&line).await.failed("DigestMismatch", 2).contains("read wrongly"));
+        assert_eq!(whole_disks(&bed).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_whole_disk_about_which_no_note_says_that_it_was_proven_is_made_again() {
+    let bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
+    let saved = device_backup(&bed, &source).await;
+    let manifest = saved["snapshotId"].as_str().unwrap();
+    // As a mover of an earlier version left it, or one that was killed before it was done.
+    inject(&bed, &format!("mig={UID},disk=0,pass=0,kind=whole,of={manifest}"), &[1; SIZE]).await;
+    let line = ["seal", "--disk", "0", "--snapshot", manifest];
+    let sealed = bed.run(&line).await.ok().clone();
+    let id = sealed["snapshotId"].as_str().unwrap();
+    assert!(bed.restic(&["dump", id, "/disk-0.raw"], Stdio::null()).await.stdout == content);
+    assert_eq!(bed.run(&line).await.ok()["snapshotId"], id);
+}
+
 #[tokio::test]
 async fn a_sealed_disk_needs_nothing_of_ours() {
     let bed = Bed::new().await;

@@ -6,7 +6,10 @@ use std::{
     ops::Range,
     os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::{Bytes, BytesMut};
@@ -27,6 +30,7 @@ pub struct BlockFile {
     direct: Option<File>,
     bytes: u64,
     pool: Pool,
+    flushes: AtomicU64,
 }
 
 impl BlockFile {
@@ -63,7 +67,8 @@ impl BlockFile {
         let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
         // Not every file system can.
         let direct = options.custom_flags(flags).open(path).ok();
-        Ok(Self { path: path.to_owned(), plain, direct, bytes, pool: Pool::default() })
+        let (pool, flushes) = (Pool::default(), AtomicU64::new(0));
+        Ok(Self { path: path.to_owned(), plain, direct, bytes, pool, flushes })
     }
 
     /// Its length.
@@ -146,12 +151,21 @@ impl BlockFile {
         fallocate(&self.plain, way | FallocateFlags::KEEP_SIZE, at, length).is_ok()
     }
 
-    /// Everything that was written is on the device, and no later read comes from our cache. (`BLKFLSBUF` would need
-    /// a capability that movers do not have; `fsync` flushes as much.)
-    pub fn settle(&self, range: &Range<u64>) -> Result<(), MoverError> {
+    /// Everything that was written is on the device, and no later read of these ranges comes from our cache. One flush,
+    /// however many they are: it is of the whole device, and each costs a network disk milliseconds. (`BLKFLSBUF` would
+    /// need a capability that movers do not have; `fsync` flushes as much.)
+    pub fn settle(&self, ranges: &[Range<u64>]) -> Result<(), MoverError> {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
         self.plain.sync_data().map_err(|error| self.failed("fsync", &error))?;
-        self.forget(range.start, usize::try_from(range.end - range.start).unwrap_or(0));
+        for range in ranges {
+            self.forget(range.start, usize::try_from(range.end - range.start).unwrap_or(0));
+        }
         Ok(())
+    }
+
+    /// How often it was flushed.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
     }
 
     /// Advice only: nothing depends on it.
@@ -247,7 +261,8 @@ mod tests {
         }
         device.zero(8192..20_000).unwrap();
         expected[8192..20_000].fill(0);
-        device.settle(&(0..300_001)).unwrap();
+        device.settle(&[0..8192, 8192..300_001]).unwrap();
+        assert_eq!(device.flushes(), 1);
         for range in [0..300_001, 0..1, 4095..4097, 99_999..100_018, 299_989..300_001, 5..5] {
             let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
             assert_eq!(device.read(&range).unwrap(), expected[start..end], "{range:?}");

@@ -63,6 +63,7 @@ impl Target for DeviceTarget {
             }
             verified => verified?,
         }
+        tracing::info!(device = device.name(), flushes = device.flushes(), "the device holds the pass");
         Ok(None)
     }
 }
@@ -336,10 +337,8 @@ impl Filling<'_> {
         let zeroed: Vec<_> = manifest.zeroed.iter().map(|run| self.layout.block_range(run)).collect();
         let device = Arc::clone(self.device);
         blocking(move || {
-            zeroed.into_iter().try_for_each(|range| {
-                device.zero(range.clone())?;
-                device.settle(&range)
-            })
+            zeroed.iter().try_for_each(|range| device.zero(range.clone()))?;
+            if zeroed.is_empty() { Ok(()) } else { device.settle(&zeroed) }
         })
         .await?;
         // What did not change is settled since the pass before.
@@ -430,8 +429,8 @@ fn read_back(
     mut look: impl FnMut(&[u8]),
 ) -> Result<String, MoverError> {
     let mut sums = Sums::new(Extra::default());
+    device.settle(&ranges)?;
     for range in ranges {
-        device.settle(&range)?;
         let mut at = range.start;
         while at < range.end {
             let end = range.end.min(at + READ as u64);
@@ -488,4 +487,24 @@ async fn blocking<T: Send + 'static>(
 
 fn internal(error: &tokio::task::JoinError) -> MoverError {
     MoverError::retryable(FailureReason::Internal, format!("a thread of ours broke off: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_of_many_runs_is_read_back_after_one_flush() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        let content: Vec<u8> = (0..64 * BLOCK).map(|at| u8::try_from(at / BLOCK).unwrap()).collect();
+        std::fs::write(&path, &content).unwrap();
+        let device = BlockFile::open(&path).unwrap();
+        let runs = (0..32).map(|run| 2 * run * BLOCK..(2 * run + 1) * BLOCK).collect();
+        let mut back = Vec::new();
+        read_back(&device, runs, |piece| back.extend_from_slice(piece)).unwrap();
+        let even = |(at, _): &(usize, &u8)| (*at as u64 / BLOCK).is_multiple_of(2);
+        assert!(back.iter().eq(content.iter().enumerate().filter(even).map(|(_, byte)| byte)));
+        assert_eq!(device.flushes(), 1);
+    }
 }

@@ -494,17 +494,24 @@ pub(super) enum Piece {
     End,
 }
 
-/// A body that ends well only after [`Piece::End`]: a sender that is dropped before makes it fail.
+/// A body that ends well only after [`Piece::End`]: a sender that is dropped before makes it fail. The last piece comes
+/// only then, too: who is told the length beforehand, and sees all of it arrive, waits for no end.
 pub(super) fn gated_body() -> (mpsc::Sender<Piece>, ByteStream) {
     let (sender, receiver) = mpsc::channel(8);
-    let body = stream::unfold(Some(receiver), |receiver| async {
-        let mut receiver: mpsc::Receiver<Piece> = receiver?;
-        match receiver.recv().await {
-            Some(Piece::Data(block)) => Some((Ok(block), Some(receiver))),
-            Some(Piece::End) => None,
-            None => {
-                let broken = std::io::Error::other("the disk's stream broke off before it was proven whole");
-                Some((Err(broken), None))
+    let body = stream::unfold(Some((receiver, None)), |gate| async {
+        let (mut receiver, mut held): (mpsc::Receiver<Piece>, Option<Bytes>) = gate?;
+        loop {
+            match receiver.recv().await {
+                Some(Piece::Data(piece)) => {
+                    if let Some(before) = held.replace(piece) {
+                        return Some((Ok(before), Some((receiver, held))));
+                    }
+                }
+                Some(Piece::End) => return held.map(|last| (Ok(last), None)),
+                None => {
+                    let broken = "the disk's stream broke off before it was proven whole";
+                    return Some((Err(std::io::Error::other(broken)), None));
+                }
             }
         }
     });
@@ -518,18 +525,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_ends_well_only_when_told() {
+    async fn a_body_ends_well_only_when_told_and_keeps_its_last_piece_until_then() {
+        let pieces = ["x", "yz"].map(|piece| Bytes::from_static(piece.as_bytes()));
+        for told in [false, true] {
+            let (sender, body) = gated_body();
+            for piece in &pieces {
+                sender.send(Piece::Data(piece.clone())).await.unwrap();
+            }
+            if told {
+                sender.send(Piece::End).await.unwrap();
+            }
+            drop(sender);
+            let items: Vec<_> = body.collect().await;
+            let (good, bad): (Vec<_>, Vec<_>) = items.into_iter().partition(Result::is_ok);
+            let good: Vec<_> = good.into_iter().map(Result::unwrap).collect();
+            assert_eq!((good.as_slice(), bad.len()), if told { (&pieces[..], 0) } else { (&pieces[..1], 1) });
+        }
         let (sender, body) = gated_body();
-        sender.send(Piece::Data(Bytes::from_static(b"x"))).await.unwrap();
-        drop(sender);
-        let items: Vec<_> = body.collect().await;
-        assert!(items.len() == 2 && items[0].is_ok() && items[1].is_err());
-
-        let (sender, body) = gated_body();
-        sender.send(Piece::Data(Bytes::from_static(b"x"))).await.unwrap();
         sender.send(Piece::End).await.unwrap();
-        drop(sender);
-        let items: Vec<_> = body.collect().await;
-        assert!(items.len() == 1 && items[0].is_ok());
+        assert_eq!(body.count().await, 0);
     }
 }

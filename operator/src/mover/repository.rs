@@ -21,7 +21,7 @@ use crate::{
     store::Store,
     transfer::{
         Layout, Manifest, Table,
-        tags::{Kind, Listing, PassKey, parse_ids, parse_listing},
+        tags::{Kind, Listing, PassKey, parse_listing, parse_proven},
     },
 };
 
@@ -171,10 +171,33 @@ impl Repository {
         why: &str,
         cancel: &CancellationToken,
     ) -> Result<(), MoverError> {
-        let scratch = Scratch::new(self.scratch_path("condemned"));
-        tokio::fs::write(&scratch.0, why).await.map_err(|error| scratch.failed(&error))?;
-        let child = self.start("condemned", self.key.condemn_tags(id), &scratch.0, why.len() as u64)?;
-        finish(child, "condemned", why.len() as u64, cancel).await.map(drop)
+        self.note("condemned", self.key.condemn_tags(id), why, cancel).await
+    }
+
+    /// Notes that a snapshot holds the whole disk as a manifest describes it, digest by digest.
+    pub async fn note_proven(
+        &self,
+        manifest: &SnapshotId,
+        whole: &SnapshotId,
+        cancel: &CancellationToken,
+    ) -> Result<(), MoverError> {
+        let what =
+            format!("snapshot {whole} holds the disk of manifest {manifest}; all digests were compared");
+        self.note("proven", self.key.proven_tags(manifest, whole), &what, cancel).await
+    }
+
+    /// Saves a note about another snapshot: programs read its tags.
+    async fn note(
+        &self,
+        file: &str,
+        tags: String,
+        text: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), MoverError> {
+        let scratch = Scratch::new(self.scratch_path(file));
+        tokio::fs::write(&scratch.0, text).await.map_err(|error| scratch.failed(&error))?;
+        let child = self.start(file, tags, &scratch.0, text.len() as u64)?;
+        finish(child, file, text.len() as u64, cancel).await.map(drop)
     }
 
     /// Starts to save a stream of a known length.
@@ -187,19 +210,17 @@ impl Repository {
         self.stream_as(&self.whole_file(), self.key.whole_tags(manifest), bytes)
     }
 
-    /// The snapshot of the whole disk, if there is one.
+    /// The newest snapshot of the whole disk that is noted as proven, if there is one.
     pub async fn find_whole(
         &self,
         manifest: &SnapshotId,
         cancel: &CancellationToken,
     ) -> Result<Option<SnapshotId>, MoverError> {
-        let mut command = self.restic.snapshots(&self.key.whole_tags(manifest));
+        let mut command = self.restic.snapshots(&self.key.of_tags(manifest));
         let (finished, output) =
             Child::spawn(&mut command, &self.restic.complaints)?.run_output(cancel, MAX_OUTPUT).await?;
         finished.into_result()?;
-        let ids =
-            parse_ids(&output).map_err(|why| MoverError::retryable(FailureReason::ResticFailed, why))?;
-        Ok(ids.into_iter().next_back())
+        parse_proven(&output).map_err(|why| MoverError::retryable(FailureReason::ResticFailed, why))
     }
 
     /// The name of the only file in a snapshot of the whole disk.

@@ -1,7 +1,8 @@
 //! `mover seal`: one snapshot of the whole disk as it is after a pass, which plain restic restores.
 //!
-//! The disk is put together from what the repository holds, proven by its digests, and saved as one file. What was
-//! saved before is not stored again, so this costs time near the store, but hardly any room in it.
+//! The disk is put together from what the repository holds and saved as one file; its last bytes are given away only when
+//! all digests were good, and then a note says so. Without that note it is not found again. What was saved before is not
+//! stored again, so this costs time near the store, but hardly any room in it.
 
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{restic::SnapshotId, transfer::ImageHash};
 
-/// Saves the whole disk; finds it when it was saved before.
+/// Saves the whole disk; finds it when it was saved, and proven, before.
 pub async fn seal(
     repository: &Repository,
     manifest: &SnapshotId,
@@ -36,6 +37,7 @@ pub async fn seal(
     let saved = target.saved.ok_or_else(|| {
         MoverError::retryable(FailureReason::Internal, "the whole disk was sent, but no snapshot came of it")
     })?;
+    repository.note_proven(manifest, &saved.id, cancel).await?;
     tracing::info!(snapshot = %saved.id, file, "whole disk saved");
     let (snapshot_id, stored_bytes) = (saved.id.to_string(), saved.stored_bytes);
     Ok(SealResult { snapshot_id, file, stored_bytes, seconds: start.elapsed().as_secs() })

@@ -57,9 +57,19 @@ impl PassKey {
         format!("{},kind=condemned,id={id}", self.filter())
     }
 
+    /// The tags that everything has that belongs to the whole disk as a manifest describes it.
+    pub fn of_tags(&self, manifest: &SnapshotId) -> String {
+        format!("{},of={manifest}", self.filter())
+    }
+
     /// The tags of the whole disk as a manifest describes it.
     pub fn whole_tags(&self, manifest: &SnapshotId) -> String {
-        format!("{},kind=whole,of={manifest}", self.filter())
+        format!("{},kind=whole", self.of_tags(manifest))
+    }
+
+    /// The tags of the note that this snapshot is the whole disk, compared digest by digest.
+    pub fn proven_tags(&self, manifest: &SnapshotId, whole: &SnapshotId) -> String {
+        format!("{},kind=proven,id={whole}", self.of_tags(manifest))
     }
 
     /// All tags of one snapshot. `origin` is the image or volume that is read: bytes of another one are others.
@@ -106,21 +116,27 @@ struct RawSnapshot {
 /// Reads `restic snapshots --json`, oldest first as restic gives them. Snapshots that are not of this pass, or whose
 /// tags are not ours, are left out.
 pub fn parse_listing(json: &[u8], key: &PassKey) -> Result<Listing, String> {
-    let raw: Option<Vec<RawSnapshot>> =
-        serde_json::from_slice(json).map_err(|error| format!("restic's list of snapshots: {error}"))?;
-    let mut raw = raw.unwrap_or_default();
+    let mut raw = parse(json)?;
     raw.retain(|snapshot| is_of(snapshot, key).unwrap_or_default());
-    let condemned: HashSet<_> = raw.iter().filter_map(condemned).collect();
+    let condemned: HashSet<_> = raw.iter().filter_map(|note| noted(note, "condemned")).collect();
     let sound = |listed: &Listed| !condemned.contains(&listed.id);
     let snapshots = raw.iter().filter_map(listed).filter(sound).collect();
     Ok(Listing { snapshots, condemned })
 }
 
-/// Reads only the ids of `restic snapshots --json`.
-pub fn parse_ids(json: &[u8]) -> Result<Vec<SnapshotId>, String> {
-    let raw: Option<Vec<RawSnapshot>> =
+/// Of the snapshots of a whole disk, in `restic snapshots --json`, the newest one about which a note says that it was
+/// compared digest by digest. One without: nobody came to the end of that, or it was found wrong.
+pub fn parse_proven(json: &[u8]) -> Result<Option<SnapshotId>, String> {
+    let raw = parse(json)?;
+    let proven: HashSet<SnapshotId> = raw.iter().filter_map(|note| noted(note, "proven")).collect();
+    let whole = raw.iter().filter(|snapshot| snapshot.tag("kind") == Some("whole"));
+    Ok(whole.filter_map(|snapshot| snapshot.id.parse().ok()).rfind(|id| proven.contains(id)))
+}
+
+fn parse(json: &[u8]) -> Result<Vec<RawSnapshot>, String> {
+    let raw: Option<_> =
         serde_json::from_slice(json).map_err(|error| format!("restic's list of snapshots: {error}"))?;
-    raw.unwrap_or_default().into_iter().map(|snapshot| snapshot.id.parse()).collect()
+    Ok(raw.unwrap_or_default())
 }
 
 impl RawSnapshot {
@@ -137,8 +153,9 @@ fn is_of(raw: &RawSnapshot, key: &PassKey) -> Option<bool> {
     Some(ours)
 }
 
-fn condemned(raw: &RawSnapshot) -> Option<SnapshotId> {
-    if raw.tag("kind")? == "condemned" { raw.tag("id")?.parse().ok() } else { None }
+/// The snapshot that a note of this kind is about.
+fn noted(raw: &RawSnapshot, kind: &str) -> Option<SnapshotId> {
+    if raw.tag("kind")? == kind { raw.tag("id")?.parse().ok() } else { None }
 }
 
 fn listed(raw: &RawSnapshot) -> Option<Listed> {
@@ -206,6 +223,25 @@ mod tests {
     }
 
     #[test]
+    fn of_whole_disks_only_those_are_found_that_were_proven() {
+        let [manifest, first, second] =
+            ["01", "ab", "cd"].map(|byte| byte.repeat(32).parse::<SnapshotId>().unwrap());
+        let tagged =
+            |id: &SnapshotId, tags: String| json!({"id": id, "tags": tags.split(',').collect::<Vec<_>>()});
+        let whole = |id: &SnapshotId| tagged(id, key().whole_tags(&manifest));
+        let note = |about: &SnapshotId| snapshot(&key().proven_tags(&manifest, about));
+        let found = |list: Value| parse_proven(list.to_string().as_bytes()).unwrap();
+        assert_eq!(found(json!([])), None);
+        assert_eq!(found(json!([whole(&first)])), None);
+        assert_eq!(found(json!([whole(&first), note(&first), whole(&second)])), Some(first.clone()));
+        assert_eq!(found(json!([whole(&first), note(&first), whole(&second), note(&second)])), Some(second));
+        // A note about what is not there, and a note that is tagged as one of another kind.
+        assert_eq!(found(json!([note(&first)])), None);
+        assert_eq!(found(json!([whole(&first), snapshot(&key().condemn_tags(&first))])), None);
+        assert!(parse_proven(b"{}").is_err());
+    }
+
+    #[test]
     fn other_snapshots_are_left_out() {
         let good = key().tags(Kind::Segment(1), &Layout::new(1 << 20, 65536).unwrap(), "i");
         for (from, to) in [
@@ -237,7 +273,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_listing_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (parse_listing(&bytes, &key()), parse_ids(&bytes));
+            let _ = (parse_listing(&bytes, &key()), parse_proven(&bytes));
         }
     }
 }
