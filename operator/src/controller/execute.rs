@@ -4,6 +4,7 @@ use super::{
     block_storage::{Access, vouched},
     clusters::MoverCluster,
     context::Context,
+    lost,
     observe::Look,
     references::References,
     remove,
@@ -129,6 +130,9 @@ impl Hands<'_> {
                 let id = self.cloud(*side)?.upload_volume_to_image(volume_id, &name, false).await?;
                 Ok(Effect::Created { id })
             }
+            Step::FindLost { side, role, id, volume_id, .. } => {
+                lost::find(self.cloud(*side)?, self.status, *role, id, volume_id.as_deref()).await
+            }
             Step::TagImage { side, image_id } => {
                 Ok(self.cloud(*side)?.add_image_tag(image_id, &self.me.tag()).await.map(|()| Effect::Done)?)
             }
@@ -198,7 +202,8 @@ impl Hands<'_> {
             Step::CreateServerImage { disk } => {
                 let (name, marks) =
                     (me.object_name(Role::ExportImage, *disk, 1), me.marks(Role::ExportImage, *disk));
-                accepted(cloud.create_server_image(&id, &name, &marks).await?.1)
+                let (id, request_id) = cloud.create_server_image(&id, &name, &marks).await?;
+                Effect::Asked { id, request_id: Some(request_id).filter(|r| !r.is_empty()) }
             }
             other => return Err(lasting(format!("{} is no step in the source", other.name()))),
         })

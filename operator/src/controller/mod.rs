@@ -7,6 +7,7 @@ pub mod context;
 mod ended_jobs;
 pub mod execute;
 mod hooks;
+pub mod lost;
 mod object_store;
 pub mod observe;
 mod open_stack_cloud;

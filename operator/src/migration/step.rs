@@ -83,6 +83,21 @@ pub enum Step {
         /// The volume.
         volume_id: String,
     },
+    /// Looks by its id for something that was asked for and is in no list any more; if it is gone, asks the cloud why.
+    FindLost {
+        /// In which cloud.
+        side: Side,
+        /// What it was for.
+        role: Role,
+        /// Which disk.
+        disk: i32,
+        /// Which attempt.
+        attempt: i32,
+        /// Its id.
+        id: String,
+        /// The volume that it was to be made of, where it was made of one.
+        volume_id: Option<String>,
+    },
     /// Marks an image that could not be marked when it was made.
     TagImage {
         /// In which cloud.
@@ -252,6 +267,7 @@ impl Step {
             | DeleteClaim { side, .. }
             | DeletePersistentVolume { side, .. }
             | UploadVolume { side, .. }
+            | FindLost { side, .. }
             | TagImage { side, .. }
             | Delete { side, .. } => Some(*side),
             DeleteAnchor(side) => Some(*side),
@@ -294,6 +310,18 @@ pub enum Effect {
     Accepted {
         /// The request's id, where the cloud gave one.
         request_id: Option<String>,
+    },
+    /// The cloud took a request and makes an object of it later.
+    Asked {
+        /// The object's id.
+        id: String,
+        /// The request's id, where the cloud gave one.
+        request_id: Option<String>,
+    },
+    /// What was asked for is gone.
+    Lost {
+        /// What the cloud says of it.
+        why: String,
     },
     /// For completeness of the record.
     Value(Value),

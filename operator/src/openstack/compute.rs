@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::endpoint::{Call, path};
 use super::error::CloudError;
 use super::session::Cloud;
-use super::types::{Flavor, InstanceAction, Server, VolumeAttachment};
+use super::types::{ActionDetails, Flavor, InstanceAction, Server, VolumeAttachment};
 
 fn call(method: Method, segments: &[&str]) -> Call {
     Call::new(ServiceType::Compute, method, path(segments)).version((2, 1))
@@ -153,6 +153,13 @@ impl Cloud {
     pub async fn server_actions(&self, id: &str) -> Result<Vec<InstanceAction>, CloudError> {
         let call = call(Method::GET, &["servers", id, "os-instance-actions"]);
         self.fetch("list server actions", "instanceActions", call).await
+    }
+
+    /// One of these with its events. They are shown to a member from 2.51 on, with an error's text from 2.84 on.
+    pub async fn server_action_details(&self, id: &str, request: &str) -> Result<ActionDetails, CloudError> {
+        let version = if self.offers(&ServiceType::Compute, (2, 84)) { (2, 84) } else { (2, 51) };
+        let call = call(Method::GET, &["servers", id, "os-instance-actions", request]).version(version);
+        self.fetch("get server action", "instanceAction", call).await
     }
 
     /// Volumes of the server, in the order in which Nova lists them. 2.79 is the first version that says whether

@@ -275,6 +275,48 @@ pub struct InstanceAction {
     pub message: Option<String>,
 }
 
+/// Something that was done to a server, in detail.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ActionDetails {
+    /// `Error`, or nothing.
+    pub message: Option<String>,
+    /// Its steps, the newest first.
+    #[serde(deserialize_with = "nullable")]
+    pub events: Vec<ActionEvent>,
+}
+
+/// A step of what was done to a server.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ActionEvent {
+    /// Such as `compute_snapshot_instance`.
+    pub event: String,
+    /// `Success`, `Error`, or nothing while it lasts.
+    pub result: Option<String>,
+    /// What went wrong.
+    pub details: Option<String>,
+}
+
+/// What the block storage service tells a user of a failure.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct FailureMessage {
+    /// UUID.
+    pub id: String,
+    /// The volume or snapshot that it is about.
+    #[serde(deserialize_with = "nullable")]
+    pub resource_uuid: String,
+    /// The request that failed.
+    pub request_id: Option<String>,
+    /// What failed and, as far as users may know, why.
+    #[serde(deserialize_with = "nullable")]
+    pub user_message: String,
+    /// When (UTC, no zone).
+    #[serde(deserialize_with = "nullable")]
+    pub created_at: String,
+}
+
 /// A volume.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]

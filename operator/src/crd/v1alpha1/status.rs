@@ -920,6 +920,31 @@ pub struct ExportStatus {
     /// The image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
+    /// What the source's cloud was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<AskedRow>,
+}
+
+/// Something that a cloud was asked for on behalf of a disk, and how often it came to nothing.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AskedRow {
+    /// What it is for, such as `export-image`.
+    pub role: String,
+    /// Tells it from what was asked for before, for the same disk.
+    pub attempt: i32,
+    /// Its id, from the answer to the request, or as it was first seen; unset: it has to be asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// How often it was neither there nor in progress any more.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost: i32,
+    /// Since when it is missed; or when the last one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed_at: Option<Time>,
+    /// What the cloud says of the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 impl ExportStatus {
@@ -956,6 +981,9 @@ pub struct ImportStatus {
     /// The image that the volume was read back into.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readback_image_id: Option<String>,
+    /// What the destination's cloud was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<AskedRow>,
 }
 
 /// A wait that we measure ourselves.

@@ -25,6 +25,9 @@ mod explore;
 mod looks_tests;
 
 #[cfg(test)]
+mod lost_tests;
+
+#[cfg(test)]
 mod proof_tests;
 
 #[cfg(test)]
@@ -223,10 +226,7 @@ impl<'a> Draft<'a> {
 
     /// A row in the timeline.
     fn note(&mut self, message: impl Into<String>) {
-        let row = TimelineRow { at: self.now(), phase: self.phase(), message: message.into() };
-        self.status.timeline.push(row);
-        let extra = self.status.timeline.len().saturating_sub(64);
-        self.status.timeline.drain(..extra);
+        note(&mut self.status, self.input.now, message.into());
     }
 
     fn say(&mut self, message: impl Into<String>) {
@@ -359,6 +359,14 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// A row in the timeline.
+fn note(status: &mut VmMigrationStatus, now: Timestamp, message: String) {
+    let phase = status.phase.unwrap_or_default();
+    status.timeline.push(TimelineRow { at: Time(now), phase, message });
+    let extra = status.timeline.len().saturating_sub(64);
+    status.timeline.drain(..extra);
+}
+
 /// How soon to look again at what was waited for so many seconds: the end is seen at most a fifth too late, within these
 /// bounds in seconds.
 fn pause(waited: i64, bounds: RangeInclusive<i64>) -> Duration {
@@ -384,12 +392,21 @@ pub fn record(
     now: Timestamp,
 ) {
     match result {
-        Ok(effect) => record_effect(status, step, &effect),
+        Ok(effect) => record_effect(status, step, &effect, now),
         Err(failure) => record_failure(status, step, failure, now),
     }
 }
 
-fn record_effect(status: &mut VmMigrationStatus, step: &Step, effect: &Effect) {
+fn record_effect(status: &mut VmMigrationStatus, step: &Step, effect: &Effect, now: Timestamp) {
+    match effect {
+        Effect::Created { id } | Effect::Asked { id, .. } => disks::record_asked(status, step, id),
+        Effect::Lost { why } => {
+            if let Some(message) = disks::record_lost(status, step, why) {
+                note(status, now, message);
+            }
+        }
+        _ => {}
+    }
     if status.trouble.as_ref().is_some_and(|t| t.what == step.name()) {
         status.trouble = None;
     }
@@ -401,7 +418,7 @@ fn record_effect(status: &mut VmMigrationStatus, step: &Step, effect: &Effect) {
         (Step::LockSource, Effect::Accepted { request_id }) => {
             status.source.get_or_insert_default().lock_request_id = request_id.clone();
         }
-        (Step::CreateServerImage { .. }, Effect::Accepted { request_id }) => {
+        (Step::CreateServerImage { .. }, Effect::Asked { request_id, .. }) => {
             status.source.get_or_insert_default().image_request_id = request_id.clone();
         }
         (Step::CreateServer, Effect::Created { id }) => {

@@ -76,6 +76,12 @@ pub(super) struct World {
     pub(super) failing: Option<(&'static str, bool)>,
     /// The reason that they give.
     failing_for: &'static str,
+    /// So many images vanish while they are made, of those with this in their name; what they were made of is free again.
+    pub(super) vanishing: (&'static str, u32),
+    /// How many images were asked for, by what they are for.
+    pub(super) uploads: BTreeMap<String, u32>,
+    /// The root disk of the source is local.
+    pub(super) local_root: bool,
     /// Time passes, and nothing that was begun is ever done.
     pub(super) stuck: bool,
     /// The clouds do not tell when something was made.
@@ -208,6 +214,9 @@ impl World {
             broken: None,
             failing: None,
             failing_for: "X",
+            vanishing: ("", 0),
+            uploads: BTreeMap::new(),
+            local_root: false,
             stuck: false,
             timeless: false,
             abandoned: false,
@@ -255,6 +264,7 @@ impl World {
             v.status = "available".into();
         }
         self.settle_devices();
+        self.lose_images();
         self.snapshots.retain(|s| s.status != "deleting");
         self.snapshots.iter_mut().for_each(|s| s.status = "available".into());
         for (_, i) in self.images.iter_mut().filter(|(_, i)| i.status == "saving") {
@@ -268,6 +278,16 @@ impl World {
             (s.status, s.launched_at) = ("ACTIVE".into(), Some(self.now.to_string()));
         }
         self.finish_jobs();
+    }
+
+    /// As a cloud does that cannot make them.
+    fn lose_images(&mut self) {
+        let (name, left) = &mut self.vanishing;
+        self.images.retain(|(_, i)| {
+            let lost = *left > 0 && i.status == "saving" && i.name.contains(*name);
+            *left -= u32::from(lost);
+            !lost
+        });
     }
 
     fn finish_jobs(&mut self) {
@@ -594,8 +614,10 @@ impl World {
         let flavor = serde_json::from_value(json!({"id": "f", "name": ""})).unwrap();
         let network = serde_json::from_value(json!({"id": "na", "name": "net", "project_id": "pb"})).unwrap();
         let port = Port { id: "p".into(), network_id: "na".into(), ..Default::default() };
+        let mut source = self.source.clone();
+        source.image_id = self.local_root.then(|| "base".into());
         Inventory {
-            candidates: Some(self.source.clone()).filter(|_| !self.source_gone).into_iter().collect(),
+            candidates: Some(source).filter(|_| !self.source_gone).into_iter().collect(),
             source: SourceInventory {
                 attachments: (0..2).map(attachment).collect(),
                 volumes: self.own.clone(),
@@ -623,7 +645,7 @@ impl World {
         Effect::Accepted { request_id: Some(request_id) }
     }
 
-    fn image(&mut self, side: Side, name: String, status: &str, content: String) {
+    fn image(&mut self, side: Side, name: String, status: &str, content: String) -> String {
         let (id, properties) = (self.id("img"), json!({}));
         self.content.insert(id.clone(), content);
         let properties = serde_json::from_value(properties).unwrap_or_default();
@@ -636,7 +658,9 @@ impl World {
             created_at: self.made_at(),
             ..Default::default()
         };
+        let id = image.id.clone();
         self.images.push((side, image));
+        id
     }
 
     /// Does a step as the clouds would; checks what must never happen.
@@ -748,32 +772,68 @@ impl World {
                 let (id, metadata) = (self.id("snap"), me.marks_of(Role::Snapshot, *disk, *attempt));
                 self.content.insert(id.clone(), format!("version {}", self.version));
                 self.snapshots.push(Snapshot {
-                    id,
+                    id: id.clone(),
                     volume_id: volume_id.clone(),
                     status: "creating".into(),
                     created_at: self.made_at(),
                     metadata,
                     ..Default::default()
                 });
+                return Ok(Effect::Created { id });
             }
             Step::CreateExportVolume { disk, attempt, snapshot_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks_of(Role::ExportVolume, *disk, *attempt));
                 self.content.insert(id.clone(), self.content[snapshot_id].clone());
-                self.volumes.push(creating(id, metadata, self.made_at()));
+                self.volumes.push(creating(id.clone(), metadata, self.made_at()));
+                return Ok(Effect::Created { id });
             }
             Step::UploadVolume { side, role, disk, attempt, volume_id } => {
                 let content = self.content[volume_id].clone();
-                self.image(*side, me.object_name(*role, *disk, *attempt), "saving", content)
+                let all = self.volumes.iter_mut().chain(&mut self.made);
+                all.filter(|v| v.id == *volume_id).for_each(|v| {
+                    assert_eq!(v.status, "available", "Cinder refuses to upload it");
+                    v.status = "uploading".into();
+                });
+                *self.uploads.entry(role.to_string()).or_default() += 1;
+                let id = self.image(*side, me.object_name(*role, *disk, *attempt), "saving", content);
+                return Ok(Effect::Created { id });
+            }
+            Step::CreateServerImage { disk } => {
+                let content = format!("version {}", self.version);
+                *self.uploads.entry(Role::ExportImage.to_string()).or_default() += 1;
+                let name = me.object_name(Role::ExportImage, *disk, 1);
+                let id = self.image(Side::Source, name, "saving", content);
+                let Effect::Accepted { request_id } = self.act("createImage") else {
+                    return Ok(Effect::Done);
+                };
+                return Ok(Effect::Asked { id, request_id });
+            }
+            Step::FindLost { id, .. } => {
+                let volumes = self.volumes.iter().chain(&self.made).map(|v| &v.id);
+                let others =
+                    self.snapshots.iter().map(|s| &s.id).chain(self.images.iter().map(|(_, i)| &i.id));
+                if volumes.chain(others).any(|there| there == id) {
+                    return Err(StepFailure {
+                        transient: true,
+                        conflict: true,
+                        message: "it is there".into(),
+                    });
+                }
+                return Ok(Effect::Lost { why: "no space left on device (req-9)".into() });
             }
             Step::CreateImportImage { disk, attempt, .. } => {
-                let name = me.object_name(Role::ImportImage, *disk, *attempt);
-                self.image(Side::Destination, name, "queued", String::new());
+                let local = self.local_root && *disk == 0;
+                let role = if local { Role::RootImage } else { Role::ImportImage };
+                let name = me.object_name(role, *disk, *attempt);
+                let id = self.image(Side::Destination, name, "queued", String::new());
+                return Ok(Effect::Created { id });
             }
             Step::CreateVolume { disk, image_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::Volume, *disk));
                 let content = image_id.as_ref().map(|i| self.content[i].clone()).unwrap_or_default();
                 self.content.insert(id.clone(), content);
-                self.made.push(creating(id, metadata, self.made_at()));
+                self.made.push(creating(id.clone(), metadata, self.made_at()));
+                return Ok(Effect::Created { id });
             }
             Step::CreatePort { index } => {
                 let id = self.id("port");
@@ -802,7 +862,7 @@ impl World {
                 let image = self.images.iter_mut().find(|(_, i)| i.id == *image_id);
                 image.into_iter().for_each(|(_, i)| i.tags = vec![me.tag()]);
             }
-            Step::DressVolume { .. } | Step::CreateServerImage { .. } => {}
+            Step::DressVolume { .. } => {}
         }
         Ok(Effect::Done)
     }
@@ -842,6 +902,9 @@ impl World {
         let wanted = format!("version {}", self.version);
         for volume in &self.made {
             assert_eq!(self.content.get(&volume.id), Some(&wanted), "never 3: B is made of a stale copy");
+        }
+        for (_, image) in self.images.iter().filter(|(_, i)| i.name.contains("root-image")) {
+            assert_eq!(self.content.get(&image.id), Some(&wanted), "never 3: B is made of a stale image");
         }
         let id = self.id("srv");
         let plan = self.status.plan.clone().unwrap_or_default();

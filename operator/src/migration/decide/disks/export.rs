@@ -1,8 +1,8 @@
 //! In the source cloud: from a disk to its bytes in the repository.
 
 use super::{
-    AT_ONCE, Draft, MAKING, SAVING, bandwidth, copy_failed, digest, repository, transfer_seconds, usable,
-    volume_device, volume_export, with_progress,
+    AT_ONCE, Draft, SAVING, asked::Asked, available, bandwidth, copy_failed, digest, repository,
+    transfer_seconds, usable, volume_device, volume_export, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -39,22 +39,28 @@ pub(in crate::migration::decide) fn export(d: &mut Draft<'_>, i: usize, view: &S
 fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image, String> {
     let (n, attempt) = (d.status.disks[i].index, d.status.disks[i].export.attempt());
     let cloud = d.input.spec.source.cloud.clone();
+    let asked = Asked::new(Side::Source, Role::ExportImage, attempt);
     if let Some(image) = find_attempt(&view.images, Role::ExportImage, n, attempt) {
+        asked.seen(d, i, &image.id);
         let what = format!("{cloud}: image {} of disk {n}", image.id);
         return usable(d, i, &what, (&image.status, "active"), &SAVING, &image.created_at)
             .map(|()| image.clone());
     }
     let busy = view.server.as_ref().and_then(|s| s.task_state.clone());
     if d.status.disks[i].kind == DiskKind::Image {
-        if let Some(task) = busy {
-            return Err(format!("Waiting for the source before its image is made: {task}"));
-        }
+        let what = format!("{cloud}: the source, before the image of its local root disk is made");
+        let task = busy.as_deref().unwrap_or("idle");
+        usable(d, i, &what, (task, "idle"), &[task], "")?;
+        let what = format!("Making an image of the local root disk in {cloud}");
+        asked.may_be_asked_for(d, i, &what)?;
         d.step(Step::CreateServerImage { disk: n });
-        return Err(format!("Making an image of the local root disk in {cloud}"));
+        return Err(what);
     }
     let copy = copy(d, i, view)?;
     let what = format!("{cloud}: temporary volume {} of disk {n}", copy.id);
-    usable(d, i, &what, (&copy.status, "available"), &MAKING, &copy.created_at)?;
+    available(d, i, &what, &copy)?;
+    let what = format!("Uploading temporary volume {} to an image in {cloud}", copy.id);
+    asked.made_of(&copy.id).may_be_asked_for(d, i, &what)?;
     d.step(Step::UploadVolume {
         side: Side::Source,
         role: Role::ExportImage,
@@ -62,7 +68,7 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
         attempt,
         volume_id: copy.id.clone(),
     });
-    Err(format!("Uploading temporary volume {} to an image in {cloud}", copy.id))
+    Err(what)
 }
 
 /// The temporary volume, as it was asked for; or what it waits for.
@@ -78,16 +84,25 @@ pub(super) fn copy(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Vol
         if image.is_some_and(|k| find(&view.images, Role::ExportImage, k).is_none()) || busy.is_some() {
             return Err(format!("The snapshot of volume {volume_id} follows the image of the root disk"));
         }
+        let what = format!("Taking a snapshot of volume {volume_id} in {cloud}");
+        Asked::new(Side::Source, Role::Snapshot, attempt)
+            .made_of(&volume_id)
+            .may_be_asked_for(d, i, &what)?;
         d.step(Step::CreateSnapshot { disk: n, attempt, volume_id: volume_id.clone() });
-        return Err(format!("Taking a snapshot of volume {volume_id}"));
+        return Err(what);
     };
+    Asked::new(Side::Source, Role::Snapshot, attempt).seen(d, i, &snapshot.id);
     d.status.disks[i].export.snapshot_id = Some(snapshot.id.clone());
     let what = format!("{cloud}: snapshot {} of volume {volume_id}", snapshot.id);
     usable(d, i, &what, (&snapshot.status, "available"), &["creating"], &snapshot.created_at)?;
+    let asked = Asked::new(Side::Source, Role::ExportVolume, attempt);
     let Some(copy) = find_attempt(&view.volumes, Role::ExportVolume, n, attempt) else {
+        let what = format!("Making a temporary volume from snapshot {} in {cloud}", snapshot.id);
+        asked.may_be_asked_for(d, i, &what)?;
         d.step(Step::CreateExportVolume { disk: n, attempt, snapshot_id: snapshot.id.clone() });
-        return Err(format!("Making a temporary volume from snapshot {}", snapshot.id));
+        return Err(what);
     };
+    asked.seen(d, i, &copy.id);
     d.status.disks[i].export.volume_id = Some(copy.id.clone());
     Ok(copy.clone())
 }

@@ -1,8 +1,8 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
 use super::{
-    AT_ONCE, Draft, SAVING, bandwidth, copy_failed, digest, job_of, origin, repository, transfer_seconds,
-    usable, volume_device, volume_import, with_progress,
+    AT_ONCE, Draft, SAVING, asked::Asked, bandwidth, copy_failed, digest, job_of, origin, repository,
+    transfer_seconds, usable, volume_device, volume_import, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -24,16 +24,19 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
     let n = d.status.disks[i].index;
     let purpose = format!("restore-{n}");
     let attempt = d.job_record(&purpose).attempt;
-    let role = match d.status.disks[i].kind {
-        DiskKind::Volume => Role::ImportImage,
-        DiskKind::Image => Role::RootImage,
-    };
+    let role = role(d.status.disks[i].kind);
     drop_failed_images(d, n, role, attempt, view);
+    let asked = Asked::new(Side::Destination, role, attempt);
     let Some(image) = find_attempt(&view.images, role, n, attempt) else {
+        let what = format!("Making an image for disk {n} in {}", d.input.spec.destination.cloud);
+        if let Err(waiting) = asked.may_be_asked_for(d, i, &what) {
+            return waiting;
+        }
         let like = d.status.disks[i].export.image_id.clone();
         d.step(Step::CreateImportImage { disk: n, attempt, like });
-        return format!("Making an image for disk {n} in {}", d.input.spec.destination.cloud);
+        return what;
     };
+    asked.seen(d, i, &image.id);
     d.status.disks[i].import.image_id = Some(image.id.clone());
     let backup = d.status.disks[i].backup.clone();
     let mut args = restore_args(d, i, &image.id, backup.as_ref());
@@ -63,6 +66,14 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
         usable(d, i, &what, (&image.status, "active"), &SAVING, "")?;
         Ok(image.os_hash_value == restore.hash_value && image.size == Some(backup.bytes))
     })
+}
+
+/// What the image is for that a disk is restored into.
+pub(super) fn role(kind: DiskKind) -> Role {
+    match kind {
+        DiskKind::Volume => Role::ImportImage,
+        DiskKind::Image => Role::RootImage,
+    }
 }
 
 /// How far the restore's Job is; its digest is recorded when the place it filled holds what was read in the source, in

@@ -1,6 +1,7 @@
 //! The way of one disk: snapshot, temporary volume, image, backup; image, volume, read-back. All disks side by side,
 //! and of each disk the restore beside the backup: they meet only in the repository.
 
+mod asked;
 pub(super) mod export;
 mod import;
 mod proof;
@@ -9,6 +10,7 @@ mod volume_export;
 mod volume_import;
 
 pub(super) use {
+    asked::{record_asked, record_lost},
     volume_device::{release, take_away, travels},
     volume_import::fill_volume,
 };
@@ -21,6 +23,7 @@ use crate::{
         observed::{JobView, number_in},
     },
     mover::result::FailureReason,
+    openstack::Volume,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -176,6 +179,13 @@ fn usable(
     d.wait_calmly(since);
     let until = since.checked_add(SignedDuration::from_secs(bound)).map(super::clock).unwrap_or_default();
     Err(format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since)))
+}
+
+/// Is a volume there for use? Since when an upload lasts the cloud does not tell: what it tells is when it was made.
+fn available(d: &mut Draft<'_>, i: usize, what: &str, volume: &Volume) -> Result<(), String> {
+    let uploads = volume.status == "uploading";
+    let created_at = if uploads { "" } else { &volume.created_at };
+    usable(d, i, what, (&volume.status, "available"), &MAKING, created_at)
 }
 
 /// Since when it was seen to be waited for: a cloud need not tell when it began.

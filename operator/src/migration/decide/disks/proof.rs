@@ -1,6 +1,6 @@
 //! In the destination cloud: the volume, its attributes, and the proof by reading it back.
 
-use super::{AT_ONCE, Draft, MAKING, SAVING, Stage, usable};
+use super::{AT_ONCE, Draft, SAVING, Stage, asked::Asked, available, usable};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -22,26 +22,36 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
         }
         return None;
     }
+    let asked = Asked::new(Side::Destination, Role::Volume, 1);
     let Some(volume) = find(&view.volumes, Role::Volume, n) else {
         let Some(import) = import else {
             d.fail("UnrecoverableError", format!("{cloud}: the image of disk {n} is gone"));
             return Some(String::new());
         };
+        let what = format!("Making volume {n} in {cloud}");
+        if let Err(waiting) = asked.may_be_asked_for(d, i, &what) {
+            return Some(waiting);
+        }
         d.step(Step::CreateVolume { disk: n, image_id: Some(import.id.clone()) });
-        return Some(format!("Making volume {n} in {cloud}"));
+        return Some(what);
     };
+    asked.seen(d, i, &volume.id);
     d.status.disks[i].import.volume_id = Some(volume.id.clone());
     let what = format!("{cloud}: volume {} of disk {n}", volume.id);
-    if volume.status != "uploading"
-        && let Err(waiting) = usable(d, i, &what, (&volume.status, "available"), &MAKING, &volume.created_at)
-    {
+    let reads_back = volume.status == "uploading" && readback.is_some();
+    if !reads_back && let Err(waiting) = available(d, i, &what, volume) {
         return Some(waiting);
     }
     if !d.status.disks[i].import.dressed {
         d.step(Step::DressVolume { disk: n, volume_id: volume.id.clone() });
         return Some(format!("Setting the attributes of volume {}", volume.id));
     }
+    let asked = Asked::new(Side::Destination, Role::ReadbackImage, 1).made_of(&volume.id);
     let Some(image) = readback else {
+        let what = format!("Reading back volume {} in {cloud}", volume.id);
+        if let Err(waiting) = asked.may_be_asked_for(d, i, &what) {
+            return Some(waiting);
+        }
         d.step(Step::UploadVolume {
             side: Side::Destination,
             role: Role::ReadbackImage,
@@ -49,8 +59,9 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
             attempt: 1,
             volume_id: volume.id.clone(),
         });
-        return Some(format!("Reading back volume {} in {cloud}", volume.id));
+        return Some(what);
     };
+    asked.seen(d, i, &image.id);
     d.status.disks[i].import.readback_image_id = Some(image.id.clone());
     let what = format!("{cloud}: read-back of disk {n}, image {}", image.id);
     if let Err(waiting) = usable(d, i, &what, (&image.status, "active"), &SAVING, &image.created_at) {

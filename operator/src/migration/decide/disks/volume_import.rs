@@ -1,8 +1,8 @@
 //! In the destination cloud, as a block device: the restore Job writes the new volume, and reads it back.
 
 use super::{
-    AT_ONCE, Draft, MAKING, Stage, bandwidth, import, job_of, proof, repository, show_progress, usable,
-    volume_device as device, with_progress,
+    AT_ONCE, Draft, MAKING, Stage, asked::Asked, bandwidth, import, job_of, proof, repository, show_progress,
+    usable, volume_device as device, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -30,12 +30,17 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
 fn claimed(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Result<String, String> {
     let n = d.status.disks[i].index;
     let cloud = d.input.spec.destination.cloud.clone();
+    let asked = Asked::new(Side::Destination, Role::Volume, 1);
     let Some(volume) = find(&view.volumes, Role::Volume, n) else {
+        let what = format!("Making volume {n} in {cloud}");
+        asked.may_be_asked_for(d, i, &what)?;
         // If there was one, what is known of it is not true of this one.
-        d.status.disks[i].import = ImportStatus::default();
+        let asked = std::mem::take(&mut d.status.disks[i].import.asked);
+        d.status.disks[i].import = ImportStatus { asked, ..Default::default() };
         d.step(Step::CreateVolume { disk: n, image_id: None });
-        return Err(format!("Making volume {n} in {cloud}"));
+        return Err(what);
     };
+    asked.seen(d, i, &volume.id);
     d.status.disks[i].import.volume_id = Some(volume.id.clone());
     d.status.disks[i].import.written |= job_of(d, Side::Destination, &purpose(n)).is_some();
     if !device::handed_over(d, i, Side::Destination) {
