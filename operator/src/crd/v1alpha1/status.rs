@@ -195,6 +195,9 @@ pub struct VmMigrationStatus {
     /// What still exists that a clean-up would remove, and why it stays.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retained: Vec<RetainedRow>,
+    /// What the clouds were asked to delete and still have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deletions: Vec<DeletionRow>,
     /// What happened when; the newest 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<TimelineRow>,
@@ -746,6 +749,27 @@ pub struct RetainedRow {
     pub what: String,
     /// Why it stays and when it can go.
     pub why: String,
+}
+
+/// A deletion that a cloud was asked for.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeletionRow {
+    /// In which cloud: `source` or `destination`.
+    pub side: String,
+    /// What kind of object, such as `image`.
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    /// Since when it is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// When it was last asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Time>,
+    /// What the cloud answered then; unset: it took the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// Something that happened.

@@ -1,7 +1,9 @@
 //! Clean-up: Jobs, temporary objects by mark, the repository, the Secrets. It looks twice before it says that it is done.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON, disks, hooks,
+    AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON,
+    deletions::{self, Ours, remove},
+    disks, hooks,
     jobs::{Progress, Wanted},
     requests, retire, retry, undo,
 };
@@ -9,10 +11,10 @@ use crate::{
     crd::v1alpha1::*,
     migration::{
         names::{Role, Side, Tagged},
-        observed::{ClusterView, DestinationView, Seen, SourceView},
+        observed::{ClusterView, DestinationView, Seen, SourceView, find},
         step::{ObjectKind, Step},
     },
-    openstack::Snapshot,
+    openstack::{Snapshot, Volume},
 };
 use k8s_openapi::jiff::Timestamp;
 use std::{collections::BTreeSet, time::Duration};
@@ -321,10 +323,6 @@ fn busy(status: &str) -> bool {
     ["creating", "downloading", "uploading", "deleting", "attaching", "detaching"].contains(&status)
 }
 
-fn remove(d: &mut Draft<'_>, side: Side, kind: ObjectKind, id: &str) {
-    d.step(Step::Delete { side, kind, id: id.into() });
-}
-
 /// Something may have been made in the source cloud or in the repository.
 fn begun(d: &Draft<'_>) -> bool {
     let granted = d.status.cutover.as_ref().is_some_and(|c| c.granted_at.is_some());
@@ -334,20 +332,24 @@ fn begun(d: &Draft<'_>) -> bool {
 /// Removes what `goes` says. True: something has to be waited for.
 pub(super) fn source_objects(d: &mut Draft<'_>, view: &SourceView, goes: &dyn Fn(&Tagged) -> bool) -> bool {
     let goes = |t: &Tagged| t.role.is_temporary() && goes(t);
-    let mut waiting = false;
-    for (_, image) in view.images.iter().filter(|(t, _)| goes(t)) {
-        waiting = true;
-        remove(d, Side::Source, ObjectKind::Image, &image.id);
+    let (side, mut waiting) = (Side::Source, false);
+    let (images, volumes) = (view.images.iter().map(|(_, i)| &i.id), view.volumes.iter().map(|(_, v)| &v.id));
+    let there = images.chain(volumes).chain(view.snapshots.iter().map(|(_, s)| &s.id));
+    deletions::forget_gone(d, side, there.map(String::as_str));
+    for (tagged, image) in view.images.iter().filter(|(t, _)| goes(t)) {
+        waiting |= remove(d, &Ours { side, kind: ObjectKind::Image, role: tagged.role, id: &image.id }, "");
     }
-    for (_, volume) in view.volumes.iter().filter(|(t, _)| goes(t)) {
-        waiting = true;
-        if !busy(&volume.status) {
-            remove(d, Side::Source, ObjectKind::Volume, &volume.id);
-        }
+    for (tagged, volume) in view.volumes.iter().filter(|(t, _)| goes(t)) {
+        let ours = Ours { side, kind: ObjectKind::Volume, role: tagged.role, id: &volume.id };
+        waiting |= busy(&volume.status) || remove(d, &ours, "");
     }
-    if waiting {
-        return true;
-    }
+    // Volumes that were made of a snapshot go before it.
+    waiting || source_snapshots(d, view, &goes)
+}
+
+/// Removes those snapshots of ours that `goes` says. True: something has to be waited for.
+fn source_snapshots(d: &mut Draft<'_>, view: &SourceView, goes: &dyn Fn(&Tagged) -> bool) -> bool {
+    let (side, mut waiting) = (Side::Source, false);
     let keeps = d.source().keeps_snapshots;
     let runs = view.server.as_ref().is_none_or(|s| s.status == "ACTIVE" && s.task_state.is_none());
     let cloud = d.input.spec.source.cloud.clone();
@@ -356,24 +358,21 @@ pub(super) fn source_objects(d: &mut Draft<'_>, view: &SourceView, goes: &dyn Fn
     let lane = |s: &Snapshot| if keeps { String::new() } else { s.volume_id.clone() };
     let under_way = view.snapshots.iter().map(|(_, s)| s).filter(|s| busy(&s.status));
     let mut taken: BTreeSet<_> = under_way.map(lane).collect();
-    for (_, snapshot) in view.snapshots.iter().filter(|(t, _)| goes(t)) {
-        if snapshot.status == "error_deleting" {
-            d.status.retained.push(RetainedRow {
-                what: format!("snapshot {} of volume {} in {cloud}", snapshot.id, snapshot.volume_id),
-                why: "the cloud failed to delete it; only its operator can repair that".into(),
-            });
+    for (tagged, snapshot) in view.snapshots.iter().filter(|(t, _)| goes(t)) {
+        let stays = if snapshot.status == "error_deleting" {
+            Some("the cloud failed to delete it; only its operator can repair that")
         } else if keeps && !runs {
-            d.status.retained.push(RetainedRow {
-                what: format!("snapshot {} of volume {} in {cloud}", snapshot.id, snapshot.volume_id),
-                why:
-                    "on this storage a snapshot can be deleted only while the server runs or after it is gone"
-                        .into(),
-            });
+            Some("on this storage a snapshot can be deleted only while the server runs or after it is gone")
         } else {
-            waiting = true;
-            if taken.insert(lane(snapshot)) {
-                remove(d, Side::Source, ObjectKind::Snapshot, &snapshot.id);
-            }
+            None
+        };
+        if let Some(why) = stays {
+            let what = format!("snapshot {} of volume {} in {cloud}", snapshot.id, snapshot.volume_id);
+            d.status.retained.push(RetainedRow { what, why: why.into() });
+        } else {
+            let ours = Ours { side, kind: ObjectKind::Snapshot, role: tagged.role, id: &snapshot.id };
+            let turn = deletions::rests(d, &ours) || taken.insert(lane(snapshot));
+            waiting |= !turn || remove(d, &ours, "");
         }
     }
     waiting
@@ -384,18 +383,21 @@ fn destination_objects(d: &mut Draft<'_>, view: &DestinationView, scope: Scope) 
     // A server that is still there was ACTIVE once and is kept, with all that it uses.
     let keep_final = scope == Scope::Temporary || !view.servers.is_empty();
     let goes = |role: Role| role.is_temporary() || !keep_final;
-    let mut waiting = false;
-    for (_, image) in view.images.iter().filter(|(t, _)| goes(t.role)) {
-        remove(d, Side::Destination, ObjectKind::Image, &image.id);
+    let (side, mut waiting) = (Side::Destination, false);
+    let (images, volumes) = (view.images.iter().map(|(_, i)| &i.id), view.volumes.iter().map(|(_, v)| &v.id));
+    let there = images.chain(volumes).chain(view.ports.iter().map(|(_, p)| &p.id));
+    deletions::forget_gone(d, side, there.map(String::as_str));
+    for (tagged, image) in view.images.iter().filter(|(t, _)| goes(t.role)) {
+        let volume = find(&view.volumes, Role::Volume, tagged.index);
+        let ours = Ours { side, kind: ObjectKind::Image, role: tagged.role, id: &image.id };
+        waiting |= remove(d, &ours, &parent(volume));
     }
-    for (_, volume) in view.volumes.iter().filter(|(t, _)| goes(t.role)) {
-        waiting = true;
-        if !busy(&volume.status) {
-            remove(d, Side::Destination, ObjectKind::Volume, &volume.id);
-        }
+    for (tagged, volume) in view.volumes.iter().filter(|(t, _)| goes(t.role)) {
+        let ours = Ours { side, kind: ObjectKind::Volume, role: tagged.role, id: &volume.id };
+        waiting |= busy(&volume.status) || remove(d, &ours, "");
     }
-    for (_, port) in view.ports.iter().filter(|(t, _)| goes(t.role)) {
-        remove(d, Side::Destination, ObjectKind::Port, &port.id);
+    for (tagged, port) in view.ports.iter().filter(|(t, _)| goes(t.role)) {
+        waiting |= remove(d, &Ours { side, kind: ObjectKind::Port, role: tagged.role, id: &port.id }, "");
     }
     if scope == Scope::All && !view.servers.is_empty() {
         let cloud = d.input.spec.destination.cloud.clone();
@@ -408,6 +410,17 @@ fn destination_objects(d: &mut Draft<'_>, view: &DestinationView, scope: Scope) 
         }
     }
     waiting
+}
+
+/// Why an image may have to stay: on Ceph a volume that was made of it is its clone.
+fn parent(volume: Option<&Volume>) -> String {
+    let lives_on_it = |v: &Volume| {
+        format!(
+            "; volume {} was made of it and may live on it: delete the image when that volume is gone",
+            v.id
+        )
+    };
+    volume.map(lives_on_it).unwrap_or_default()
 }
 
 /// A Job removes the repository, by its exact prefix and our marker in it.

@@ -5,6 +5,7 @@
 
 mod checks;
 mod cleanup;
+mod deletions;
 mod disks;
 mod downtime;
 mod forward;
@@ -17,6 +18,9 @@ mod retire;
 mod retry;
 mod undo;
 mod warm;
+
+#[cfg(test)]
+mod deletions_tests;
 
 #[cfg(test)]
 mod explore;
@@ -391,6 +395,7 @@ pub fn record(
     result: Result<Effect, StepFailure>,
     now: Timestamp,
 ) {
+    deletions::record(status, step, result.as_ref().err(), now);
     match result {
         Ok(effect) => record_effect(status, step, &effect, now),
         Err(failure) => record_failure(status, step, failure, now),
@@ -475,6 +480,9 @@ fn record_failure(status: &mut VmMigrationStatus, step: &Step, failure: StepFail
         || phase.succeeded()
         || phase.gave_up()
         || matches!(phase, Phase::Deleting | Phase::RollingBack | Phase::Held);
+    if !going_back && deletions::is_of_no_matter(step) {
+        return;
+    }
     if failure.transient || going_back || undecided(status) {
         let t = status.trouble.get_or_insert_default();
         if t.what != step.name() {

@@ -84,6 +84,7 @@ pub(super) fn begin(mut d: Draft<'_>) -> Decision {
     (status.rollback, status.cutover, status.copying) = (None, None, None);
     status.clean_looks = 0;
     status.retained.clear();
+    status.deletions.clear();
     status.checks.clear();
     status.hooks.clear();
     status.disks.clear();

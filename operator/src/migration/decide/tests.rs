@@ -82,6 +82,12 @@ pub(super) struct World {
     pub(super) uploads: BTreeMap<String, u32>,
     /// The root disk of the source is local.
     pub(super) local_root: bool,
+    /// The destination stores on Ceph: an image stays for as long as a volume lives that was made of it.
+    pub(super) ceph: bool,
+    /// The image that a volume was made of.
+    parents: BTreeMap<String, String>,
+    /// No deletion of these is carried out; does the cloud refuse it, or take it and do nothing?
+    pub(super) keeping: Option<(Side, ObjectKind, bool)>,
     /// Time passes, and nothing that was begun is ever done.
     pub(super) stuck: bool,
     /// The clouds do not tell when something was made.
@@ -217,6 +223,9 @@ impl World {
             vanishing: ("", 0),
             uploads: BTreeMap::new(),
             local_root: false,
+            ceph: false,
+            parents: BTreeMap::new(),
+            keeping: None,
             stuck: false,
             timeless: false,
             abandoned: false,
@@ -832,6 +841,7 @@ impl World {
                 let (id, metadata) = (self.id("vol"), me.marks(Role::Volume, *disk));
                 let content = image_id.as_ref().map(|i| self.content[i].clone()).unwrap_or_default();
                 self.content.insert(id.clone(), content);
+                self.parents.extend(image_id.clone().map(|image| (id.clone(), image)));
                 self.made.push(creating(id.clone(), metadata, self.made_at()));
                 return Ok(Effect::Created { id });
             }
@@ -854,7 +864,14 @@ impl World {
             }
             Step::CreateReport => self.report = true,
             Step::FinishReport => self.told = Some(build::report::outcome(&self.status, self.now)),
-            Step::Delete { kind, id, .. } => self.delete(*kind, id),
+            Step::Delete { side, kind, id } => match self.kept(*side, *kind, id) {
+                None => self.delete(*kind, id),
+                Some(false) => {}
+                Some(true) => {
+                    let message = "delete image failed: 409 it is in use (req-5)".into();
+                    return Err(StepFailure { transient: true, conflict: false, message });
+                }
+            },
             Step::RaisePort { port_id } => {
                 self.ports.iter_mut().filter(|p| p.id == *port_id).for_each(|p| p.admin_state_up = true);
             }
@@ -922,6 +939,15 @@ impl World {
         };
         self.servers.push(server);
         Effect::Created { id }
+    }
+
+    /// The cloud does not delete it; does it say so?
+    fn kept(&self, side: Side, kind: ObjectKind, id: &str) -> Option<bool> {
+        let lives =
+            |(volume, image): (&String, &String)| image == id && self.made.iter().any(|v| v.id == *volume);
+        let parent = self.ceph && self.parents.iter().any(lives);
+        let kept = self.keeping.filter(|(s, k, _)| (*s, *k) == (side, kind)).map(|(.., says)| says);
+        kept.or(parent.then_some(true))
     }
 
     fn delete(&mut self, kind: ObjectKind, id: &str) {

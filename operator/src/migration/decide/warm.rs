@@ -5,7 +5,7 @@
 //! the destination as block devices, the new volumes are there from the first pass on and follow each pass.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, PROGRESS, cleanup, clock,
+    AT_ONCE, Decision, Draft, Flow, PROGRESS, cleanup, clock, deletions,
     disks::{self, export, in_hand, show_progress},
     forward::{self, granted},
 };
@@ -531,7 +531,9 @@ fn tell(d: &mut Draft<'_>, waiting: Option<String>) {
     let doing = match (&copying.problem, waiting) {
         (Some(problem), _) => format!("removing what a failed pass made ({problem})"),
         (None, Some(stage)) => format!("{stage} ({done}/{all} volumes done)"),
-        (None, None) => "removing its snapshots and temporary volumes".into(),
+        (None, None) => {
+            format!("removing its snapshots and temporary volumes{}", deletions::refusal(d))
+        }
     };
     let go = if copying.by_itself {
         "the source is stopped when passes have done what they can".into()

@@ -7,7 +7,10 @@ use super::{
 use crate::{
     crd::v1alpha1::*,
     migration::{
-        decide::jobs::{Progress, Wanted},
+        decide::{
+            deletions,
+            jobs::{Progress, Wanted},
+        },
         names::{Role, Side},
         observed::{DestinationView, JobView, find_attempt},
         step::{ObjectKind, Step},
@@ -188,7 +191,7 @@ pub(super) fn seconds(d: &Draft<'_>, i: usize, backup: Option<&Digest>) -> i64 {
 fn drop_failed_images(d: &mut Draft<'_>, n: i32, role: Role, attempt: i32, view: &DestinationView) {
     for (tagged, image) in &view.images {
         if tagged.role == role && tagged.index == n && tagged.attempt < attempt {
-            d.step(Step::Delete { side: Side::Destination, kind: ObjectKind::Image, id: image.id.clone() });
+            deletions::ask_once(d, Side::Destination, ObjectKind::Image, &image.id);
         }
     }
 }

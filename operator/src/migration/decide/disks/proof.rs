@@ -4,6 +4,7 @@ use super::{AT_ONCE, Draft, SAVING, Stage, asked::Asked, available, usable};
 use crate::{
     crd::v1alpha1::*,
     migration::{
+        decide::deletions,
         names::{Role, Side},
         observed::{DestinationView, find},
         step::{ObjectKind, Step},
@@ -18,7 +19,7 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
     let readback = find(&view.images, Role::ReadbackImage, n);
     if d.status.disks[i].readback.is_some() {
         for image in [import, readback].into_iter().flatten() {
-            d.step(Step::Delete { side: Side::Destination, kind: ObjectKind::Image, id: image.id.clone() });
+            deletions::ask_once(d, Side::Destination, ObjectKind::Image, &image.id);
         }
         return None;
     }
