@@ -85,8 +85,8 @@ impl Cluster {
 /// A cloud, as either side, in which everything is there that two Jobs work with.
 fn cloud(fake: &Fake) {
     let volume = format!("GET /volume/v3/{PROJECT}");
-    let copy = json!({"id": "copy", "status": "available", "metadata": me().marks(Role::ExportVolume, 0)});
-    let snapshot = json!({"id": "snap", "status": "available", "metadata": me().marks(Role::Snapshot, 0)});
+    let made = |id: &str, role: Role| json!({"id": id, "name": me().object_name(role, 0, 1), "status": "available", "metadata": me().marks(role, 0)});
+    let (copy, snapshot) = (made("copy", Role::ExportVolume), made("snap", Role::Snapshot));
     let image = |role: Role, status: &str| {
         let name = me().object_name(role, 0, 1);
         json!({"id": name, "name": name, "status": status, "tags": [me().tag()], "size": 1 << 30})

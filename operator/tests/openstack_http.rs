@@ -578,6 +578,10 @@ async fn bodies_and_paths_of_the_remaining_calls() {
     cloud.set_bootable("v1", false).await.unwrap();
     cloud.set_volume_image_metadata("v1", &marks).await.unwrap();
     assert_eq!(fake.last("POST").json(), json!({"os-set_image_metadata": {"metadata": {"k": "v"}}}));
+    cloud.unset_volume_image_metadata("v1", "k").await.unwrap();
+    assert_eq!(fake.last("POST").json(), json!({"os-unset_image_metadata": {"key": "k"}}));
+    // A key that is not there is 404.
+    cloud.unset_volume_image_metadata("v0", "k").await.unwrap();
     fake.on(
         &format!("GET {volume}/attachments/detail?volume_id=v1"),
         200,

@@ -107,7 +107,7 @@ impl Bed {
     /// Tries to delete a volume that carries our mark, and tells whether the cloud was asked to.
     async fn deletes(&self, look: &Look, side: Side) -> (bool, String) {
         let path = format!("/volume/v3/{PROJECT}/volumes/x");
-        let volume = json!({"volume": {"id": "x", "metadata": me().marks(Role::Volume, 0)}});
+        let volume = json!({"volume": {"id": "x", "name": me().object_name(Role::Volume, 0, 1), "metadata": me().marks(Role::Volume, 0)}});
         self.fake.on(&format!("GET {path}"), 200, volume);
         self.fake.on(&format!("DELETE {path}"), 202, Value::Null);
         let (ctx, object, status, refs) = (&self.ctx, &self.object, &self.status, &self.refs);

@@ -33,7 +33,7 @@ fn path(kind: ObjectKind) -> String {
     }
 }
 
-/// Object `x` as the cloud shows it: with the marks of a migration, or with none.
+/// Object `x` as the cloud shows it: with the name and the marks that a migration gives, or with none.
 fn shown(kind: ObjectKind, whose: Option<&str>) -> Value {
     let who = whose.map(identity);
     let marks = |role| who.as_ref().map(|me| me.marks(role, 0)).unwrap_or_default();
@@ -43,10 +43,10 @@ fn shown(kind: ObjectKind, whose: Option<&str>) -> Value {
             json!({"server": {"id": "x", "name": "web-1", "status": "ERROR", "metadata": marks(Role::Server)}})
         }
         ObjectKind::Volume => {
-            json!({"volume": {"id": "x", "status": "available", "metadata": marks(Role::Volume)}})
+            json!({"volume": {"id": "x", "name": named(Role::Volume), "status": "available", "metadata": marks(Role::Volume)}})
         }
         ObjectKind::Snapshot => {
-            json!({"snapshot": {"id": "x", "status": "available", "metadata": marks(Role::Snapshot)}})
+            json!({"snapshot": {"id": "x", "name": named(Role::Snapshot), "status": "available", "metadata": marks(Role::Snapshot)}})
         }
         ObjectKind::Image => json!({"id": "x", "name": named(Role::ImportImage), "status": "active"}),
         ObjectKind::Port => json!({"port": {"id": "x", "name": named(Role::Port)}}),
@@ -70,16 +70,23 @@ async fn only_what_carries_our_mark_is_deleted() {
             let (fake, cloud) = connected().await;
             fake.on(&get, 200, shown(kind, whose));
             fake.on(&delete, 204, Value::Null);
-            let refused = remove::object(&cloud, &identity(OURS), kind, "x", &[]).await.unwrap_err();
+            let refused =
+                remove::object(&cloud, &identity(OURS), kind, "x", &status(json!({}))).await.unwrap_err();
             assert!(!refused.transient && refused.message.contains("does not carry our mark"), "{refused:?}");
             assert_eq!(deletions(&fake), Vec::<String>::new(), "{kind} of {whose:?}");
         }
         let (fake, cloud) = connected().await;
-        assert_eq!(remove::object(&cloud, &identity(OURS), kind, "x", &[]).await, Ok(Effect::Done));
+        assert_eq!(
+            remove::object(&cloud, &identity(OURS), kind, "x", &status(json!({}))).await,
+            Ok(Effect::Done)
+        );
         assert_eq!(deletions(&fake), Vec::<String>::new(), "{kind} is gone");
         fake.on(&get, 200, shown(kind, Some(OURS)));
         fake.on(&delete, 204, Value::Null);
-        assert_eq!(remove::object(&cloud, &identity(OURS), kind, "x", &[]).await, Ok(Effect::Done));
+        assert_eq!(
+            remove::object(&cloud, &identity(OURS), kind, "x", &status(json!({}))).await,
+            Ok(Effect::Done)
+        );
         assert_eq!(deletions(&fake), [delete], "{kind} of ours");
     }
 }
@@ -97,8 +104,36 @@ async fn a_port_with_its_final_name_is_ours_by_tag_and_record() {
         let (fake, cloud) = connected().await;
         fake.on("GET /network/v2.0/ports/x", 200, json!({"port": {"id": "x", "name": "eth0", "tags": tags}}));
         fake.on("DELETE /network/v2.0/ports/x", 204, Value::Null);
-        let done = remove::object(&cloud, &me, ObjectKind::Port, "x", ports).await;
+        let recorded = status(json!({"destination": {"portIds": ports}}));
+        let done = remove::object(&cloud, &me, ObjectKind::Port, "x", &recorded).await;
         assert_eq!((done.is_ok(), deletions(&fake).len()), (goes, usize::from(goes)), "{tags:?} {ports:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_inherited_our_marks_is_not_deleted() {
+    let me = identity(OURS);
+    let recorded = status(json!({"disks": [{"import": {"volumeId": "x"}, "export": {"snapshotId": "x"}}]}));
+    let nothing = status(json!({"disks": [{"import": {"volumeId": "y"}}]}));
+    let volume = json!({"volume": {"id": "x", "name": "data", "metadata": me.marks(Role::Volume, 0)}});
+    let snapshot =
+        json!({"snapshot": {"id": "x", "name": "nightly", "metadata": me.marks(Role::Snapshot, 0)}});
+    let mut image = json!({"id": "x", "name": "web-1 before the upgrade", "status": "active"});
+    for (key, value) in me.marks(Role::ImportImage, 0) {
+        image[key] = json!(value);
+    }
+    for (kind, object, status, goes) in [
+        (ObjectKind::Volume, &volume, &recorded, true),
+        (ObjectKind::Volume, &volume, &nothing, false),
+        (ObjectKind::Snapshot, &snapshot, &recorded, true),
+        (ObjectKind::Snapshot, &snapshot, &nothing, false),
+        (ObjectKind::Image, &image, &recorded, false),
+    ] {
+        let (fake, cloud) = connected().await;
+        fake.on(&format!("GET {}", path(kind)), 200, object.clone());
+        fake.on(&format!("DELETE {}", path(kind)), 204, Value::Null);
+        let done = remove::object(&cloud, &me, kind, "x", status).await;
+        assert_eq!((done.is_ok(), deletions(&fake).len()), (goes, usize::from(goes)), "{object}: {done:?}");
     }
 }
 

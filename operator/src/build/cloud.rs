@@ -1,8 +1,8 @@
-//! Request bodies for the clouds. Every POST that takes metadata carries our marks.
+//! Request bodies for the clouds. Every POST carries our marks, or a name that only we give.
 
 use crate::{
-    crd::v1alpha1::{DiskKind, DiskStatus, Plan, PlannedPort},
-    migration::names::{Identity, MARK_SOURCE, Role},
+    crd::v1alpha1::{DiskAttributes, DiskKind, DiskStatus, Plan, PlannedPort},
+    migration::names::{Identity, MARK_PREFIX, MARK_SOURCE, Role},
     openstack::Image,
 };
 use serde_json::{Map, Value, json};
@@ -18,13 +18,14 @@ pub fn export_volume(me: &Identity, disk: &DiskStatus, attempt: i32, snapshot_id
     }})
 }
 
-/// A disk in the destination, made of an image or blank.
+/// A disk in the destination, made of an image or blank. Its name says whose it is until its id is recorded and it is
+/// proven; then it gets its own.
 pub fn volume(me: &Identity, disk: &DiskStatus, plan: &Plan, image_id: Option<&str>) -> Value {
     let a = disk.attributes.clone().unwrap_or_default();
     let mut metadata = a.metadata;
     metadata.extend(me.marks(Role::Volume, disk.index));
     let mut body = json!({
-        "name": a.name,
+        "name": me.object_name(Role::Volume, disk.index, 1),
         "description": a.description,
         "size": disk.size_gib,
         "metadata": metadata,
@@ -39,6 +40,25 @@ pub fn volume(me: &Identity, disk: &DiskStatus, plan: &Plan, image_id: Option<&s
         body["availability_zone"] = json!(zone);
     }
     json!({"volume": body})
+}
+
+/// What Cinder takes over from the image that a volume is made of: it is not the source volume's.
+const OF_THE_IMAGE: [&str; 8] =
+    ["image_id", "image_name", "checksum", "container_format", "disk_format", "size", "min_disk", "min_ram"];
+
+/// Does this key of a finished volume's image metadata tell of our temporary image?
+pub fn tells_of_our_image(key: &str) -> bool {
+    ["image_id", "image_name", "checksum", "size"].contains(&key) || key.starts_with(MARK_PREFIX)
+}
+
+/// The image metadata that a volume gets in the destination: those of the source's, without what is of its image.
+pub fn image_metadata(wanted: &DiskAttributes) -> BTreeMap<String, String> {
+    let of_the_volume = |key: &str, value: &str| {
+        let foreign = key.starts_with(MARK_PREFIX) || key.starts_with("owner_");
+        !foreign && !OF_THE_IMAGE.contains(&key) && !value.is_empty()
+    };
+    let all = wanted.image_metadata.clone().into_iter();
+    all.filter(|(key, value)| of_the_volume(key, value)).collect()
 }
 
 /// Image properties that speak of the source cloud only, or that the image service sets itself.
@@ -71,7 +91,9 @@ const RECORD: [&str; 12] = [
     "size",
 ];
 
-/// An image that a restore Job will fill. The root image of an image-backed server keeps its properties.
+/// An image that a restore Job will fill. The root image of an image-backed server keeps its properties. It has no marks:
+/// volumes made of it would inherit them, and so would images and snapshots that are made of those later. Its name tells
+/// whose it is, and so does a tag, for people; tags are not inherited.
 pub fn import_image(me: &Identity, disk: &DiskStatus, attempt: i32, like: Option<&Image>) -> Value {
     let role = if disk.kind == DiskKind::Image { Role::RootImage } else { Role::ImportImage };
     let mut body = Map::new();
@@ -97,7 +119,6 @@ pub fn import_image(me: &Identity, disk: &DiskStatus, attempt: i32, like: Option
     body.insert("container_format".into(), json!("bare"));
     body.insert("visibility".into(), json!("private"));
     body.insert("tags".into(), json!([me.tag()]));
-    body.extend(me.marks(role, disk.index).into_iter().map(|(k, v)| (k, json!(v))));
     Value::Object(body)
 }
 
@@ -206,8 +227,8 @@ fn block_device(disk: &DiskStatus) -> Value {
 mod tests {
     use super::*;
     use crate::{
-        crd::v1alpha1::{DiskAttributes, ImportStatus, PlannedAddress},
-        migration::names::{MARK_MIGRATION, MARK_ROLE},
+        crd::v1alpha1::{ImportStatus, PlannedAddress},
+        migration::names::MARK_MIGRATION,
     };
 
     fn me() -> Identity {
@@ -241,9 +262,40 @@ mod tests {
         ] {
             assert_eq!(body["metadata"][MARK_MIGRATION], "u-1", "{body}");
         }
-        assert_eq!(import_image(&me(), &d, 2, None)[MARK_ROLE], "import-image");
-        assert_eq!(import_image(&me(), &d, 2, None)["name"], "vmm-u-1-import-image-1-2");
+        assert_eq!(volume(&me(), &d, &plan, Some("i"))["volume"]["name"], "vmm-u-1-volume-1");
+        for kind in [DiskKind::Volume, DiskKind::Image] {
+            let image = import_image(&me(), &disk(1, kind), 2, None);
+            let role = if kind == DiskKind::Volume { "import-image" } else { "root-image" };
+            assert_eq!(image["name"], format!("vmm-u-1-{role}-1-2"));
+            // What is a property would be inherited by what users make of it.
+            let marks = image.as_object().unwrap().keys().filter(|k| k.starts_with(MARK_PREFIX)).count();
+            assert_eq!((marks, &image["tags"]), (0, &json!(["vmmigration.io:migration=u-1"])));
+        }
         assert_eq!(port(&me(), 0, &PlannedPort::default(), true)["port"]["name"], "vmm-u-1-port-0");
+    }
+
+    #[test]
+    fn a_finished_volumes_image_metadata_are_the_sources_and_nothing_of_our_image() {
+        let text = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+        };
+        let (mark, foreign) = ("vmmigration.io:migration", "owner_specified.openstack.md5");
+        let source = text(&[
+            ("hw_machine_type", "q35"),
+            ("image_id", "base"),
+            ("min_disk", "0"),
+            (foreign, "x"),
+            (mark, "u-0"),
+            ("os_type", ""),
+        ]);
+        let wanted = DiskAttributes { image_metadata: source, ..Default::default() };
+        assert_eq!(image_metadata(&wanted), text(&[("hw_machine_type", "q35")]));
+        for key in ["image_id", "image_name", "checksum", "size", mark, "vmmigration.io:role"] {
+            assert!(tells_of_our_image(key), "{key}");
+        }
+        for key in ["hw_disk_bus", "disk_format", "container_format", "min_disk", "min_ram"] {
+            assert!(!tells_of_our_image(key), "{key}");
+        }
     }
 
     #[test]

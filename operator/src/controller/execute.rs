@@ -4,7 +4,7 @@ use super::{
     block_storage::{Access, vouched},
     clusters::MoverCluster,
     context::Context,
-    lost,
+    dress, lost,
     observe::Look,
     references::References,
     remove,
@@ -121,9 +121,7 @@ impl Hands<'_> {
             Step::CreateReport => self.create_report().await,
             Step::FinishReport => self.finish_report().await,
             Step::Delete { side, kind, id } => {
-                let ports =
-                    self.status.destination.as_ref().map(|x| x.port_ids.as_slice()).unwrap_or_default();
-                remove::object(self.cloud(*side)?, self.me, *kind, id, ports).await
+                remove::object(self.cloud(*side)?, self.me, *kind, id, self.status).await
             }
             Step::UploadVolume { side, role, disk, attempt, volume_id } => {
                 let name = self.me.object_name(*role, *disk, *attempt);
@@ -200,9 +198,9 @@ impl Hands<'_> {
                 Effect::Created { id: cloud.create_volume(&body).await?.id }
             }
             Step::CreateServerImage { disk } => {
-                let (name, marks) =
-                    (me.object_name(Role::ExportImage, *disk, 1), me.marks(Role::ExportImage, *disk));
-                let (id, request_id) = cloud.create_server_image(&id, &name, &marks).await?;
+                // No marks: properties of an image are inherited by what others make of it. The name tells whose it is.
+                let name = me.object_name(Role::ExportImage, *disk, 1);
+                let (id, request_id) = cloud.create_server_image(&id, &name, &Default::default()).await?;
                 Effect::Asked { id, request_id: Some(request_id).filter(|r| !r.is_empty()) }
             }
             other => return Err(lasting(format!("{} is no step in the source", other.name()))),
@@ -241,7 +239,10 @@ impl Hands<'_> {
                 let body = build::cloud::volume(me, self.disk(*disk)?, &plan, image_id.as_deref());
                 Effect::Created { id: cloud.create_volume(&body).await?.id }
             }
-            Step::DressVolume { disk, volume_id } => self.dress(cloud, *disk, volume_id).await?,
+            Step::DressVolume { disk, volume_id } => {
+                let wanted = self.disk(*disk)?.attributes.clone().unwrap_or_default();
+                dress::volume(cloud, &wanted, volume_id).await?
+            }
             Step::CreatePort { index } => {
                 let up = self.status.source.as_ref().is_none_or(|s| s.was_running);
                 let body = build::cloud::port(me, *index, planned(index)?, up);
@@ -278,43 +279,6 @@ impl Hands<'_> {
             Some(s) if self.me.server(&s).is_some() => Ok(()),
             _ => Err(lasting(format!("server {id} does not carry our mark"))),
         }
-    }
-
-    /// The bootable flag, and the image metadata that a volume made from a bare image lacks.
-    async fn dress(&self, cloud: &Cloud, disk: i32, volume_id: &str) -> Done {
-        let wanted = self.disk(disk)?.attributes.clone().unwrap_or_default();
-        let volume = cloud
-            .get_volume(volume_id)
-            .await?
-            .ok_or_else(|| lasting(format!("volume {volume_id} is gone")))?;
-        if volume.bootable != wanted.bootable {
-            cloud.set_bootable(volume_id, wanted.bootable).await?;
-        }
-        // Cinder fills these in from the image that the volume was made of; they are not the source's.
-        let own = [
-            "image_id",
-            "image_name",
-            "checksum",
-            "container_format",
-            "disk_format",
-            "size",
-            "min_disk",
-            "min_ram",
-        ];
-        let metadata: std::collections::BTreeMap<_, _> = wanted
-            .image_metadata
-            .into_iter()
-            .filter(|(k, v)| {
-                !own.contains(&k.as_str())
-                    && !k.starts_with("vmmigration.io:")
-                    && !k.starts_with("owner_")
-                    && !v.is_empty()
-            })
-            .collect();
-        if !metadata.is_empty() {
-            cloud.set_volume_image_metadata(volume_id, &metadata).await?;
-        }
-        Ok(Effect::Done)
     }
 
     async fn create_report(&self) -> Done {

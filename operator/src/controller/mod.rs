@@ -4,6 +4,7 @@ pub mod block_storage;
 pub mod clouds;
 pub mod clusters;
 pub mod context;
+pub mod dress;
 mod ended_jobs;
 pub mod execute;
 mod hooks;

@@ -352,16 +352,17 @@ async fn take_views(
     let server_id = status.source.as_ref().map(|s| s.server_id.clone()).unwrap_or_default();
     let ports = status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
     let recorded: Vec<_> = status.disks.iter().filter_map(|d| d.source_volume_id.clone()).collect();
+    let made = status.made();
     let a = async {
         let cloud = source?;
-        let view = view_source(me, &cloud, &server_id, &recorded, needs.source)
+        let view = view_source(me, &cloud, &server_id, (&recorded, &made), needs.source)
             .await
             .map_err(|e| cloud_problem(Side::Source, &e))?;
         Ok::<_, Problem>((cloud, view))
     };
     let b = async {
         let cloud = destination?;
-        let view = view_destination(me, &cloud, &ports, needs)
+        let view = view_destination(me, &cloud, (&ports, &made), needs)
             .await
             .map_err(|e| cloud_problem(Side::Destination, &e))?;
         Ok::<_, Problem>((cloud, view))
@@ -387,7 +388,7 @@ async fn view_source(
     me: &Identity,
     cloud: &Cloud,
     server_id: &str,
-    recorded: &[String],
+    (recorded, made): (&[String], &[String]),
     needs: SourceNeeds,
 ) -> Result<Option<SourceView>, CloudError> {
     if needs == SourceNeeds::Nothing {
@@ -406,13 +407,13 @@ async fn view_source(
         Some(s) => cloud.server_actions(&s.id).await?,
         None => vec![],
     };
-    Ok(Some(source_view(me, server, actions, &volumes, &snapshots, &images, recorded)))
+    Ok(Some(source_view(me, server, actions, &volumes, &snapshots, &images, recorded, made)))
 }
 
 async fn view_destination(
     me: &Identity,
     cloud: &Cloud,
-    recorded_ports: &[String],
+    (recorded_ports, made): (&[String], &[String]),
     needs: Needs,
 ) -> Result<Option<DestinationView>, CloudError> {
     if needs.destination == DestinationNeeds::Nothing {
@@ -426,7 +427,7 @@ async fn view_destination(
         tokio::try_join!(cloud.list_servers(), cloud.list_ports())
     };
     let ((volumes, images), (servers, ports)) = tokio::try_join!(disks, rest)?;
-    let mut view = destination_view(me, &servers, &volumes, &images, &ports, recorded_ports);
+    let mut view = destination_view(me, &servers, &volumes, &images, &ports, recorded_ports, made);
     view.whole = needs.destination == DestinationNeeds::All;
     if let Some(server) = view.server().filter(|_| needs.console) {
         let read = cloud.console_output(&server.id, CONSOLE_LINES).await;

@@ -10,19 +10,29 @@ use crate::{
     openstack::Cloud,
 };
 
-/// Deletes only what carries our mark. `ports` are the recorded ones, in their order.
-pub async fn object(cloud: &Cloud, me: &Identity, kind: ObjectKind, id: &str, ports: &[String]) -> Done {
+/// Deletes only what is ours beyond doubt: by a name that only we give, or by mark and record.
+pub async fn object(
+    cloud: &Cloud,
+    me: &Identity,
+    kind: ObjectKind,
+    id: &str,
+    status: &VmMigrationStatus,
+) -> Done {
+    let made = status.made();
+    let ports = status.destination.as_ref().map(|x| x.port_ids.as_slice()).unwrap_or_default();
     let ours = match kind {
         ObjectKind::Server => cloud.get_server(id).await?.map(|o| me.server(&o).is_some()),
-        ObjectKind::Volume => cloud.get_volume(id).await?.map(|o| me.volume(&o).is_some()),
-        ObjectKind::Snapshot => cloud.get_snapshot(id).await?.map(|o| me.snapshot(&o).is_some()),
+        ObjectKind::Volume => cloud.get_volume(id).await?.map(|o| me.volume(&o, &made).is_some()),
+        ObjectKind::Snapshot => cloud.get_snapshot(id).await?.map(|o| me.snapshot(&o, &made).is_some()),
         ObjectKind::Image => cloud.get_image(id).await?.map(|o| me.image(&o).is_some()),
         ObjectKind::Port => cloud.get_port(id).await?.map(|o| me.port(&o, ports).is_some()),
     };
     match ours {
         None => return Ok(Effect::Done),
         Some(false) => {
-            return Err(lasting(format!("{kind} {id} does not carry our mark and is not deleted")));
+            return Err(lasting(format!(
+                "{kind} {id} does not carry our mark, or is not recorded, and is not deleted"
+            )));
         }
         Some(true) => {}
     }

@@ -82,6 +82,11 @@ impl Role {
             Role::Snapshot | Role::ExportVolume | Role::ExportImage | Role::ImportImage | Role::ReadbackImage
         )
     }
+
+    /// Is it what an image is made for?
+    pub fn is_of_an_image(self) -> bool {
+        matches!(self, Role::ExportImage | Role::ImportImage | Role::ReadbackImage | Role::RootImage)
+    }
 }
 
 /// Who a migration is.
@@ -186,8 +191,13 @@ impl Identity {
         format!("{}-{}", self.name, self.uid.get(..8).unwrap_or(&self.uid))
     }
 
-    /// What a name of ours says, or `None` if it is not ours.
+    /// What a name of ours says, or `None` if it is not, letter for letter, a name that we give.
     pub fn parse_name(&self, name: &str) -> Option<Tagged> {
+        let tagged = self.read_name(name)?;
+        (self.object_name(tagged.role, tagged.index, tagged.attempt) == name).then_some(tagged)
+    }
+
+    fn read_name(&self, name: &str) -> Option<Tagged> {
         let rest = name.strip_prefix("vmm-")?.strip_prefix(self.uid.as_str())?.strip_prefix('-')?;
         let (head, last) = rest.rsplit_once('-')?;
         let last: i32 = last.parse().ok()?;
@@ -207,14 +217,19 @@ impl Identity {
         Some(Tagged { role: get(MARK_ROLE)?.parse().ok()?, index, attempt })
     }
 
-    /// What we made this volume for.
-    pub fn volume(&self, v: &Volume) -> Option<Tagged> {
-        self.parse_marks(|k| v.metadata.get(k).cloned())
+    /// What we made this volume for. Marks alone do not tell: a volume that somebody restores from a backup of one that we
+    /// made has them, too. So it must also be recorded, or have the name that we give it until then.
+    pub fn volume(&self, v: &Volume, recorded: &[String]) -> Option<Tagged> {
+        let marked = self.parse_marks(|k| v.metadata.get(k).cloned())?;
+        let ours = recorded.contains(&v.id) || self.parse_name(&v.name) == Some(marked);
+        ours.then_some(marked)
     }
 
     /// What we made this snapshot for.
-    pub fn snapshot(&self, s: &Snapshot) -> Option<Tagged> {
-        self.parse_marks(|k| s.metadata.get(k).cloned())
+    pub fn snapshot(&self, s: &Snapshot, recorded: &[String]) -> Option<Tagged> {
+        let marked = self.parse_marks(|k| s.metadata.get(k).cloned())?;
+        let ours = recorded.contains(&s.id) || self.parse_name(&s.name) == Some(marked);
+        ours.then_some(marked)
     }
 
     /// What we made this server for.
@@ -222,15 +237,15 @@ impl Identity {
         self.parse_marks(|k| s.metadata.get(k).cloned())
     }
 
-    /// What we made this image for. Our name wins: it also tells the attempt.
+    /// What we made this image for, by its name alone: what an image says of itself is inherited by volumes that are made
+    /// of it, and by images and snapshots that somebody makes of those.
     pub fn image(&self, i: &Image) -> Option<Tagged> {
-        self.parse_name(&i.name)
-            .or_else(|| self.parse_marks(|k| i.properties.get(k).and_then(|v| v.as_str()).map(String::from)))
+        self.parse_name(&i.name).filter(|tagged| tagged.role.is_of_an_image())
     }
 
     /// What we made this port for: by name until it has its final one, then by tag and recorded id.
     pub fn port(&self, p: &Port, recorded: &[String]) -> Option<Tagged> {
-        if let Some(tagged) = self.parse_name(&p.name) {
+        if let Some(tagged) = self.parse_name(&p.name).filter(|tagged| tagged.role == Role::Port) {
             return Some(tagged);
         }
         let index = recorded.iter().position(|id| *id == p.id)?;
@@ -323,8 +338,9 @@ mod tests {
         let me = me();
         for attempt in [1, 2, 13] {
             let metadata = me.marks_of(Role::Snapshot, 3, attempt);
-            let snapshot = Snapshot { metadata, ..Default::default() };
-            assert_eq!(me.snapshot(&snapshot), Some(Tagged { role: Role::Snapshot, index: 3, attempt }));
+            let name = me.object_name(Role::Snapshot, 3, attempt);
+            let snapshot = Snapshot { name, metadata, ..Default::default() };
+            assert_eq!(me.snapshot(&snapshot, &[]), Some(Tagged { role: Role::Snapshot, index: 3, attempt }));
         }
         assert_eq!(me.marks_of(Role::Snapshot, 0, 1), me.marks(Role::Snapshot, 0));
     }
@@ -339,7 +355,44 @@ mod tests {
             ]),
             ..Default::default()
         };
-        assert_eq!(nobody.volume(&volume), None);
+        assert_eq!(nobody.volume(&volume, &[String::new()]), None);
+    }
+
+    #[test]
+    fn what_somebody_made_of_something_of_ours_is_theirs() {
+        let me = me();
+        let inherited = |role| me.marks(role, 0);
+        let properties = |role| inherited(role).into_iter().map(|(k, v)| (k, v.into())).collect();
+        // Of a volume that was made of our image, of a server on it, and under a name that is nearly one of ours.
+        let names = ["backup of web-1", "", "vmm-3f0b8c1e-0000-4000-8000-000000000001-import-image-0-copy"];
+        let near =
+            ["import-image-00", "import-image-0-1", "import-image-+1", "import-image-0-02", "volume-0"];
+        let near = near.map(|end| format!("vmm-{}-{end}", me.uid));
+        for name in names.into_iter().map(String::from).chain(near) {
+            let image =
+                Image { name: name.clone(), properties: properties(Role::ImportImage), ..Default::default() };
+            assert_eq!(me.image(&image), None, "{name}");
+            // Cinder restores the metadata of a volume with its backup, and copies of objects may keep theirs.
+            for role in [Role::Volume, Role::ExportVolume] {
+                let volume = Volume {
+                    id: "x".into(),
+                    name: name.clone(),
+                    metadata: inherited(role),
+                    ..Default::default()
+                };
+                let ours = me.parse_name(&name).map(|t| t.role) == Some(role);
+                assert_eq!(me.volume(&volume, &["y".into()]).is_some(), ours, "{name}");
+                assert!(me.volume(&volume, &["x".into()]).is_some(), "it is recorded");
+            }
+            let snapshot =
+                Snapshot { name: name.clone(), metadata: inherited(Role::Snapshot), ..Default::default() };
+            assert_eq!(me.snapshot(&snapshot, &[]), None, "{name}");
+            let port = Port { name: format!("vmm-{}-import-image-0", me.uid), ..Default::default() };
+            assert_eq!(me.port(&port, &[]), None);
+        }
+        // A name of ours is no mark, and a record is none.
+        let name = me.object_name(Role::Volume, 0, 1);
+        assert_eq!(me.volume(&Volume { id: "x".into(), name, ..Default::default() }, &["x".into()]), None);
     }
 
     #[test]

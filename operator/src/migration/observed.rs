@@ -380,7 +380,8 @@ impl DestinationView {
     }
 }
 
-/// Sorts a cloud's lists into what is ours.
+/// Sorts a cloud's lists into what is ours. `recorded` are the source's own volumes, `made` what we recorded of ours.
+#[expect(clippy::too_many_arguments, reason = "one for each list")]
 pub fn source_view(
     me: &Identity,
     server: Option<Server>,
@@ -389,20 +390,21 @@ pub fn source_view(
     snapshots: &[Snapshot],
     images: &[Image],
     recorded: &[String],
+    made: &[String],
 ) -> SourceView {
-    let foreign = |s: &&Snapshot| recorded.contains(&s.volume_id) && me.snapshot(s).is_none();
+    let foreign = |s: &&Snapshot| recorded.contains(&s.volume_id) && me.snapshot(s, made).is_none();
     SourceView {
         volumes_of_source: volumes.iter().filter(|v| recorded.contains(&v.id)).cloned().collect(),
         foreign_snapshots: snapshots.iter().filter(foreign).cloned().collect(),
         server,
         actions,
-        volumes: ours(volumes, |v| me.volume(v), |v| (v.created_at.clone(), v.id.clone())),
-        snapshots: ours(snapshots, |s| me.snapshot(s), |s| (s.created_at.clone(), s.id.clone())),
+        volumes: ours(volumes, |v| me.volume(v, made), |v| (v.created_at.clone(), v.id.clone())),
+        snapshots: ours(snapshots, |s| me.snapshot(s, made), |s| (s.created_at.clone(), s.id.clone())),
         images: ours(images, |i| me.image(i), |i| (i.created_at.clone(), i.id.clone())),
     }
 }
 
-/// Sorts a cloud's lists into what is ours.
+/// Sorts a cloud's lists into what is ours; `made` is what we recorded of ours.
 pub fn destination_view(
     me: &Identity,
     servers: &[Server],
@@ -410,13 +412,14 @@ pub fn destination_view(
     images: &[Image],
     ports: &[Port],
     recorded_ports: &[String],
+    made: &[String],
 ) -> DestinationView {
     let mut ours_servers: Vec<_> = servers.iter().filter(|s| me.server(s).is_some()).cloned().collect();
     ours_servers.sort_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
     DestinationView {
         whole: true,
         servers: ours_servers,
-        volumes: ours(volumes, |v| me.volume(v), |v| (v.created_at.clone(), v.id.clone())),
+        volumes: ours(volumes, |v| me.volume(v, made), |v| (v.created_at.clone(), v.id.clone())),
         images: ours(images, |i| me.image(i), |i| (i.created_at.clone(), i.id.clone())),
         ports: ours(ports, |p| me.port(p, recorded_ports), |p| (String::new(), p.id.clone())),
         console: None,

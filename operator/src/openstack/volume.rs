@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::compute::available;
 use super::endpoint::{Call, path};
-use super::error::CloudError;
+use super::error::{CloudError, ErrorKind};
 use super::session::Cloud;
 use super::types::{FailureMessage, Quota, Snapshot, Volume, VolumeType};
 
@@ -125,6 +125,15 @@ impl Cloud {
     ) -> Result<(), CloudError> {
         let body = json!({"os-set_image_metadata": {"metadata": metadata}});
         self.volume_action("set volume image metadata", id, body).await
+    }
+
+    /// Removes one of these; done when it is not there.
+    pub async fn unset_volume_image_metadata(&self, id: &str, key: &str) -> Result<(), CloudError> {
+        let body = json!({"os-unset_image_metadata": {"key": key}});
+        match self.volume_action("unset volume image metadata", id, body).await {
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     /// Volume types that the project may use.

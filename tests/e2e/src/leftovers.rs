@@ -51,8 +51,8 @@ pub(crate) async fn mentioning(site: &Site, words: &[String]) -> Result<Vec<Foun
         };
     }
     take!(servers, "server", me, o, me.server(o).map(|t| t.role));
-    take!(volumes, "volume", me, o, me.volume(o).map(|t| t.role));
-    take!(snapshots, "snapshot", me, o, me.snapshot(o).map(|t| t.role));
+    take!(volumes, "volume", me, o, me.volume(o, std::slice::from_ref(&o.id)).map(|t| t.role));
+    take!(snapshots, "snapshot", me, o, me.snapshot(o, std::slice::from_ref(&o.id)).map(|t| t.role));
     take!(images, "image", me, o, me.image(o).map(|t| t.role));
     take!(ports, "port", me, o, me.port(o, std::slice::from_ref(&o.id)).map(|t| t.role));
     Ok(all)

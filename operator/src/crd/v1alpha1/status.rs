@@ -215,6 +215,20 @@ pub struct VmMigrationStatus {
     pub disks: Vec<DiskStatus>,
 }
 
+impl VmMigrationStatus {
+    /// Ids of the snapshots, volumes and images that this migration has made for its disks, as far as they are recorded.
+    pub fn made(&self) -> Vec<String> {
+        let of = |d: &DiskStatus| {
+            let (export, import) = (&d.export, &d.import);
+            let known = [&export.snapshot_id, &export.volume_id, &export.image_id, &import.image_id];
+            let known = known.into_iter().chain([&import.volume_id, &import.readback_image_id]);
+            let asked = export.asked.iter().chain(&import.asked).map(|row| &row.id);
+            known.chain(asked).flatten().cloned().collect::<Vec<_>>()
+        };
+        self.disks.iter().flat_map(of).collect()
+    }
+}
+
 fn is_zero(n: &i32) -> bool {
     *n == 0
 }

@@ -38,6 +38,9 @@ mod proof_tests;
 mod tests;
 
 #[cfg(test)]
+mod theirs_tests;
+
+#[cfg(test)]
 mod warm_tests;
 
 pub use hooks::side_of;

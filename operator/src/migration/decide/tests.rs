@@ -146,8 +146,8 @@ pub(super) fn me() -> Identity {
     }
 }
 
-fn creating(id: String, metadata: BTreeMap<String, String>, created_at: String) -> Volume {
-    Volume { id, status: "creating".into(), created_at, metadata, ..Default::default() }
+fn creating(id: String, name: String, metadata: BTreeMap<String, String>, created_at: String) -> Volume {
+    Volume { id, name, status: "creating".into(), created_at, metadata, ..Default::default() }
 }
 
 fn finding(id: &str) -> Finding {
@@ -573,6 +573,7 @@ impl World {
             &images(Side::Destination),
             &self.ports,
             &recorded,
+            &self.status.made(),
         );
         view.console = Some(self.console.clone());
         if !self.deleting && looks::only_disks_are_made(&self.status) {
@@ -592,6 +593,7 @@ impl World {
                 &self.snapshots,
                 &images(Side::Source),
                 &["v0".to_string(), "v1".to_string()],
+                &self.status.made(),
             )),
             destination: if self.unreachable { Seen::Unseen(gone) } else { Seen::View(view) },
             inventory: Some(self.inventory()),
@@ -782,6 +784,7 @@ impl World {
                 self.content.insert(id.clone(), format!("version {}", self.version));
                 self.snapshots.push(Snapshot {
                     id: id.clone(),
+                    name: me.object_name(Role::Snapshot, *disk, *attempt),
                     volume_id: volume_id.clone(),
                     status: "creating".into(),
                     created_at: self.made_at(),
@@ -793,7 +796,8 @@ impl World {
             Step::CreateExportVolume { disk, attempt, snapshot_id } => {
                 let (id, metadata) = (self.id("vol"), me.marks_of(Role::ExportVolume, *disk, *attempt));
                 self.content.insert(id.clone(), self.content[snapshot_id].clone());
-                self.volumes.push(creating(id.clone(), metadata, self.made_at()));
+                let name = me.object_name(Role::ExportVolume, *disk, *attempt);
+                self.volumes.push(creating(id.clone(), name, metadata, self.made_at()));
                 return Ok(Effect::Created { id });
             }
             Step::UploadVolume { side, role, disk, attempt, volume_id } => {
@@ -842,7 +846,8 @@ impl World {
                 let content = image_id.as_ref().map(|i| self.content[i].clone()).unwrap_or_default();
                 self.content.insert(id.clone(), content);
                 self.parents.extend(image_id.clone().map(|image| (id.clone(), image)));
-                self.made.push(creating(id.clone(), metadata, self.made_at()));
+                let name = me.object_name(Role::Volume, *disk, 1);
+                self.made.push(creating(id.clone(), name, metadata, self.made_at()));
                 return Ok(Effect::Created { id });
             }
             Step::CreatePort { index } => {
@@ -879,7 +884,13 @@ impl World {
                 let image = self.images.iter_mut().find(|(_, i)| i.id == *image_id);
                 image.into_iter().for_each(|(_, i)| i.tags = vec![me.tag()]);
             }
-            Step::DressVolume { .. } => {}
+            Step::DressVolume { volume_id, .. } => {
+                assert!(
+                    self.status.made().contains(volume_id),
+                    "it loses its name before its id is recorded"
+                );
+                self.made.iter_mut().filter(|v| v.id == *volume_id).for_each(|v| v.name = "data".into());
+            }
         }
         Ok(Effect::Done)
     }

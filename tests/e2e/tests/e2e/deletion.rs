@@ -58,6 +58,7 @@ struct Decoys {
     volume_b: String,
     marked_b: String,
     image_b: String,
+    inherited_b: [String; 2],
     port_b: String,
 }
 
@@ -75,11 +76,17 @@ impl Decoys {
         let image = json!({"name": format!("vmm-{OTHER}-import-image-0"), "disk_format": "raw",
             "container_format": "bare"});
         let image_b = lab.b.cloud.create_image(&image).await?.id;
+        // As clouds hand them on: from our image to a volume and to a user's image, with a backup to a user's volume.
+        let inherited = json!({"vmmigration.io:migration": uid, "vmmigration.io:role": "volume"});
+        let volume = json!({"name": lab.name, "size": 1, "metadata": inherited});
+        let image = json!({"name": lab.name, "disk_format": "raw", "container_format": "bare",
+            "vmmigration.io:migration": uid, "vmmigration.io:role": "import-image"});
+        let inherited_b = [lab.b.make_volume(volume).await?, lab.b.cloud.create_image(&image).await?.id];
         let network = lab.b.id(&["networks", "provider", "id"])?;
         let port = json!({"name": format!("vmm-{OTHER}-port-0"), "network_id": network});
         let port_b = lab.b.cloud.create_port(&json!({"port": port})).await?.id;
         lab.store()?.put(&format!("{}/decoy", lab.name), "not ours").await?;
-        Ok(Decoys { volume_a, volume_b, marked_b, image_b, port_b })
+        Ok(Decoys { volume_a, volume_b, marked_b, image_b, inherited_b, port_b })
     }
 
     async fn missing(&self, lab: &Rc<Lab>) -> Result<Vec<&'static str>> {
@@ -89,6 +96,8 @@ impl Decoys {
             ("volume in B", b.get_volume(&self.volume_b).await?.is_some()),
             ("another migration's volume", b.get_volume(&self.marked_b).await?.is_some()),
             ("another migration's image", b.get_image(&self.image_b).await?.is_some()),
+            ("volume with our marks", b.get_volume(&self.inherited_b[0]).await?.is_some()),
+            ("image with our marks", b.get_image(&self.inherited_b[1]).await?.is_some()),
             ("another migration's port", b.get_port(&self.port_b).await?.is_some()),
             ("object in the store", lab.store()?.get(&format!("{}/decoy", lab.name), 64).await.is_ok()),
         ];
@@ -101,9 +110,12 @@ impl Decoys {
         b.delete_volume(&self.volume_b).await?;
         b.delete_volume(&self.marked_b).await?;
         b.delete_image(&self.image_b).await?;
+        b.delete_volume(&self.inherited_b[0]).await?;
+        b.delete_image(&self.inherited_b[1]).await?;
         b.delete_port(&self.port_b).await?;
         lab.store()?.delete(&format!("{}/decoy", lab.name)).await?;
-        for (site, id) in [(&lab.a, &self.volume_a), (&lab.b, &self.volume_b), (&lab.b, &self.marked_b)] {
+        let in_b = [&self.volume_b, &self.marked_b, &self.inherited_b[0]].map(|id| (&lab.b, id));
+        for (site, id) in [(&lab.a, &self.volume_a)].into_iter().chain(in_b) {
             e2e::until("a decoy's end", 60, || async {
                 Ok(site.cloud.get_volume(id).await?.is_none().then_some(()))
             })

@@ -123,6 +123,7 @@ fn every_command_of_the_documentation_works() -> Result<()> {
         told_afterwards(&desk.person, &migration).await?;
         afterwards(&desk, &migration).await?;
         snapshots(&lab, &desk).await?;
+        image(&lab, &desk).await?;
         desk.done()
     })
 }
@@ -467,6 +468,15 @@ async fn afterwards(desk: &Desk, migration: &Migration) -> Result<()> {
     migration.wait_phase(Phase::Retired, 300).await?;
     desk.person(r#"kubectl patch vmm NAME --type merge -p '{"spec":{"requests":{"retire":"1"}}}'"#).await?;
     answered(RequestName::Retire).await.map(drop)
+}
+
+/// An image as one that was kept, deleted by hand.
+async fn image(lab: &Rc<Lab>, desk: &Desk) -> Result<()> {
+    let wanted = json!({"name": lab.name, "disk_format": "raw", "container_format": "bare"});
+    let id = lab.b.cloud.create_image(&wanted).await?.id;
+    desk.platform("openstack --os-cloud site-b image delete ID", &[("ID", &id)]).await?;
+    ensure!(lab.b.cloud.get_image(&id).await?.is_none(), "image {id} is still there");
+    Ok(())
 }
 
 /// A snapshot as one that was kept, listed and deleted by hand.

@@ -12,6 +12,7 @@ mod held;
 mod hooks;
 mod interrupted;
 mod killed;
+mod lost;
 mod moves;
 mod platform;
 mod requests;

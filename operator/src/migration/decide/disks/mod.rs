@@ -21,6 +21,7 @@ use crate::{
     migration::{
         names::Side,
         observed::{JobView, number_in},
+        step::Step,
     },
     mover::result::FailureReason,
     openstack::Volume,
@@ -179,6 +180,20 @@ fn usable(
     d.wait_calmly(since);
     let until = since.checked_add(SignedDuration::from_secs(bound)).map(super::clock).unwrap_or_default();
     Err(format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since)))
+}
+
+/// A finished volume in the destination gets its own name and attributes, once its id is in status: until then its name
+/// is what tells that it is ours. `Err`: what is waited for.
+fn dress(d: &mut Draft<'_>, i: usize, volume: &Volume) -> Result<(), String> {
+    if d.status.disks[i].import.dressed {
+        return Ok(());
+    }
+    if d.input.status.made().contains(&volume.id) {
+        d.step(Step::DressVolume { disk: d.status.disks[i].index, volume_id: volume.id.clone() });
+    } else {
+        d.recheck = Some(AT_ONCE);
+    }
+    Err(format!("Setting name and attributes of volume {}", volume.id))
 }
 
 /// Is a volume there for use? Since when an upload lasts the cloud does not tell: what it tells is when it was made.

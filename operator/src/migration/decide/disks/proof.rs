@@ -1,6 +1,6 @@
 //! In the destination cloud: the volume, its attributes, and the proof by reading it back.
 
-use super::{AT_ONCE, Draft, SAVING, Stage, asked::Asked, available, usable};
+use super::{AT_ONCE, Draft, SAVING, Stage, asked::Asked, available, dress, usable};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -43,9 +43,8 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
     if !reads_back && let Err(waiting) = available(d, i, &what, volume) {
         return Some(waiting);
     }
-    if !d.status.disks[i].import.dressed {
-        d.step(Step::DressVolume { disk: n, volume_id: volume.id.clone() });
-        return Some(format!("Setting the attributes of volume {}", volume.id));
+    if let Err(waiting) = dress(d, i, volume) {
+        return Some(waiting);
     }
     let asked = Asked::new(Side::Destination, Role::ReadbackImage, 1).made_of(&volume.id);
     let Some(image) = readback else {

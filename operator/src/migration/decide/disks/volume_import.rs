@@ -1,7 +1,8 @@
 //! In the destination cloud, as a block device: the restore Job writes the new volume, and reads it back.
 
 use super::{
-    AT_ONCE, Draft, MAKING, Stage, asked::Asked, bandwidth, import, job_of, proof, repository, show_progress,
+    AT_ONCE, Draft, MAKING, Stage, asked::Asked, bandwidth, dress, import, job_of, proof, repository,
+    show_progress,
     usable, volume_device as device, with_progress,
 };
 use crate::{
@@ -175,9 +176,8 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
     if let Err(waiting) = usable(d, i, &what, (&volume.status, "available"), &LEAVING, "") {
         return Some(waiting);
     }
-    if !d.status.disks[i].import.dressed {
-        d.step(Step::DressVolume { disk: n, volume_id: volume.id.clone() });
-        return Some(format!("Setting the attributes of volume {}", volume.id));
+    if let Err(waiting) = dress(d, i, volume) {
+        return Some(waiting);
     }
     // The mover has read back what it wrote.
     let read = d.status.disks[i].restore.clone().unwrap_or_default();
