@@ -359,7 +359,8 @@ impl Hands<'_> {
             StepFailure { transient: p.transient, conflict: false, message }
         };
         let cloud = vouched(cluster, access).await.map_err(refused)?;
-        match cloud.get_volume(volume_id).await?.map(|volume| self.me.volume(&volume)) {
+        let recorded = [volume_id.to_string()];
+        match cloud.get_volume(volume_id).await?.map(|volume| self.me.volume(&volume, &recorded)) {
             Some(Some(tagged)) if tagged.index == disk => Ok(()),
             Some(_) => Err(lasting(format!("volume {volume_id} in {} does not carry our mark", r.name))),
             None => {
