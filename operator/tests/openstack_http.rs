@@ -161,7 +161,7 @@ async fn the_interface_that_is_asked_for_is_used() {
 async fn a_cloud_is_known_by_its_own_address_of_the_identity_service() {
     let fake = Fake::start().await;
     let used = fake.url("/identity/v3/");
-    assert_eq!(connect_with(&by_password(&fake)).await.unwrap().identities(), [used.clone()]);
+    assert_eq!(connect_with(&by_password(&fake)).await.unwrap().identities(), std::slice::from_ref(&used));
     let endpoint = |interface: &str, region: &str, url: &str| json!({"id": "1", "interface": interface, "region": region, "url": url});
     fake.catalog.lock().unwrap()["identity"] = json!([
         endpoint("internal", "R", "http://10.0.0.1:5000"),
