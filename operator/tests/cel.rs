@@ -368,7 +368,7 @@ fn every_rule_has_a_case() {
 #[test]
 fn decisions_may_be_made_at_any_time() {
     let decisions = json!({
-        "requests": {"cancel": "1", "retry": "1", "rollback": "1", "retire": "1"},
+        "requests": {"cancel": "1", "retry": "1", "rollback": "1", "retire": "1", "startSource": "1"},
         "sourcePolicy": {"action": "Delete", "after": "7d"},
         "onFailure": {"keepData": "1d12h"},
         "suspend": true,

@@ -26,6 +26,7 @@ use vmmigration::{
         names::{Role, Side},
         observed::{Seen, StoreView},
     },
+    openstack::Proof,
 };
 
 /// A Kubernetes API: documents by path, and what was asked for.
@@ -100,7 +101,7 @@ fn cloud(fake: &Fake) {
     fake.on(
         "GET /compute/v2.1/servers/src",
         200,
-        json!({"server": {"id": "src", "name": "web-1", "status": "SHUTOFF"}}),
+        json!({"server": {"id": "src", "name": "web-1", "status": "SHUTOFF", "metadata": {}}}),
     );
     let actions = json!({"instanceActions": actions});
     fake.on("GET /compute/v2.1/servers/src/os-instance-actions", 200, actions);
@@ -215,6 +216,82 @@ async fn ten_minutes_of_copying_cost_the_clouds_a_few_requests() {
     bed.cluster.movers("Failed");
     let (decision, asked) = bed.pass().await;
     assert!(asked >= 7 && decision.status.jobs.iter().all(|j| j.attempt == 2), "{asked}: {decision:?}");
+}
+
+#[tokio::test]
+async fn half_an_answer_is_no_look() {
+    let volumes = format!("GET /volume/v3/{PROJECT}/volumes/detail");
+    let half = json!({"id": "src", "status": "UNKNOWN", "tenant_id": PROJECT, "links": []});
+    let foreign = json!([{"id": "f", "size": "large", "metadata": {}}]);
+    let ours = json!([{"id": "f", "size": "large", "metadata": me().marks(Role::ExportVolume, 0)}]);
+    let recorded = json!([{"id": "v0", "size": "large", "metadata": {}}]);
+    let more = json!([{"rel": "next", "href": "http://elsewhere.invalid/"}]);
+    let server = "GET /compute/v2.1/servers/src";
+    let table = [
+        (server, 200, json!({"server": half}), "does not reach the cell"),
+        (server, 404, json!("default backend"), "a proxy or gateway answered"),
+        (&volumes, 404, Value::Null, "a proxy or gateway answered"),
+        (&volumes, 200, json!({"volumes": ours}), "the list is not whole"),
+        (&volumes, 200, json!({"volumes": recorded}), "the list is not whole"),
+        (&volumes, 200, json!({"volumes": [], "volumes_links": more}), "the list is not whole"),
+        (&volumes, 200, json!({"volumes": foreign}), ""),
+    ];
+    for (line, status, body, why) in table {
+        let bed = Bed::new(transferring(), None).await;
+        bed.clouds[0].on(line, status, body.clone());
+        let look = bed.look().await;
+        match &look.seen.source {
+            Seen::Unseen(p) => {
+                assert!(!why.is_empty() && p.message.contains(why) && p.transient, "{body}: {p:?}")
+            }
+            other => assert!(why.is_empty() && other.view().is_some(), "{body}: {other:?}"),
+        }
+    }
+}
+
+/// A server was asked for in the destination.
+fn creating(server_id: Option<&str>) -> Value {
+    let mut status = transferring();
+    status["phase"] = json!("Verifying");
+    status["destination"] =
+        json!({"projectId": PROJECT, "serverRequestedAt": "2026-01-01T00:00:00Z", "serverId": server_id});
+    status
+}
+
+#[tokio::test]
+async fn the_new_server_is_found_by_its_id_or_else_the_whole_list_must_be_seen() {
+    let mut ours = json!({"id": "new", "name": "web-1", "status": "ACTIVE"});
+    ours["metadata"] = json!(me().marks(Role::Server, 0));
+    let half = json!({"id": "other", "status": "UNKNOWN", "tenant_id": PROJECT, "links": []});
+    let other = json!({"id": "other", "name": "o", "status": "ACTIVE", "metadata": {}});
+    let list = "GET /compute/v2.1/servers/detail";
+    let deleted = json!({"instanceActions": [{"action": "delete", "request_id": "r", "start_time": "t"}]});
+    let table = [
+        // Its own cell answers: what another one hides is of no interest.
+        (Some("new"), json!([ours, half]), Value::Null, Ok((1, None))),
+        (None, json!([ours, half]), Value::Null, Ok((1, None))),
+        (None, json!([other]), Value::Null, Ok((0, Some(Proof::NotListed { others: 1 })))),
+        (None, json!([half]), Value::Null, Err("not whole")),
+        (Some("new"), json!([other]), deleted, Ok((0, Some(Proof::Deleted)))),
+        (Some("new"), json!([half]), Value::Null, Err("not whole")),
+    ];
+    for (id, servers, actions, wanted) in table {
+        let bed = Bed::new(creating(id), None).await;
+        let b = &bed.clouds[1];
+        b.on(list, 200, json!({"servers": servers}));
+        b.on("GET /network/v2.0/ports", 200, json!({"ports": []}));
+        if !actions.is_null() {
+            b.on("GET /compute/v2.1/servers/new/os-instance-actions", 200, actions);
+        }
+        let look = bed.look().await;
+        match (&look.seen.destination, wanted) {
+            (Seen::View(view), Ok(wanted)) => {
+                assert_eq!((view.servers.len(), view.absent), wanted, "{id:?} {servers}");
+            }
+            (Seen::Unseen(p), Err(why)) => assert!(p.message.contains(why), "{p:?}"),
+            (other, wanted) => panic!("{id:?} {servers}: {other:?} instead of {wanted:?}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -367,8 +367,8 @@ async fn lists_are_followed_to_the_end() {
 async fn servers_by_id_or_exact_name() {
     let (fake, cloud) = connected().await;
     let id = "8d1a1d4c-0a3c-4b07-9f53-1f3f4c0c8d7e";
-    let servers =
-        json!([{"id": id, "name": "web"}, {"id": "2", "name": "web"}, {"id": "3", "name": "web-2"}]);
+    let servers = json!([{"id": id, "name": "web", "metadata": {}}, {"id": "2", "name": "web", "metadata": {}},
+            {"id": "3", "name": "web-2", "metadata": {}}]);
     fake.on("GET /compute/v2.1/servers/detail", 200, json!({"servers": servers}));
     fake.on(&format!("GET /compute/v2.1/servers/{id}"), 200, json!({"server": servers[0]}));
     assert_eq!(cloud.find_servers("web").await.unwrap().len(), 2);

@@ -191,6 +191,12 @@ fn looks_again(done: &Result<Effect, StepFailure>) -> bool {
     done.as_ref().is_err_and(|e| e.conflict && e.transient)
 }
 
+/// The source's server is gone, and its history says why.
+fn deleted_by_its_history(fake: &Fake) {
+    let actions = json!({"instanceActions": [{"action": "delete", "request_id": "r", "start_time": "t"}]});
+    fake.on("GET /compute/v2.1/servers/src/os-instance-actions", 200, actions);
+}
+
 /// Deletes volume `x` with what is recorded; how it ended, and how often the cloud was asked to delete.
 async fn volume_deleted(
     recorded: &Value,
@@ -222,11 +228,19 @@ async fn a_volume_of_the_source_goes_only_when_it_is_recorded_and_free() {
         assert!(done.as_ref().is_err_and(|e| !e.transient) && deleted == 0, "{record}: {done:?}");
     }
     let (fake, cloud) = connected().await;
+    deleted_by_its_history(&fake);
     fake.on(&get, 200, volume(json!([{"server_id": "other", "volume_id": "x", "device": "/dev/vdb"}])));
     let (done, deleted) = volume_deleted(&recorded("x"), &fake, &cloud).await;
     assert!(looks_again(&done) && deleted == 0, "attached: {done:?}");
 
+    // Its server's absence must be more than a 404.
     let (fake, cloud) = connected().await;
+    fake.on(&get, 200, volume(json!([])));
+    let (done, deleted) = volume_deleted(&recorded("x"), &fake, &cloud).await;
+    assert!(done.as_ref().is_err_and(|e| e.transient) && deleted == 0, "not proven: {done:?}");
+
+    let (fake, cloud) = connected().await;
+    deleted_by_its_history(&fake);
     assert_eq!(volume_deleted(&recorded("x"), &fake, &cloud).await, (Ok(Effect::Done), 0), "gone");
     fake.on(&get, 200, volume(json!([])));
     assert_eq!(volume_deleted(&recorded("x"), &fake, &cloud).await, (Ok(Effect::Done), 1), "ours");

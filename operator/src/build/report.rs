@@ -13,9 +13,13 @@ use std::collections::BTreeMap;
 /// What followed after success, for the report's status.
 pub fn outcome(status: &VmMigrationStatus, now: Timestamp) -> VmMigrationReportStatus {
     let (rolled_back_at, retired_at) = later(status);
+    // That both may run is told before the source is started; the rest when all is done.
+    let going_back = status.phase == Some(Phase::Succeeded) && status.rollback.is_some();
+    let ended = status.phase != Some(Phase::RollingBack) && !going_back;
     VmMigrationReportStatus {
-        cleaned_up_at: Some(Time(now)),
+        cleaned_up_at: ended.then_some(Time(now)),
         rolled_back_at,
+        start_anyway_at: start_anyway_at(status),
         source_checks: status.rollback.as_ref().map(|r| r.checks.clone()).unwrap_or_default(),
         retired_at,
         hooks: status.hooks.iter().filter(|h| h.phase == HookPhase::Finally).cloned().collect(),
@@ -26,8 +30,13 @@ pub fn outcome(status: &VmMigrationStatus, now: Timestamp) -> VmMigrationReportS
 /// Does the report tell all that followed?
 pub fn tells(report: &VmMigrationReportStatus, status: &VmMigrationStatus) -> bool {
     report.cleaned_up_at.is_some()
+        && report.start_anyway_at == start_anyway_at(status)
         && (report.rolled_back_at.is_some(), report.retired_at.is_some())
             == (later(status).0.is_some(), later(status).1.is_some())
+}
+
+fn start_anyway_at(status: &VmMigrationStatus) -> Option<Time> {
+    status.source.as_ref().and_then(|s| s.start_anyway_at.clone())
 }
 
 /// When it was rolled back and when the source was retired.

@@ -58,7 +58,7 @@ pub(super) type Done = Result<Effect, StepFailure>;
 impl From<CloudError> for StepFailure {
     fn from(e: CloudError) -> Self {
         // The state is not what we saw: look again. A quota does not pass by looking.
-        let conflict = matches!(e.kind, ErrorKind::Conflict);
+        let conflict = matches!(e.kind, ErrorKind::Conflict | ErrorKind::NotFound);
         StepFailure {
             transient: e.is_transient() || e.kind == ErrorKind::Unauthorized || conflict,
             conflict: false,

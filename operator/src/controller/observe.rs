@@ -11,8 +11,8 @@ use super::{
 use crate::{
     build,
     crd::v1alpha1::{
-        Check, ExportStatus, HookState, OUTPUT_BYTES, Phase, ResolvedTransfer, VmMigration,
-        VmMigrationReport, VmMigrationSpec, VmMigrationStatus, output_tail,
+        Check, DestinationStatus, ExportStatus, HookState, OUTPUT_BYTES, Phase, ResolvedTransfer,
+        VmMigration, VmMigrationReport, VmMigrationSpec, VmMigrationStatus, output_tail,
     },
     migration::{
         block_storage::{fills_while_copying, pinned as pinned_mode},
@@ -21,7 +21,7 @@ use crate::{
         observed::*,
         place::{self, Place, Recorded},
     },
-    openstack::{Cloud, CloudError, ErrorKind},
+    openstack::{Cloud, CloudError, ErrorKind, Listed, Proof, Server, Sighting},
 };
 use futures::{
     AsyncReadExt as _,
@@ -290,7 +290,7 @@ async fn take_inventory(
     look.seen.inventory = Some(Inventory { candidates, source, destination });
 }
 
-type SourceFound = (Vec<crate::openstack::Server>, SourceInventory);
+type SourceFound = (Vec<Server>, SourceInventory);
 
 async fn source_inventory(cloud: &Cloud, server: &str) -> Result<SourceFound, CloudError> {
     let candidates = cloud.find_servers(server).await?;
@@ -327,6 +327,7 @@ async fn destination_inventory(cloud: &Cloud) -> Result<DestinationInventory, Cl
         cloud.list_servers(),
         cloud.availability_zones(),
     )?;
+    let unread_servers = servers.unread.len() + usize::from(servers.cut);
     let volume_types = types.into_iter().map(|t| t.name).collect();
     Ok(DestinationInventory {
         flavors,
@@ -335,8 +336,9 @@ async fn destination_inventory(cloud: &Cloud) -> Result<DestinationInventory, Cl
         keypairs,
         volume_types,
         security_groups,
-        ports,
-        servers,
+        ports: ports.items,
+        servers: servers.items,
+        unread_servers,
         zones,
     })
 }
@@ -350,7 +352,7 @@ async fn take_views(
     destination: Result<Cloud, Problem>,
 ) {
     let server_id = status.source.as_ref().map(|s| s.server_id.clone()).unwrap_or_default();
-    let ports = status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
+    let new = status.destination.clone().unwrap_or_default();
     let recorded: Vec<_> = status.disks.iter().filter_map(|d| d.source_volume_id.clone()).collect();
     let made = status.made();
     let a = async {
@@ -362,7 +364,7 @@ async fn take_views(
     };
     let b = async {
         let cloud = destination?;
-        let view = view_destination(me, &cloud, (&ports, &made), needs)
+        let view = view_destination(me, &cloud, (&new, &made), needs)
             .await
             .map_err(|e| cloud_problem(Side::Destination, &e))?;
         Ok::<_, Problem>((cloud, view))
@@ -394,46 +396,108 @@ async fn view_source(
     if needs == SourceNeeds::Nothing {
         return Ok(None);
     }
-    let server = async { if server_id.is_empty() { Ok(None) } else { cloud.get_server(server_id).await } };
+    let server = async {
+        match server_id {
+            "" => Ok(None),
+            id => cloud.look_for_server(id).await.map(Some),
+        }
+    };
     let lists = async {
         if needs != SourceNeeds::All {
             return Ok(Default::default());
         }
-        tokio::try_join!(cloud.list_volumes(), cloud.list_snapshots(), cloud.list_images())
+        let (volumes, snapshots, images) =
+            tokio::try_join!(cloud.list_volumes(), cloud.list_snapshots(), cloud.list_images())?;
+        let whole = Whole { cloud, me, recorded };
+        Ok((
+            whole.list("volumes", volumes)?,
+            whole.list("snapshots", snapshots)?,
+            whole.list("images", images)?,
+        ))
     };
     let (server, (volumes, snapshots, images)) = tokio::try_join!(server, lists)?;
     // After the server, so that an action that changed its state is in the list.
     let actions = match &server {
-        Some(s) => cloud.server_actions(&s.id).await?,
-        None => vec![],
+        Some(Sighting::Found(s)) => cloud.server_actions(&s.id).await?,
+        _ => vec![],
     };
     Ok(Some(source_view(me, server, actions, &volumes, &snapshots, &images, recorded, made)))
+}
+
+/// What is missing in a list must not be taken for absent, if it may be ours.
+struct Whole<'a> {
+    cloud: &'a Cloud,
+    me: &'a Identity,
+    recorded: &'a [String],
+}
+
+impl Whole<'_> {
+    /// The items of a list. One that cannot be read and does not name us or what is recorded is somebody else's.
+    fn list<T>(&self, what: &str, list: Listed<T>) -> Result<Vec<T>, CloudError> {
+        let may_be_ours = |item: &serde_json::Value| {
+            let text = item.to_string();
+            let named = text.contains(&self.me.uid) || self.recorded.iter().any(|id| text.contains(id));
+            named || item.get("id").is_none()
+        };
+        if list.cut || list.unread.iter().any(may_be_ours) {
+            let why = "the list is not whole: an item of it cannot be read, or there is more than was given";
+            return Err(self.cloud.not_seen(&format!("list {what}"), why));
+        }
+        Ok(list.items)
+    }
 }
 
 async fn view_destination(
     me: &Identity,
     cloud: &Cloud,
-    (recorded_ports, made): (&[String], &[String]),
+    (new, made): (&DestinationStatus, &[String]),
     needs: Needs,
 ) -> Result<Option<DestinationView>, CloudError> {
     if needs.destination == DestinationNeeds::Nothing {
         return Ok(None);
     }
+    let whole = Whole { cloud, me, recorded: &made.port_ids };
     let disks = async { tokio::try_join!(cloud.list_volumes(), cloud.list_images()) };
     let rest = async {
         if needs.destination != DestinationNeeds::All {
             return Ok(Default::default());
         }
-        tokio::try_join!(cloud.list_servers(), cloud.list_ports())
+        tokio::try_join!(servers_made(me, cloud, new), cloud.list_ports())
     };
-    let ((volumes, images), (servers, ports)) = tokio::try_join!(disks, rest)?;
-    let mut view = destination_view(me, &servers, &volumes, &images, &ports, recorded_ports, made);
-    view.whole = needs.destination == DestinationNeeds::All;
+    let ((volumes, images), ((servers, absent), ports)) = tokio::try_join!(disks, rest)?;
+    let (volumes, images) = (whole.list("volumes", volumes)?, whole.list("images", images)?);
+    let ports = whole.list("ports", ports)?;
+    let mut view = destination_view(me, servers, &volumes, &images, &ports, &new.port_ids, made);
+    (view.absent, view.whole) = (absent, needs.destination == DestinationNeeds::All);
     if let Some(server) = view.server().filter(|_| needs.console) {
         let read = cloud.console_output(&server.id, CONSOLE_LINES).await;
         view.console = Some(read.map_err(|e| e.to_string()));
     }
     Ok(Some(view))
+}
+
+/// The servers that we made, or what proves that there is none. A server whose id is not recorded can be anywhere in the
+/// list: all of it must have been seen.
+async fn servers_made(
+    me: &Identity,
+    cloud: &Cloud,
+    made: &DestinationStatus,
+) -> Result<(Vec<Server>, Option<Proof>), CloudError> {
+    let list = cloud.list_servers().await?;
+    let mut ours: Vec<Server> = list.iter().filter(|s| me.server(s).is_some()).cloned().collect();
+    let mut absent = None;
+    match &made.server_id {
+        Some(id) if ours.iter().all(|s| s.id != *id) => match cloud.look_for_server(id).await? {
+            Sighting::Found(server) => ours.push(*server),
+            Sighting::Gone(proof) => absent = Some(proof),
+        },
+        None if ours.is_empty() && made.server_requested_at.is_some() => {
+            cloud.whole_list_of_servers(&list)?;
+            absent = Some(Proof::NotListed { others: list.len() });
+        }
+        _ => {}
+    }
+    Ok((ours, absent))
 }
 
 async fn report(
@@ -529,6 +593,7 @@ async fn view_cluster(
     view.purge_pods = pods_now.iter().filter(|p| job_of(p).starts_with(&purge)).count();
     view.pods = pods_now.len() - view.purge_pods;
     view.with_pods = pods_now.iter().map(job_of).collect();
+    view.lost = pods_now.iter().filter_map(|p| lost(p, Timestamp::now())).collect();
     if needs.devices {
         view.devices = block_storage::devices(me, cluster, side).await?;
     }
@@ -611,10 +676,24 @@ async fn view_job(job: &Job, pod: Option<&Pod>, pods: &Api<Pod>) -> JobView {
         reason,
         progress: log.as_deref().and_then(newest_progress),
         held_up: log.as_deref().and_then(newest_complaint),
+        lost: pod.and_then(|p| lost(p, Timestamp::now())).filter(|_| state == JobState::Active),
         deleting: job.metadata.deletion_timestamp.is_some(),
         exit_code: ended.map(|t| t.exit_code),
         output: None,
     }
+}
+
+/// How much longer than its grace period a pod may take to end, in seconds.
+const LOST_SECONDS: i64 = 60;
+
+/// Names a pod that should have ended: whoever runs it does not answer. While it is so its Job neither ends nor gets
+/// another pod (`podReplacementPolicy: Failed`).
+fn lost(pod: &Pod, now: Timestamp) -> Option<String> {
+    let until = pod.metadata.deletion_timestamp.as_ref()?.0;
+    (now.duration_since(until).as_secs() > LOST_SECONDS).then(|| {
+        let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
+        format!("pod {} on node {node} should have ended at {until}: is the node lost?", pod.name_any())
+    })
 }
 
 /// The end of what a hook printed, whatever it was. A log that cannot be read is no output, and no error.
@@ -657,9 +736,23 @@ async fn log_end(pods: &Api<Pod>, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::v1alpha1::{CopyingStatus, DestinationStatus, Digest, DiskStatus, SourceStatus};
+    use crate::crd::v1alpha1::{CopyingStatus, Digest, DiskStatus, SourceStatus};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
+
+    #[test]
+    fn a_pod_that_does_not_end_is_named_with_its_node() {
+        let pod = |deleted: Option<&str>| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": "p", "deletionTimestamp": deleted},
+                "spec": {"nodeName": "worker-3", "containers": []}}))
+            .unwrap()
+        };
+        let now: Timestamp = "2026-01-01T10:05:00Z".parse().unwrap();
+        assert_eq!(lost(&pod(None), now), None);
+        assert_eq!(lost(&pod(Some("2026-01-01T10:04:30Z")), now), None, "it has its time");
+        let named = lost(&pod(Some("2026-01-01T10:01:00Z")), now).unwrap();
+        assert!(named.contains("pod p on node worker-3"), "{named}");
+    }
 
     #[test]
     fn a_phase_reads_what_it_decides_about() {

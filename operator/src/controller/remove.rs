@@ -7,7 +7,7 @@ use crate::{
         names::{Identity, MARK_CLAIM},
         step::{Effect, ObjectKind},
     },
-    openstack::Cloud,
+    openstack::{Cloud, Sighting},
 };
 
 /// Deletes only what is ours beyond doubt: by a name that only we give, or by mark and record.
@@ -75,7 +75,7 @@ pub async fn source_volume(cloud: &Cloud, status: &VmMigrationStatus, id: &str) 
     if !recorded || !server_gone || server_id.is_empty() {
         return Err(lasting(format!("volume {id} is not recorded as the source's own and is not deleted")));
     }
-    if cloud.get_server(server_id).await?.is_some() {
+    if let Sighting::Found(_) = cloud.look_for_server(server_id).await? {
         return Err(changed(format!("server {server_id} is there again")));
     }
     let Some(volume) = cloud.get_volume(id).await? else { return Ok(Effect::Done) };

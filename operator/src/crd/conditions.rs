@@ -53,6 +53,8 @@ pub mod reason {
     pub const CANCELLED: &str = "Cancelled";
     /// Given back by request.
     pub const ROLLED_BACK: &str = "RolledBack";
+    /// The way back does not go on; the message says what is waited for. It is still tried.
+    pub const STUCK: &str = "Stuck";
     /// The destination cannot be seen, and the source waits for it.
     pub const DESTINATION_UNREACHABLE: &str = "DestinationUnreachable";
 }

@@ -26,6 +26,7 @@ pub fn job_result(data: &[u8]) {
         reason: None,
         progress: None,
         held_up: None,
+        lost: None,
         deleting: false,
         exit_code: None,
         output: None,

@@ -108,7 +108,7 @@ impl Of<'_> {
 
     fn runs(&self, side: Side, purpose: &str) -> bool {
         let seen = self.seen.job(self.me, self.status, side, purpose);
-        seen.is_some_and(|j| j.state == JobState::Active && !j.deleting)
+        seen.is_some_and(|j| j.state == JobState::Active && !j.deleting && j.lost.is_none())
     }
 
     /// The cluster has no device of this disk any more.

@@ -9,8 +9,8 @@ use crate::{
     crd::v1alpha1::{Finding, VmMigrationStatus},
     mover::result::ProgressLine,
     openstack::{
-        Flavor, Image, InstanceAction, Network, Port, SecurityGroup, Server, Snapshot, Subnet, Volume,
-        VolumeAttachment,
+        Flavor, Image, InstanceAction, Network, Port, Proof, SecurityGroup, Server, Sighting, Snapshot,
+        Subnet, Volume, VolumeAttachment,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,8 +146,8 @@ pub struct StoreView {
 /// The source cloud, as far as this migration is concerned.
 #[derive(Clone, Debug, Default)]
 pub struct SourceView {
-    /// The server; `None`: it is gone.
-    pub server: Option<Server>,
+    /// The server: found, or proven to be gone by this look. `None`: no server is recorded.
+    pub server: Option<Sighting>,
     /// What was done to it, newest first.
     pub actions: Vec<InstanceAction>,
     /// Volumes that we made.
@@ -169,6 +169,8 @@ pub struct DestinationView {
     pub whole: bool,
     /// Servers that we made.
     pub servers: Vec<Server>,
+    /// What proves that a server which was asked for is not there, when there is none.
+    pub absent: Option<Proof>,
     /// Volumes that we made.
     pub volumes: Vec<(Tagged, Volume)>,
     /// Images that we made.
@@ -239,6 +241,8 @@ pub struct DestinationInventory {
     pub ports: Vec<Port>,
     /// Servers, to see whether one is this source's already.
     pub servers: Vec<Server>,
+    /// How many servers more there are, of which nothing can be seen now.
+    pub unread_servers: usize,
     /// Availability zones of the compute service.
     pub zones: Vec<String>,
 }
@@ -256,6 +260,8 @@ pub struct ClusterView {
     pub pods: usize,
     /// Pods of the purge that are not seen gone.
     pub purge_pods: usize,
+    /// Pods that do not end although they should have, and their nodes.
+    pub lost: Vec<String>,
     /// Jobs whose pods are not seen gone, whether or not the Job is.
     pub with_pods: BTreeSet<String>,
     /// Where disks travel as block devices: what hands them to our Jobs, by the common name of volume and claim.
@@ -318,6 +324,8 @@ pub struct JobView {
     pub progress: Option<(i64, i64, i64)>,
     /// What the store does not do for it now, from the same line.
     pub held_up: Option<String>,
+    /// Its pod should have ended and does not: its node is lost, for all we know. Which pod, and which node.
+    pub lost: Option<String>,
     /// It is being deleted.
     pub deleting: bool,
     /// The exit code of its container.
@@ -373,6 +381,16 @@ pub fn find_attempt<T>(
     list.iter().find(|(t, _)| t.role == role && t.index == index && t.attempt == attempt).map(|(_, o)| o)
 }
 
+impl SourceView {
+    /// The server, if it is there.
+    pub fn found(&self) -> Option<&Server> {
+        match &self.server {
+            Some(Sighting::Found(server)) => Some(server),
+            _ => None,
+        }
+    }
+}
+
 impl DestinationView {
     /// The new server.
     pub fn server(&self) -> Option<&Server> {
@@ -384,7 +402,7 @@ impl DestinationView {
 #[expect(clippy::too_many_arguments, reason = "one for each list")]
 pub fn source_view(
     me: &Identity,
-    server: Option<Server>,
+    server: Option<Sighting>,
     actions: Vec<InstanceAction>,
     volumes: &[Volume],
     snapshots: &[Snapshot],
@@ -404,21 +422,21 @@ pub fn source_view(
     }
 }
 
-/// Sorts a cloud's lists into what is ours; `made` is what we recorded of ours.
+/// Sorts a cloud's lists into what is ours; `made` is what we recorded of ours. The servers are ours already.
 pub fn destination_view(
     me: &Identity,
-    servers: &[Server],
+    mut servers: Vec<Server>,
     volumes: &[Volume],
     images: &[Image],
     ports: &[Port],
     recorded_ports: &[String],
     made: &[String],
 ) -> DestinationView {
-    let mut ours_servers: Vec<_> = servers.iter().filter(|s| me.server(s).is_some()).cloned().collect();
-    ours_servers.sort_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
+    servers.sort_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
     DestinationView {
         whole: true,
-        servers: ours_servers,
+        servers,
+        absent: None,
         volumes: ours(volumes, |v| me.volume(v, made), |v| (v.created_at.clone(), v.id.clone())),
         images: ours(images, |i| me.image(i), |i| (i.created_at.clone(), i.id.clone())),
         ports: ours(ports, |p| me.port(p, recorded_ports), |p| (String::new(), p.id.clone())),

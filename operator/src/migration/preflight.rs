@@ -157,6 +157,17 @@ fn identity(
             "delete that VmMigration; if it is gone, remove the server's metadata key vmmigration.io:claimed-by",
         );
     }
+    if target.unread_servers > 0 {
+        p.block(
+            "destination-servers-unseen",
+            format!(
+                "{} servers in {} cannot be seen now (Nova does not reach their cell); one of them may be made from \
+                 this server",
+                target.unread_servers, spec.destination.cloud
+            ),
+            "it is looked at again; the cloud's operator sees the cell with nova-manage cell_v2 list_cells",
+        );
+    }
     let taken = target.servers.iter().find(|s| {
         s.metadata.get(MARK_SOURCE) == Some(&server.id)
             && s.metadata.get(MARK_ROLE).map(String::as_str) == Some("server")
@@ -763,6 +774,7 @@ mod tests {
                 flavors: vec![],
             },
             destination: DestinationInventory {
+                unread_servers: usize::try_from(w["unread"].as_u64().unwrap_or(0)).unwrap(),
                 flavors: of(&w["flavors"]),
                 networks: vec![of(&w["network"])],
                 subnets: vec![of(&w["subnet"])],
@@ -779,6 +791,15 @@ mod tests {
 
     fn blockers(p: &Preflight) -> Vec<&str> {
         p.findings.iter().filter(|f| f.severity == Severity::Blocker).map(|f| f.id.as_str()).collect()
+    }
+
+    #[test]
+    fn a_destination_whose_servers_cannot_all_be_seen_is_not_believed_to_have_none_of_this_source() {
+        let mut w = world();
+        w["unread"] = json!(2);
+        let p = look(&w);
+        assert_eq!(blockers(&p), ["destination-servers-unseen"]);
+        assert!(p.findings[0].message.contains("2 servers in site-b"), "{:?}", p.findings);
     }
 
     #[test]

@@ -138,6 +138,8 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
     let m = message.to_string();
     let failed = status.failure.as_ref();
     let (ready, reconciling, stalled, why) = match phase {
+        // A way back was asked for and does not begin.
+        Phase::Succeeded if stuck(status) => (true, false, true, reason::STUCK),
         Phase::Succeeded | Phase::Retired => (true, false, false, reason::SUCCESS),
         Phase::Retiring => (true, true, false, reason::PROGRESSING),
         phase if phase.gave_up() && status.retry_requested_at.is_some() => {
@@ -149,6 +151,12 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
             (false, false, true, if cancelled { reason::CANCELLED } else { reason::UNRECOVERABLE_ERROR })
         }
         _ if status.suspended_since.is_some() => (false, true, false, reason::SUSPENDED),
+        Phase::RollingBack | Phase::Deleting if stuck(status) => match &status.trouble {
+            Some(t) if t.what == "destination-unreachable" => {
+                (false, false, true, reason::DESTINATION_UNREACHABLE)
+            }
+            _ => (false, false, true, reason::STUCK),
+        },
         Phase::Blocked => (false, false, true, reason::INVALID_CONFIGURATION),
         Phase::Held | Phase::AwaitingCutover => (false, true, false, reason::WAITING_FOR_YOU),
         _ if status.hooks.iter().any(|h| h.state == HookState::Waiting) => {
@@ -173,6 +181,11 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
         (kind::STALLED, Some(stalled), why, if stalled { m.clone() } else { String::new() }),
         (kind::SUCCEEDED, succeeded.0, succeeded.1, m),
     ]
+}
+
+/// The way back has taken too long.
+fn stuck(status: &VmMigrationStatus) -> bool {
+    status.way_back.as_ref().is_some_and(|w| w.stalled_since.is_some())
 }
 
 fn milestones(status: &VmMigrationStatus) -> Vec<(&'static str, Option<bool>, String)> {

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::endpoint::{Call, path};
 use super::error::CloudError;
+use super::presence::whole_server;
 use super::session::Cloud;
 use super::types::{ActionDetails, Flavor, InstanceAction, Server, VolumeAttachment};
 
-fn call(method: Method, segments: &[&str]) -> Call {
+pub(super) fn call(method: Method, segments: &[&str]) -> Call {
     Call::new(ServiceType::Compute, method, path(segments)).version((2, 1))
 }
 
@@ -41,7 +42,7 @@ fn looks_like_id(text: &str) -> bool {
 
 impl Cloud {
     /// 2.73 has tags, description and the lock's reason; from 2.90 on a member also sees the host name.
-    fn server_version(&self) -> (u8, u8) {
+    pub(super) fn server_version(&self) -> (u8, u8) {
         if self.offers(&ServiceType::Compute, (2, 90)) { (2, 90) } else { (2, 73) }
     }
 
@@ -54,19 +55,22 @@ impl Cloud {
             return Ok(vec![server]);
         }
         let all = self.list_servers().await?;
-        Ok(all.into_iter().filter(|s| s.name == name_or_id).collect())
+        let found: Vec<_> = all.iter().filter(|s| s.name == name_or_id).cloned().collect();
+        if found.is_empty() {
+            // It may be one of those that have no name now.
+            self.whole_list_of_servers(&all)?;
+        }
+        Ok(found)
     }
 
-    /// One server; `None` when there is none with this id.
+    /// One server; `None` when Nova itself says that there is none with this id, which alone is no proof (see
+    /// [`Cloud::look_for_server`]). Half a record is an error that may pass.
     pub async fn get_server(&self, id: &str) -> Result<Option<Server>, CloudError> {
-        let call = call(Method::GET, &["servers", id]).version(self.server_version());
-        self.fetch_optional("get server", "server", call).await
-    }
-
-    /// All servers of the project.
-    pub async fn list_servers(&self) -> Result<Vec<Server>, CloudError> {
-        let call = call(Method::GET, &["servers", "detail"]).version(self.server_version());
-        self.list("list servers", "servers", "id", call).await
+        let (action, call) =
+            ("get server", call(Method::GET, &["servers", id]).version(self.server_version()));
+        let Some(item) = self.fetch_optional::<Value>(action, "server", call).await? else { return Ok(None) };
+        let half = || self.not_seen(action, format!("Nova does not reach the cell of server {id}"));
+        whole_server(&item).ok_or_else(half).map(Some)
     }
 
     /// Asks for a server and gives its id. `body` is the whole document, `{"server": {...}}` and, if wanted,
@@ -149,9 +153,9 @@ impl Cloud {
         Ok((image, reply.request_id()))
     }
 
-    /// What was done to the server, newest first, for as long as Nova keeps it.
+    /// What was done to the server, newest first, for as long as Nova keeps it; from 2.21 on also after its deletion.
     pub async fn server_actions(&self, id: &str) -> Result<Vec<InstanceAction>, CloudError> {
-        let call = call(Method::GET, &["servers", id, "os-instance-actions"]);
+        let call = call(Method::GET, &["servers", id, "os-instance-actions"]).version((2, 21));
         self.fetch("list server actions", "instanceActions", call).await
     }
 

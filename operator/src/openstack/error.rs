@@ -19,7 +19,7 @@ const MESSAGE_LIMIT: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// 404, 410: the object is not there, or not visible to this project.
+    /// 404, 410 by the service itself: the object is not there, or not visible to this project.
     NotFound,
     /// 409: the object is in a state that does not allow it.
     Conflict,
@@ -33,7 +33,7 @@ pub enum ErrorKind {
     Invalid,
     /// 413 that is no quota: the request or object is larger than allowed.
     TooLarge,
-    /// 408, 429 and 5xx except 501: trying later may help.
+    /// 408, 429, 5xx except 501, and a 404 that is not the service's own: trying later may help.
     Transient,
     /// No answer: name resolution, connection, TLS or timeout. The message says which.
     Unreachable,
@@ -101,6 +101,10 @@ impl CloudError {
             _ if status.is_redirection() && status != StatusCode::MULTIPLE_CHOICES => {
                 "it answered with a redirect, which is not followed; use the final address".to_string()
             }
+            _ if says_not_found(status) && !is_the_services_own(&parsed) => {
+                let reason = status.canonical_reason().unwrap_or_default();
+                format!("{reason}: a proxy or gateway answered, not the service")
+            }
             // Neutron names the class of the error beside the message.
             (Some(class), Some(message)) => format!("{class}: {message}"),
             (_, Some(message)) => message.clone(),
@@ -109,7 +113,7 @@ impl CloudError {
         Self {
             cloud: cloud.into(),
             action: action.into(),
-            kind: classify(status, &found),
+            kind: classify(status, &found, is_the_services_own(&parsed)),
             status: Some(status.as_u16()),
             message: shorten(&message),
             request_id: request_id(headers),
@@ -158,6 +162,11 @@ impl CloudError {
             }
         };
         let status = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
+        if let Some(message) = message.as_ref().filter(|_| status == StatusCode::NOT_FOUND) {
+            // An application credential that was deleted; nothing that was asked for is gone for that.
+            let error = Self::local(cloud, action, ErrorKind::Unauthorized, message);
+            return Self { status: Some(code), ..error };
+        }
         let body = message.map(|m| serde_json::json!({"message": m}).to_string()).unwrap_or_default();
         Self::from_answer(cloud, action, status, &HeaderMap::new(), body.as_bytes())
     }
@@ -256,7 +265,23 @@ impl From<&Value> for Extract {
     }
 }
 
-fn classify(status: StatusCode, found: &Extract) -> ErrorKind {
+fn says_not_found(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
+/// Does this body show that the service itself says that something is not there? Whatever stands in front of it answers
+/// 404, too, with a web page, a line of text or a document of its own. Nova and Cinder have `itemNotFound`, Neutron
+/// `NeutronError`, Glance the code beside the message.
+fn is_the_services_own(body: &Value) -> bool {
+    let says = |key: &str| body.get(key).and_then(|v| v.get("message")).is_some_and(Value::is_string);
+    let code = body.get("code").and_then(Value::as_str).unwrap_or_default();
+    let glance = code.starts_with("404") || code.starts_with("410");
+    says("itemNotFound")
+        || says("NeutronError")
+        || glance && body.get("message").is_some_and(Value::is_string)
+}
+
+fn classify(status: StatusCode, found: &Extract, own: bool) -> ErrorKind {
     let message = found.message.as_deref().unwrap_or_default();
     let says_quota =
         message.contains("Quota exceeded") || message.contains("quota") && message.contains("exceed");
@@ -264,7 +289,8 @@ fn classify(status: StatusCode, found: &Extract) -> ErrorKind {
         413 if found.key.as_deref() == Some("overLimit") => ErrorKind::Quota,
         403 | 413 if says_quota => ErrorKind::Quota,
         409 if found.class.as_deref() == Some("OverQuota") => ErrorKind::Quota,
-        404 | 410 => ErrorKind::NotFound,
+        404 | 410 if own => ErrorKind::NotFound,
+        404 | 410 => ErrorKind::Transient,
         409 => ErrorKind::Conflict,
         401 => ErrorKind::Unauthorized,
         403 => ErrorKind::Forbidden,
@@ -375,6 +401,36 @@ mod tests {
             assert!(error.message.contains(part), "{error}");
             assert!(!error.message.contains("stack trace") && !error.message.contains('<'), "{error}");
             assert_eq!(error.is_transient(), *kind == ErrorKind::Transient);
+        }
+    }
+
+    #[test]
+    fn only_the_service_itself_says_that_something_is_not_there() {
+        let own = [
+            r#"{"itemNotFound":{"code":404,"message":"Instance x could not be found."}}"#,
+            r#"{"NeutronError":{"type":"PortNotFound","message":"Port x could not be found.","detail":""}}"#,
+            r#"{"message":"No image found with ID x","code":"404 Not Found","title":"Not Found"}"#,
+        ];
+        for body in own {
+            assert_eq!(answer(404, body).kind, ErrorKind::NotFound, "{body}");
+        }
+        let others = [
+            "default backend - 404",
+            "<html><body><h1>404 Not Found</h1></body></html>",
+            "",
+            "{}",
+            "[]",
+            "null",
+            r#"{"message":"no Route matched with those values"}"#,
+            r#"{"error":{"code":404,"title":"Not Found","message":"Could not find Application Credential"}}"#,
+            r#"{"itemNotFound":"yes"}"#,
+        ];
+        for body in others {
+            for status in [404, 410] {
+                let error = answer(status, body);
+                assert_eq!(error.kind, ErrorKind::Transient, "{body}");
+                assert!(error.message.contains("a proxy or gateway answered"), "{error}");
+            }
         }
     }
 

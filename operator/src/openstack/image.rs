@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::endpoint::{Call, path};
 use super::error::{CloudError, ErrorKind};
+use super::presence::Listed;
 use super::session::Cloud;
 use super::types::Image;
 
@@ -46,9 +47,9 @@ impl Cloud {
     }
 
     /// All images that belong to the project, whatever their state and visibility.
-    pub async fn list_images(&self) -> Result<Vec<Image>, CloudError> {
+    pub async fn list_images(&self) -> Result<Listed<Image>, CloudError> {
         let call = call(Method::GET, &["images"]).query("owner", self.project_id()).query("limit", "1000");
-        self.list("list images", "images", "id", call).await
+        self.listed("list images", "images", "id", call).await
     }
 
     /// Makes an image record without bytes. `body` is the record itself (`name`, `disk_format`, tags, properties

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::endpoint::{Call, path};
 use super::error::CloudError;
+use super::presence::Listed;
 use super::session::Cloud;
 use super::types::{Network, Port, Quota, SecurityGroup, Subnet, Trunk};
 use super::volume::quota;
@@ -34,8 +35,8 @@ impl Cloud {
     }
 
     /// All ports that the project sees.
-    pub async fn list_ports(&self) -> Result<Vec<Port>, CloudError> {
-        self.list("list ports", "ports", "id", call(Method::GET, &["ports"])).await
+    pub async fn list_ports(&self) -> Result<Listed<Port>, CloudError> {
+        self.listed("list ports", "ports", "id", call(Method::GET, &["ports"])).await
     }
 
     /// One port; `None` when there is none with this id.

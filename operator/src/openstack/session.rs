@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use openstack_sdk::RestError;
 use openstack_sdk::api::{ApiError, AsyncClient, QueryAsync, RestClient};
 use openstack_sdk::auth::AuthError;
@@ -26,6 +27,7 @@ use super::discovery::{Finder, Found, SERVICES};
 use super::endpoint::{Call, Reply};
 use super::error::{CloudError, ErrorKind, connection_broke};
 use super::policy::{EndpointPolicy, GuardedResolver};
+use super::presence::Listed;
 
 /// A list that has more pages than this does not end.
 const MAX_PAGES: usize = 10_000;
@@ -232,7 +234,8 @@ impl Cloud {
         }
     }
 
-    /// All pages of a list. `marker` gives the member that the next page is asked for by.
+    /// What can be read of all pages of a list. `marker` gives the member that the next page is asked for by. One item
+    /// that cannot be read, or a list that is cut, hides nothing else.
     pub(super) async fn list<T: DeserializeOwned>(
         &self,
         action: &str,
@@ -240,27 +243,71 @@ impl Cloud {
         marker: &str,
         call: Call,
     ) -> Result<Vec<T>, CloudError> {
-        let mut items = Vec::new();
+        Ok(self.listed(action, key, marker, call).await?.items)
+    }
+
+    /// As [`Cloud::list`], with what is missing in it.
+    pub(super) async fn listed<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        key: &str,
+        marker: &str,
+        call: Call,
+    ) -> Result<Listed<T>, CloudError> {
+        self.listed_by(action, key, marker, call, |item| T::deserialize(item).ok()).await
+    }
+
+    /// As [`Cloud::listed`], with a reader of items.
+    pub(super) async fn listed_by<T>(
+        &self,
+        action: &str,
+        key: &str,
+        marker: &str,
+        call: Call,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Listed<T>, CloudError> {
+        let mut list = Listed::default();
         let mut last = None;
         for _ in 0..MAX_PAGES {
             let page_call = match &last {
                 Some(id) => call.clone().query("marker", String::clone(id)),
                 None => call.clone(),
             };
-            let reply = self.send(action, page_call).await?;
-            let body: Value = reply.get("").ok_or_else(|| self.unreadable(action, &reply))?;
-            let Some(Value::Array(page)) = body.get(key) else { return Err(self.unreadable(action, &reply)) };
+            let (page, more) = self.page(action, key, page_call).await?;
+            list.pages += 1;
             let next = page.last().and_then(|item| member(item, marker));
             for item in page {
-                let item = T::deserialize(item).map_err(|_| self.unreadable(action, &reply))?;
-                items.push(item);
+                match read(&item) {
+                    Some(read) => list.items.push(read),
+                    None => list.unread.push(item),
+                }
             }
             match next {
-                Some(id) if has_next(&body) && last.as_ref() != Some(&id) => last = Some(id),
-                _ => return Ok(items),
+                _ if !more => return Ok(list),
+                Some(id) if last.as_ref() != Some(&id) => last = Some(id),
+                _ => {
+                    list.cut = true;
+                    return Ok(list);
+                }
             }
         }
         Err(CloudError::local(self.name(), action, ErrorKind::Unexpected, "the list does not end"))
+    }
+
+    /// One page, and whether the service says that there is another one.
+    pub(super) async fn page(
+        &self,
+        action: &str,
+        key: &str,
+        call: Call,
+    ) -> Result<(Vec<Value>, bool), CloudError> {
+        let reply = self.send(action, call).await?;
+        let mut body: Value = reply.get("").ok_or_else(|| self.unreadable(action, &reply))?;
+        let more = has_next(&body);
+        match body.get_mut(key).map(Value::take) {
+            Some(Value::Array(page)) => Ok((page, more)),
+            _ => Err(self.unreadable(action, &reply)),
+        }
     }
 
     /// An error for an answer that was a success but not what was expected.
@@ -286,6 +333,8 @@ impl Cloud {
         let token = self.0.token();
         let mut headers = HeaderMap::new();
         token.auth.set_header(&mut headers).map_err(|_| unusable())?;
+        // Glance writes its errors as a web page unless asked otherwise, and only its own 404 counts.
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
         Ok((self.0.data.request(method, url).headers(headers), token.generation))
     }
 

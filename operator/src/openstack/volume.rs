@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::compute::available;
 use super::endpoint::{Call, path};
 use super::error::{CloudError, ErrorKind};
+use super::presence::Listed;
 use super::session::Cloud;
 use super::types::{FailureMessage, Quota, Snapshot, Volume, VolumeType};
 
@@ -19,8 +20,8 @@ fn call(method: Method, segments: &[&str]) -> Call {
 
 impl Cloud {
     /// All volumes of the project.
-    pub async fn list_volumes(&self) -> Result<Vec<Volume>, CloudError> {
-        self.list("list volumes", "volumes", "id", call(Method::GET, &["volumes", "detail"])).await
+    pub async fn list_volumes(&self) -> Result<Listed<Volume>, CloudError> {
+        self.listed("list volumes", "volumes", "id", call(Method::GET, &["volumes", "detail"])).await
     }
 
     /// One volume; `None` when there is none with this id.
@@ -46,8 +47,8 @@ impl Cloud {
     }
 
     /// All snapshots of the project.
-    pub async fn list_snapshots(&self) -> Result<Vec<Snapshot>, CloudError> {
-        self.list("list snapshots", "snapshots", "id", call(Method::GET, &["snapshots", "detail"])).await
+    pub async fn list_snapshots(&self) -> Result<Listed<Snapshot>, CloudError> {
+        self.listed("list snapshots", "snapshots", "id", call(Method::GET, &["snapshots", "detail"])).await
     }
 
     /// One snapshot; `None` when there is none with this id.

@@ -51,6 +51,8 @@ pub struct Fake {
     /// Number of tokens issued; only the last one is good.
     pub tokens: AtomicUsize,
     pub catalog: Mutex<Value>,
+    /// What Keystone answers instead of tokens.
+    pub identity: Mutex<Option<fn() -> Response>>,
 }
 
 pub fn answer(status: u16, body: Value) -> Response {
@@ -72,6 +74,7 @@ impl Fake {
             log: Mutex::default(),
             tokens: AtomicUsize::new(0),
             catalog: Mutex::default(),
+            identity: Mutex::default(),
         });
         fake.service("compute", "/compute/v2.1");
         fake.service("volumev3", &format!("/volume/v3/{PROJECT}"));
@@ -176,6 +179,9 @@ pub async fn serve(State(fake): State<Arc<Fake>>, request: Request) -> Response 
     let seen = Seen { line: line.clone(), headers: parts.headers, body };
     fake.log.lock().unwrap().push(seen.clone());
     if line == "POST /identity/v3/auth/tokens" {
+        if let Some(instead) = *fake.identity.lock().unwrap() {
+            return instead();
+        }
         return fake.authenticate(&seen);
     }
     if seen.header("x-auth-token") != format!("token-{}", fake.tokens.load(Ordering::SeqCst)) {

@@ -93,6 +93,10 @@ pub struct VmMigrationReportStatus {
     /// When the source was given back after success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolled_back_at: Option<Time>,
+    /// When somebody wanted the source started although the destination could not be seen: from then on both may have
+    /// run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_anyway_at: Option<Time>,
     /// What the source answered then.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source_checks: Vec<CheckRow>,

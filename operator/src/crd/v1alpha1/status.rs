@@ -162,6 +162,9 @@ pub struct VmMigrationStatus {
     /// An error that may pass, and since when it has lasted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<Trouble>,
+    /// How far the way back is, while it lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way_back: Option<WayBack>,
     /// The source side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceStatus>,
@@ -289,6 +292,8 @@ pub enum RequestName {
     Retry,
     /// Delete the source after success.
     Retire,
+    /// Start the source although the destination cannot be seen.
+    StartSource,
 }
 
 impl RequestName {
@@ -299,6 +304,7 @@ impl RequestName {
             RequestName::Rollback => "rollback",
             RequestName::Retry => "retry",
             RequestName::Retire => "retire",
+            RequestName::StartSource => "startSource",
         }
     }
 }
@@ -447,6 +453,30 @@ pub struct Trouble {
     pub count: i32,
 }
 
+/// How far the way back is.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WayBack {
+    /// What is being done.
+    pub stage: WayBackStage,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Since when it has taken too long: it goes on trying, but somebody should look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalled_since: Option<Time>,
+}
+
+/// What is being done on the way back.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WayBackStage {
+    /// The server in the destination is to be seen gone or stopped.
+    #[default]
+    Destination,
+    /// The source is unlocked, started and released.
+    Source,
+}
+
 /// The source side.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -473,6 +503,9 @@ pub struct SourceStatus {
     /// Its owner had locked it before.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub was_locked: bool,
+    /// Written before its owner's lock is opened to claim it; the lock is put back in the end, claimed or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlock_requested_at: Option<Time>,
     /// When our claim was read back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claimed_at: Option<Time>,
@@ -506,6 +539,12 @@ pub struct SourceStatus {
     /// Somebody started or unlocked it in the middle; it stays as they want it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub taken_back: bool,
+    /// When somebody wanted it started although the destination cannot be seen, by `spec.requests.startSource`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_anyway_at: Option<Time>,
+    /// Since when the cloud does not have the server any more; that counts when later looks prove it, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gone_since: Option<Time>,
     /// Snapshots of the stopped server must stay until it runs again or is gone.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keeps_snapshots: bool,
@@ -551,6 +590,9 @@ pub struct DestinationStatus {
     /// Written before a server whose source was stopped is stopped again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_requested_at: Option<Time>,
+    /// Since when the cloud does not have the server; that counts when later looks prove it, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gone_since: Option<Time>,
     /// Its ports, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port_ids: Vec<String>,

@@ -111,6 +111,12 @@ pub struct Requests {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub retire: Option<String>,
+    /// For a destination cloud that is gone for good: the way back starts the source although what runs in the destination
+    /// cannot be seen. The value is the id of the source's server, typed by somebody who knows that the other one does
+    /// not run; a space and any word after it make it a new request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub start_source: Option<String>,
 }
 
 /// What becomes of the source after success.

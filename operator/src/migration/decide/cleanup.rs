@@ -3,7 +3,7 @@
 use super::{
     AT_ONCE, Decision, Draft, Flow, LATER, SIDES, SOON,
     deletions::{self, Ours, remove},
-    disks, hooks,
+    disks, gone, hooks,
     jobs::{Progress, Wanted},
     requests, retire, retry, undo,
 };
@@ -33,6 +33,9 @@ const LOOKS: i32 = 2;
 
 /// The object is being deleted.
 pub(super) fn delete(mut d: Draft<'_>) -> Decision {
+    if undo::is_stranded(&d) && !d.input.abandoned {
+        return undo::reopen(d);
+    }
     // Without our Secrets a namespace that is going away leaves no way to look; they go last, so all is done.
     if d.input.abandoned || nothing_made(&d) || secrets_gone(&d) {
         return release(d);
@@ -56,10 +59,8 @@ pub(super) fn delete(mut d: Draft<'_>) -> Decision {
         d.enter(Phase::Deleting, "deleted");
         hooks::abandon(&mut d, "ended: the VmMigration was deleted");
         stop_jobs(&mut d, &[]);
-        if !given_back && let Flow::Wait = undo::settle_destination(&mut d) {
-            return d.decided();
-        }
-        if !given_back && let Flow::Wait = undo::give_back(&mut d) {
+        let flow = if given_back { undo::settle_later(&mut d) } else { undo::way_back(&mut d) };
+        if let Flow::Wait = flow {
             return d.decided();
         }
     }
@@ -76,7 +77,7 @@ fn nothing_made(d: &Draft<'_>) -> bool {
         .seen
         .source
         .view()
-        .and_then(|v| v.server.as_ref())
+        .and_then(SourceView::found)
         .is_some_and(|s| s.metadata.get(crate::migration::names::MARK_CLAIM) == Some(&d.input.me.uid));
     let jobs = !d.status.jobs.is_empty() || hooks::any_job(&d.status);
     !d.input.seen.vault_exists && !jobs && !d.claimed() && !claim_seen
@@ -153,11 +154,17 @@ fn done(d: &Draft<'_>) -> bool {
 
 /// The source is given back; what we made goes, but for the data that are kept for a new try.
 pub(super) fn after_failure(mut d: Draft<'_>) -> Decision {
+    if undo::is_stranded(&d) {
+        return undo::reopen(d);
+    }
     if done(&d) {
         d.recheck = None;
         return d.decided();
     }
     stop_jobs(&mut d, &[]);
+    if let Flow::Wait = undo::settle_later(&mut d) {
+        return d.decided();
+    }
     if let Flow::Wait = hooks::gate(&mut d, HookPhase::Finally) {
         let waits = d.status.message.clone().unwrap_or_default();
         failure_message(&mut d, &format!("; {waits}"));
@@ -261,7 +268,8 @@ fn look(d: &mut Draft<'_>, scope: Scope) -> Flow {
     for side in SIDES {
         quiet &= match d.input.seen.cluster(side) {
             Seen::View(c) if c.pods > 0 => {
-                d.say(format!("Waiting for {} pods near the {side} cloud to end", c.pods));
+                let lost = c.lost.iter().map(|l| format!("; {l}")).collect::<String>();
+                d.say(format!("Waiting for {} pods near the {side} cloud to end{lost}", c.pods));
                 false
             }
             Seen::View(c) if !c.devices.is_empty() => {
@@ -351,7 +359,7 @@ pub(super) fn source_objects(d: &mut Draft<'_>, view: &SourceView, goes: &dyn Fn
 fn source_snapshots(d: &mut Draft<'_>, view: &SourceView, goes: &dyn Fn(&Tagged) -> bool) -> bool {
     let (side, mut waiting) = (Side::Source, false);
     let keeps = d.source().keeps_snapshots;
-    let runs = view.server.as_ref().is_none_or(|s| s.status == "ACTIVE" && s.task_state.is_none());
+    let runs = view.found().is_none_or(|s| s.status == "ACTIVE" && s.task_state.is_none());
     let cloud = d.input.spec.source.cloud.clone();
     // On file storage qemu itself removes a running server's snapshots: of two at the same time it died, and the server
     // with it (tried with qemu 7.2).
@@ -380,6 +388,10 @@ fn source_snapshots(d: &mut Draft<'_>, view: &SourceView, goes: &dyn Fn(&Tagged)
 
 /// True: something has to be waited for.
 fn destination_objects(d: &mut Draft<'_>, view: &DestinationView, scope: Scope) -> bool {
+    let asked = d.destination().server_requested_at.is_some();
+    if asked && scope == Scope::All && matches!(gone::destination(d, view), gone::Destination::Wait) {
+        return true;
+    }
     // A server that is still there was ACTIVE once and is kept, with all that it uses.
     let keep_final = scope == Scope::Temporary || !view.servers.is_empty();
     let goes = |role: Role| role.is_temporary() || !keep_final;

@@ -6,7 +6,7 @@
 
 use super::{
     forward,
-    tests::{World, everywhere, me},
+    tests::{Mirage, World, everywhere, me},
 };
 use crate::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
 use k8s_openapi::jiff::ToSpan;
@@ -129,7 +129,7 @@ impl Explorer {
     }
 
     fn event(&mut self) {
-        let event = self.rng.random_range(0..14);
+        let event = self.rng.random_range(0..15);
         if self.loud {
             println!("  event {event} in {:?}", self.w.phase());
         }
@@ -172,8 +172,16 @@ impl Explorer {
                 self.w.broken = if self.w.broken.is_some() { None } else { Some(step) };
             }
             12 => self.human_in_a(),
-            _ => self.human_in_b(),
+            13 => self.human_in_b(),
+            _ => self.half_answers(),
         }
+    }
+
+    /// From one look to the next a cloud gives half an answer, for as long as it likes.
+    fn half_answers(&mut self) {
+        let half = |on: bool| on.then_some(Mirage::Half);
+        self.w.mirage_in_a = half(self.rng.random_bool(0.5));
+        self.w.mirage_in_b = half(self.rng.random_bool(0.5));
     }
 
     fn spec(&mut self, change: serde_json::Value) {
@@ -238,6 +246,7 @@ impl Explorer {
     /// Nothing is broken any more and nobody acts: it comes to an end, by itself.
     fn calm(&mut self) {
         (self.w.unreachable, self.w.broken, self.w.job_fails) = (false, None, false);
+        (self.w.mirage_in_a, self.w.mirage_in_b) = (None, None);
         self.spec(json!({"suspend": false, "cutover": {"mode": "Now"}}));
         if self.one_in(4) {
             self.w.deleting = true;

@@ -1,16 +1,18 @@
 //! The way forward: preflight, cutover, stop, transfer, create, verify.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, disks, downtime, hooks,
+    AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, disks, downtime, gone, hooks,
     jobs::{Progress, Wanted},
-    pause, ran, requests, retry, set_at, warm,
+    pause,
+    ran::{self, Ran},
+    requests, retry, set_at, warm,
 };
 use crate::{
     crd::v1alpha1::*,
     migration::{
         block_storage, checks as application, looks,
         names::{MARK_CLAIM, Role, Side},
-        observed::{Problem, Seen, SourceView},
+        observed::{DestinationView, Problem, Seen, SourceView},
         place, preflight,
         step::Step,
     },
@@ -22,6 +24,10 @@ use std::time::Duration;
 const PROBE_SECONDS: i64 = 600;
 /// After how many seconds a failed probe is tried again.
 const PROBE_AGAIN_SECONDS: i64 = 30;
+/// The step that asks for the server.
+const CREATE_SERVER: &str = "create-server";
+/// So many seconds after it was decided to ask for the server nobody can have asked before, unless that is told.
+const FIRST_ASK_SECONDS: i64 = 15;
 /// How long the source's guest gets to shut down, in seconds; Nova cuts its power before.
 const STOP_SECONDS: i64 = 600;
 
@@ -96,10 +102,21 @@ fn blocked(d: &Draft<'_>) -> (String, String) {
 fn block(d: &mut Draft<'_>) {
     let (first, whole) = blocked(d);
     d.enter(Phase::Blocked, first);
+    put_owners_lock_back(d);
     d.say(format!("Blocked, nothing was touched: {whole}"));
     // Each look reads all of both clouds; who corrects the spec is heard at once.
     let lasted = d.status.phase_since.as_ref().map_or(0, |t| d.input.now.duration_since(t.0).as_secs());
     d.recheck = Some(pause(lasted, 15..=60));
+}
+
+/// Something came in the way after the owner's lock was opened to claim the server.
+fn put_owners_lock_back(d: &mut Draft<'_>) {
+    let server = d.input.seen.inventory.as_ref().and_then(|i| i.candidates.first()).cloned();
+    match server.filter(|_| d.source().unlock_requested_at.is_some()) {
+        Some(server) if server.id == d.source().server_id && !server.locked => d.step(Step::RelockSource),
+        Some(server) if server.locked => d.source().unlock_requested_at = None,
+        _ => {}
+    }
 }
 
 enum Look {
@@ -161,7 +178,7 @@ fn look(d: &mut Draft<'_>) -> Look {
 /// Records what was found. Until the claim nothing depends on it, and the spec may still change.
 fn pin(d: &mut Draft<'_>, found: preflight::Preflight) {
     let seen = d.input.seen;
-    let unlocked_by_us = d.phase() == Phase::Stopping && d.source().was_locked;
+    let unlocked_by_us = d.source().unlock_requested_at.is_some();
     // A hook may have shut it down; it ran all the same.
     let ran = hooks::begun(&d.status, HookPhase::BeforeStop) && d.source().was_running;
     if let Some(server) = &found.server {
@@ -354,9 +371,8 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
         return before_the_claim(d);
     }
     let Some((view, server)) = source_server(&mut d) else { return d.decided() };
-    let s = d.source();
-    ran::adopt_request_ids(s, &server, &view.actions);
-    s.server_status = server.status.clone();
+    adopt_request_ids(&mut d, &server, &view.actions);
+    d.source().server_status = server.status.clone();
     if server.metadata.get(MARK_CLAIM) != Some(&d.input.me.uid) {
         d.fail("UnrecoverableError", format!("our claim on server {} was taken away", server.name));
         return d.decided();
@@ -401,6 +417,12 @@ fn before_the_claim(mut d: Draft<'_>) -> Decision {
         d.source().claimed_at = Some(now);
         d.note(format!("claimed server {}", server.name));
         d.say("Claimed the source");
+        d.recheck = Some(AT_ONCE);
+    } else if server.locked && d.source().unlock_requested_at.is_none() {
+        // Written before, so that a crash in between does not lose the owner's lock.
+        let now = d.now();
+        let s = d.source();
+        (s.unlock_requested_at, s.was_locked) = (Some(now), true);
         d.recheck = Some(AT_ONCE);
     } else if server.locked {
         // Metadata of a locked server cannot be changed; the lock comes back when the server is given back.
@@ -492,20 +514,13 @@ pub(super) fn init_repository(d: &mut Draft<'_>) -> Flow {
 
 /// The source as seen; when it cannot be seen, or is gone, that is recorded.
 fn source_server<'a>(d: &mut Draft<'a>) -> Option<(&'a SourceView, Server)> {
-    match &d.input.seen.source {
-        Seen::View(v) => match &v.server {
-            Some(s) => Some((v, s.clone())),
-            None => {
-                d.fail("UnrecoverableError", "the source server is gone");
-                None
-            }
-        },
-        Seen::Unseen(p) => {
-            let p = p.clone();
-            d.trouble(&p.id, &p.message);
+    match gone::source(d) {
+        gone::Source::Found(view, server) => Some((view, server)),
+        gone::Source::Gone => {
+            d.fail("UnrecoverableError", "the source server is gone");
             None
         }
-        Seen::NotLooked => None,
+        gone::Source::Wait => None,
     }
 }
 
@@ -593,15 +608,29 @@ pub(super) fn hold(d: &mut Draft<'_>, why: &str) {
 /// The source is still as we left it. Otherwise: hold.
 fn source_untouched(d: &mut Draft<'_>) -> Option<Server> {
     let (view, server) = source_server(d)?;
-    let s = d.source();
-    ran::adopt_request_ids(s, &server, &view.actions);
-    s.server_status = server.status.clone();
-    let s = s.clone();
-    if let Some(why) = ran::ran_since_our_stop(&s, &server, &view.actions) {
-        hold(d, &why);
-        return None;
+    adopt_request_ids(d, &server, &view.actions);
+    d.source().server_status = server.status.clone();
+    match ran::ran_since_our_stop(d.source(), &server, &view.actions) {
+        Ran::No => Some(server),
+        Ran::Yes(why) => {
+            hold(d, &why);
+            None
+        }
+        Ran::CannotTell(why) => {
+            d.trouble("source-history", &why);
+            None
+        }
     }
-    Some(server)
+}
+
+fn adopt_request_ids(d: &mut Draft<'_>, server: &Server, actions: &[InstanceAction]) {
+    let told = "the answers of the source cloud have other request ids than its history (a proxy rewrites them): what this \
+                migration did is told by kind and time";
+    if ran::adopt_request_ids(d.source(), server, actions)
+        && !d.status.timeline.iter().any(|r| r.message == told)
+    {
+        d.note(told);
+    }
 }
 
 /// Disks leave A and arrive in B, side by side.
@@ -657,6 +686,9 @@ pub(super) fn create(mut d: Draft<'_>) -> Decision {
     if let Flow::Wait = ports(&mut d, view) {
         return d.decided();
     }
+    if let Flow::Wait = asked_once(&mut d, view) {
+        return d.decided();
+    }
     // B is asked for only when A is seen SHUTOFF and was not run since: both were seen in this very pass.
     debug_assert_eq!(source.status, "SHUTOFF");
     let now = d.now();
@@ -665,13 +697,32 @@ pub(super) fn create(mut d: Draft<'_>) -> Decision {
         d.note("asking for the server");
         d.recheck = Some(AT_ONCE);
     } else {
+        d.destination().gone_since = None;
         d.step(Step::CreateServer);
     }
     d.say("Creating the server in the destination");
     d.decided()
 }
 
-fn ports(d: &mut Draft<'_>, view: &crate::migration::observed::DestinationView) -> Flow {
+/// The server is asked for once. Where an answer may have been lost it is asked for again only when it is proven that
+/// none was made.
+fn asked_once(d: &mut Draft<'_>, view: &DestinationView) -> Flow {
+    let Some(asked) = d.destination().server_requested_at.clone() else { return Flow::On };
+    let failed = d.status.trouble.clone().filter(|t| t.what == CREATE_SERVER);
+    if failed.is_none() && !d.past(&Some(asked.clone()), FIRST_ASK_SECONDS) {
+        return Flow::On;
+    }
+    match gone::destination(d, view) {
+        gone::Destination::Gone => Flow::On,
+        _ => {
+            let lost = format!("the server was asked for at {}, and its answer is not known", clock(asked.0));
+            d.trouble(CREATE_SERVER, &failed.map_or(lost, |t| t.message));
+            Flow::Wait
+        }
+    }
+}
+
+fn ports(d: &mut Draft<'_>, view: &DestinationView) -> Flow {
     let count = d.status.plan.as_ref().map_or(0, |p| p.ports.len());
     let mut flow = Flow::On;
     for index in 0..i32::try_from(count).unwrap_or(i32::MAX) {
@@ -746,7 +797,7 @@ fn built(mut d: Draft<'_>, server: Server) -> Decision {
 /// Checks in the destination; then the report; then success.
 pub(super) fn verify(mut d: Draft<'_>) -> Decision {
     if let Some(v) = d.input.seen.source.view()
-        && let Some(s) = &v.server
+        && let Some(s) = v.found()
         && s.status == "ACTIVE"
     {
         let why = format!(
@@ -756,8 +807,8 @@ pub(super) fn verify(mut d: Draft<'_>) -> Decision {
         hold(&mut d, &why);
         return d.decided();
     }
-    let server = match &d.input.seen.destination {
-        Seen::View(v) => v.server().cloned(),
+    let view = match &d.input.seen.destination {
+        Seen::View(v) => v,
         Seen::Unseen(p) => {
             let p = p.clone();
             d.trouble(&p.id, &p.message);
@@ -765,9 +816,13 @@ pub(super) fn verify(mut d: Draft<'_>) -> Decision {
         }
         Seen::NotLooked => return d.decided(),
     };
-    let Some(server) = server else {
-        d.fail("UnrecoverableError", "the server in the destination is gone");
-        return d.decided();
+    let server = match gone::destination(&mut d, view) {
+        gone::Destination::Found(server) => server,
+        gone::Destination::Gone => {
+            d.fail("UnrecoverableError", "the server in the destination is gone");
+            return d.decided();
+        }
+        gone::Destination::Wait => return d.decided(),
     };
     d.destination().server_status = Some(server.status.clone());
     d.destination().addresses = addresses(&server);

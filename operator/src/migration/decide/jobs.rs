@@ -88,7 +88,7 @@ impl Draft<'_> {
         keys: BTreeMap<String, KeyRef>,
         device: Option<String>,
     ) -> Progress {
-        let attempt = self.job_record(&wanted.purpose).attempt;
+        let (attempt, on_device) = (self.job_record(&wanted.purpose).attempt, device.is_some());
         let cluster = match self.input.seen.cluster(wanted.side) {
             Seen::View(c) => c,
             Seen::Unseen(p) => {
@@ -122,9 +122,26 @@ impl Draft<'_> {
             }
             Some(job) => {
                 let job = job.clone();
-                self.ended(&wanted, &name, &job)
+                match job.lost.clone().filter(|_| job.state == JobState::Active) {
+                    Some(lost) => self.lost(&wanted, &name, on_device, lost),
+                    None => self.ended(&wanted, &name, &job),
+                }
             }
         }
+    }
+
+    /// Its pod neither runs nor ends. Where each attempt has a place of its own another one begins beside it; a device, or
+    /// what there is only one of, is touched again only when Kubernetes has seen the pod gone, with its node.
+    fn lost(&mut self, wanted: &Wanted, name: &str, on_device: bool, lost: String) -> Progress {
+        let own = ["backup-", "restore-", "probe-", "check"].iter().any(|p| wanted.purpose.starts_with(p));
+        let message = format!("Job {name}: {lost}");
+        if own && !on_device && self.job_record(&wanted.purpose).tries() < wanted.attempts {
+            self.note(format!("{message}; trying again"));
+            self.next_attempt(&wanted.purpose, Some(message));
+            return Progress::Again;
+        }
+        self.trouble("lost-node", &format!("{message}; it goes on when the node is back, or deleted"));
+        Progress::Running(message)
     }
 
     fn ended(&mut self, wanted: &Wanted, name: &str, job: &JobView) -> Progress {

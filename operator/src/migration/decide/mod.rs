@@ -9,6 +9,7 @@ mod deletions;
 mod disks;
 mod downtime;
 mod forward;
+mod gone;
 mod hooks;
 mod jobs;
 mod ran;
@@ -24,6 +25,12 @@ mod deletions_tests;
 
 #[cfg(test)]
 mod explore;
+
+#[cfg(test)]
+mod gone_tests;
+
+#[cfg(test)]
+mod history_tests;
 
 #[cfg(test)]
 mod looks_tests;
@@ -43,8 +50,11 @@ mod theirs_tests;
 #[cfg(test)]
 mod warm_tests;
 
+#[cfg(test)]
+mod way_back_tests;
+
 pub use hooks::side_of;
-pub use ran::ran_since_our_stop;
+pub use ran::{Ran, ran_since_our_stop};
 
 use super::{
     looks,

@@ -1,35 +1,57 @@
 //! Proof that the source did not run since our stop: its status, and its list of actions.
 
+use super::parse_time;
 use crate::{
     crd::v1alpha1::SourceStatus,
     openstack::{InstanceAction, Server},
 };
+use k8s_openapi::jiff::Timestamp;
 
-/// Says how the source was touched after our stop, or `None` if it was not.
+/// Did the source run since our stop?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// Nothing but what we did was done to it.
+    No,
+    /// Somebody did something, and what.
+    Yes(String),
+    /// It cannot be told, and why. Nothing may be built on that, and nobody is to blame.
+    CannotTell(String),
+}
+
+/// Says whether the source was touched after our stop.
 ///
 /// After our stop the list of actions (newest first, as Nova gives it) may hold nothing but our own lock and
-/// our own image, told by their request ids; `launched_at` does not change on a start.
-pub fn ran_since_our_stop(
-    source: &SourceStatus,
-    server: &Server,
-    actions: &[InstanceAction],
-) -> Option<String> {
+/// our own image, told by their request ids; `launched_at` does not change on a start. A list that does not show our
+/// stop proves nothing.
+pub fn ran_since_our_stop(source: &SourceStatus, server: &Server, actions: &[InstanceAction]) -> Ran {
     if server.status != "SHUTOFF" {
-        return Some(format!("server {} is {}", server.name, server.status));
+        return Ran::Yes(format!("server {} is {}", server.name, server.status));
+    }
+    let shown = |id: &Option<String>| {
+        actions.iter().any(|a| Some(&a.request_id) == id.as_ref() && !a.request_id.is_empty())
+    };
+    // Where the source was stopped already our lock is the first thing that we did.
+    let base =
+        if source.stop_request_id.is_some() { &source.stop_request_id } else { &source.lock_request_id };
+    let unknown = [base, &source.lock_request_id].into_iter().find(|id| !shown(id));
+    if let Some(id) = unknown.filter(|id| *id == base || id.is_some()) {
+        return Ran::CannotTell(format!(
+            "the history of server {} does not show what this migration did to it ({}): whether it ran since its stop cannot \
+             be told",
+            server.name,
+            id.as_deref().unwrap_or("no request id")
+        ));
     }
     let ours = [&source.stop_request_id, &source.lock_request_id, &source.image_request_id];
     let is_ours = |a: &InstanceAction| ours.iter().any(|id| id.as_deref() == Some(a.request_id.as_str()));
-    // Where the source was stopped already our lock is the first thing that we did.
-    let base = source.stop_request_id.as_ref().or(source.lock_request_id.as_ref())?;
-    if !actions.iter().any(|a| a.request_id == *base) {
-        return None;
+    let mut after = actions.iter().take_while(|a| Some(&a.request_id) != base.as_ref());
+    match after.find(|a| !is_ours(a) && a.action != "createImage") {
+        None => Ran::No,
+        Some(foreign) => Ran::Yes(format!(
+            "somebody did {:?} on server {} at {} ({})",
+            foreign.action, server.name, foreign.start_time, foreign.request_id
+        )),
     }
-    let after = actions.iter().take_while(|a| a.request_id != *base);
-    let foreign = after.into_iter().find(|a| !is_ours(a) && a.action != "createImage")?;
-    Some(format!(
-        "somebody did {:?} on server {} at {} ({})",
-        foreign.action, server.name, foreign.start_time, foreign.request_id
-    ))
 }
 
 /// Was the source used after the try whose stop (or lock) has this request id? What is not known to leave its disks
@@ -41,24 +63,64 @@ pub(super) fn ran_since(base: &str, actions: &[InstanceAction]) -> bool {
     !known || after.any(|a| !harmless.contains(&a.action.as_str()))
 }
 
-/// Request ids that were not recorded because we were killed between the POST and the write: the newest stop,
-/// and the oldest lock after it. The server ran when we claimed it and is SHUTOFF now, so the newest stop is
-/// the one that counts, whoever asked for it.
-pub(super) fn adopt_request_ids(source: &mut SourceStatus, server: &Server, actions: &[InstanceAction]) {
-    if source.stop_requested_at.is_some() && source.stop_request_id.is_none() && server.status == "SHUTOFF" {
-        source.stop_request_id = actions.iter().find(|a| a.action == "stop").map(|a| a.request_id.clone());
+/// Of an action that is told by its time the record may differ from ours by so many seconds.
+const SKEW_SECONDS: i64 = 300;
+
+/// Request ids of ours that the history does not show: they were not recorded because we were killed between the POST
+/// and the write, or a proxy gives answers other ids than Nova's. True: it is a proxy.
+///
+/// Not recorded: the newest stop, and the oldest lock after it. The server ran when we claimed it and is SHUTOFF now, so
+/// the newest stop is the one that counts, whoever asked for it. Rewritten: the action of that kind at the time at
+/// which we asked; without one the id stays as it is, and nothing can be told.
+pub(super) fn adopt_request_ids(
+    source: &mut SourceStatus,
+    server: &Server,
+    actions: &[InstanceAction],
+) -> bool {
+    let shown = |id: &str| actions.iter().any(|a| a.request_id == id);
+    let mut rewritten = false;
+    if let Some(asked) = source.stop_requested_at.clone().filter(|_| server.status == "SHUTOFF") {
+        let found = match source.stop_request_id.as_deref() {
+            None => actions.iter().find(|a| a.action == "stop"),
+            Some(id) if !shown(id) => at_the_time("stop", asked.0, actions),
+            Some(_) => None,
+        };
+        rewritten |= found.is_some() && source.stop_request_id.is_some();
+        source.stop_request_id = found.map(|a| a.request_id.clone()).or(source.stop_request_id.take());
     }
-    if source.lock_requested_at.is_some() && source.lock_request_id.is_none() && server.locked {
-        let after_stop =
-            actions.iter().take_while(|a| source.stop_request_id.as_deref() != Some(a.request_id.as_str()));
-        source.lock_request_id =
-            after_stop.filter(|a| a.action == "lock").last().map(|a| a.request_id.clone());
+    if let Some(asked) = source.lock_requested_at.clone().filter(|_| server.locked) {
+        let stop = source.stop_request_id.clone();
+        let since_stop = actions.iter().position(|a| Some(&a.request_id) == stop.as_ref());
+        let after_stop = &actions[..since_stop.unwrap_or(actions.len())];
+        let found = match source.lock_request_id.as_deref() {
+            None => after_stop.iter().rfind(|a| a.action == "lock"),
+            Some(id) if !shown(id) => at_the_time("lock", asked.0, after_stop),
+            Some(_) => None,
+        };
+        rewritten |= found.is_some() && source.lock_request_id.is_some();
+        source.lock_request_id = found.map(|a| a.request_id.clone()).or(source.lock_request_id.take());
     }
+    rewritten
+}
+
+/// The action of a kind that is nearest to a time.
+fn at_the_time<'a>(
+    kind: &str,
+    asked: Timestamp,
+    actions: &'a [InstanceAction],
+) -> Option<&'a InstanceAction> {
+    let off = |a: &InstanceAction| {
+        let seconds = parse_time(&a.start_time)?.duration_since(asked).as_secs().abs();
+        Some(seconds).filter(|s| *s <= SKEW_SECONDS)
+    };
+    let near = actions.iter().filter(|a| a.action == kind).filter_map(|a| Some((off(a)?, a)));
+    near.min_by_key(|(off, _)| *off).map(|(_, a)| a)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn act(action: &str, id: &str) -> InstanceAction {
         InstanceAction { action: action.into(), request_id: id.into(), ..Default::default() }
@@ -88,7 +150,57 @@ mod tests {
             ("locked by another", &off, vec![act("lock", "w"), lock, stop], true),
         ];
         for (what, server, actions, ran) in table {
-            assert_eq!(ran_since_our_stop(&ours, server, &actions).is_some(), ran, "{what}");
+            let told = ran_since_our_stop(&ours, server, &actions);
+            assert!(matches!((&told, ran), (Ran::Yes(_), true) | (Ran::No, false)), "{what}: {told:?}");
+        }
+    }
+
+    fn at(action: &str, id: &str, second: i64) -> InstanceAction {
+        let start_time = Timestamp::from_second(1_800_000_000 + second).unwrap().to_string();
+        InstanceAction { start_time, ..act(action, id) }
+    }
+
+    #[test]
+    fn a_proxy_that_rewrites_request_ids_is_found_out_by_kind_and_time() {
+        let time = |second: i64| Timestamp::from_second(1_800_000_000 + second).ok().map(Time);
+        let asked = SourceStatus {
+            stop_requested_at: time(0),
+            stop_request_id: Some("proxy-1".into()),
+            lock_requested_at: time(30),
+            lock_request_id: Some("proxy-2".into()),
+            ..Default::default()
+        };
+        let off = Server { status: "SHUTOFF".into(), locked: true, ..Default::default() };
+        let (stop, lock) = (at("stop", "req-stop", 1), at("lock", "req-lock", 31));
+        let old = at("stop", "req-old", -90);
+        let table = [
+            (vec![lock.clone(), stop.clone(), old.clone()], Ran::No),
+            // Hours later somebody starts it and stops it again: ours is the stop at the time of ours.
+            (
+                vec![at("stop", "s", 9000), at("start", "x", 8000), lock.clone(), stop.clone()],
+                Ran::Yes(String::new()),
+            ),
+            (
+                vec![at("lock", "l", 200), at("unlock", "u", 190), lock.clone(), stop.clone()],
+                Ran::Yes(String::new()),
+            ),
+            // Nothing at that time: it cannot be told.
+            (vec![at("lock", "l", 9000), at("stop", "s", 8000)], Ran::CannotTell(String::new())),
+            (vec![lock.clone()], Ran::CannotTell(String::new())),
+            (vec![stop.clone()], Ran::CannotTell(String::new())),
+            (vec![], Ran::CannotTell(String::new())),
+        ];
+        for (actions, wanted) in table {
+            let mut source = asked.clone();
+            adopt_request_ids(&mut source, &off, &actions);
+            let told = ran_since_our_stop(&source, &off, &actions);
+            assert_eq!(
+                std::mem::discriminant(&told),
+                std::mem::discriminant(&wanted),
+                "{actions:?}: {told:?}"
+            );
+            // What was found out stays.
+            assert!(wanted != Ran::No || !adopt_request_ids(&mut source, &off, &actions));
         }
     }
 

@@ -1,13 +1,18 @@
 //! `spec.requests` and `spec.suspend`: what somebody wants in the middle. A token is answered once, in any phase.
 
 use super::{AT_ONCE, Decision, Draft, LATER, ROLLED_BACK, hooks, retry};
-use crate::crd::v1alpha1::*;
+use crate::{crd::v1alpha1::*, migration::step::Step};
 
 type Answer = (RequestResult, String);
 
 /// Verbs by precedence: of those that are asked for in the same look, the first that can be carried out is.
-const VERBS: [RequestName; 4] =
-    [RequestName::Cancel, RequestName::Rollback, RequestName::Retry, RequestName::Retire];
+const VERBS: [RequestName; 5] = [
+    RequestName::StartSource,
+    RequestName::Cancel,
+    RequestName::Rollback,
+    RequestName::Retry,
+    RequestName::Retire,
+];
 
 /// Answers the tokens that were not answered before.
 pub(super) fn answer(d: &mut Draft<'_>, first_seen: bool) {
@@ -19,6 +24,7 @@ pub(super) fn answer(d: &mut Draft<'_>, first_seen: bool) {
             RequestName::Rollback => &wanted.rollback,
             RequestName::Retry => &wanted.retry,
             RequestName::Retire => &wanted.retire,
+            RequestName::StartSource => &wanted.start_source,
         };
         let Some(token) = token else { continue };
         if d.status.requests.iter().any(|r| r.name == name && r.token == *token) {
@@ -74,6 +80,7 @@ fn carry_out(d: &mut Draft<'_>, name: RequestName, token: &str) -> Answer {
         RequestName::Rollback => rollback(d, token),
         RequestName::Retry => again(d),
         RequestName::Retire => retire(d),
+        RequestName::StartSource => start_source(d, token),
     }
 }
 
@@ -120,10 +127,7 @@ fn rollback(d: &mut Draft<'_>, token: &str) -> Answer {
         Phase::Retired => refused("the source was retired: its server and volumes are gone"),
         Phase::Retiring if deleted => refused("the source is being deleted: there is no way back"),
         Phase::Succeeded | Phase::Retiring => {
-            d.status.retirement = None;
-            d.status.rollback = Some(RollbackStatus { requested_at: Some(d.now()), ..Default::default() });
-            look_again(d);
-            d.enter(Phase::Succeeded, "the way back was asked for");
+            go_back(d);
             done("the destination is stopped and kept, then the source is started again")
         }
         phase if phase.gave_up() => refused("it has ended already, and the source was given back"),
@@ -135,6 +139,54 @@ fn rollback(d: &mut Draft<'_>, token: &str) -> Answer {
             done("the source is given back; what never ran in the destination is removed")
         }
     }
+}
+
+/// After success: the way back is looked for.
+fn go_back(d: &mut Draft<'_>) {
+    d.status.retirement = None;
+    d.status.rollback = Some(RollbackStatus { requested_at: Some(d.now()), ..Default::default() });
+    look_again(d);
+    d.enter(Phase::Succeeded, "the way back was asked for");
+}
+
+/// The one exception to "never two": a person, who types the server's id, says that the destination's cloud is gone. It
+/// counts only while that cloud cannot be seen, and what runs there is stopped as soon as it can.
+fn start_source(d: &mut Draft<'_>, token: &str) -> Answer {
+    let s = d.status.source.clone().unwrap_or_default();
+    let deleted = d.status.retirement.as_ref().is_some_and(|r| r.deletion_requested_at.is_some());
+    let phase = d.phase();
+    if s.claimed_at.is_none() {
+        return refused("the source was not touched");
+    }
+    if phase == Phase::Retired || phase == Phase::Retiring && deleted {
+        return refused("the source was retired, or is being deleted");
+    }
+    if phase.gave_up() {
+        return refused("it has ended already, and the source was given back");
+    }
+    if phase == Phase::Held {
+        return refused("somebody has the source: it stays as they want it");
+    }
+    if token.split(' ').next() != Some(s.server_id.as_str()) {
+        let name = s.server_name;
+        return refused(format!(
+            "the value is not the id of server {name}, which status.source.serverId has"
+        ));
+    }
+    let now = d.now();
+    d.source().start_anyway_at = Some(now);
+    d.note("spec.requests.startSource: the source is started also while the destination cannot be seen");
+    if phase.succeeded() {
+        go_back(d);
+    } else {
+        d.fail(ROLLED_BACK, "rolled back by spec.requests.startSource");
+        if d.input.seen.report_exists {
+            d.step(Step::FinishReport);
+        }
+    }
+    done(
+        "the source is started also while the destination cannot be seen; what runs there is stopped when it is seen",
+    )
 }
 
 fn again(d: &mut Draft<'_>) -> Answer {

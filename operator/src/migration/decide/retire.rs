@@ -1,7 +1,7 @@
 //! Retirement: after success the source's server is deleted, then the snapshots that we left, then its volumes.
 //! One at a time, each after a fresh look, and nothing that is not recorded as the source's own.
 
-use super::{AT_ONCE, Decision, Draft, Flow, LATER, SOON, cleanup, jobs::Progress, recheck, requests};
+use super::{AT_ONCE, Decision, Draft, Flow, LATER, SOON, cleanup, gone, jobs::Progress, recheck, requests};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -119,8 +119,11 @@ fn destination_serves(d: &mut Draft<'_>) -> Result<Flow, String> {
     };
     let cloud = d.input.spec.destination.cloud.clone();
     let id = d.destination().server_id.clone().unwrap_or_default();
-    let Some(server) = view.servers.iter().find(|s| s.id == id).cloned() else {
-        return Err(format!("server {id} is not in {cloud} any more"));
+    let seen = view.servers.iter().find(|s| s.id == id).cloned();
+    let server = match seen.map_or_else(|| gone::destination(d, view), gone::Destination::Found) {
+        gone::Destination::Found(server) if server.id == id => server,
+        gone::Destination::Wait => return Ok(Flow::Wait),
+        _ => return Err(format!("server {id} is not in {cloud} any more")),
     };
     let was_running = d.source().was_running;
     let wanted = if was_running { "ACTIVE" } else { "SHUTOFF" };
@@ -165,30 +168,25 @@ fn ask_destination(d: &mut Draft<'_>, server: &Server, checks: &[Check]) -> Resu
 
 /// The next step towards the end of the server, decided from what is seen of it now.
 fn delete_server(d: &mut Draft<'_>) -> Result<(), String> {
-    let view = match &d.input.seen.source {
-        Seen::View(v) => v,
-        Seen::Unseen(p) => {
-            let p = p.clone();
-            d.trouble(&p.id, &p.message);
-            return Ok(());
-        }
-        Seen::NotLooked => return Ok(()),
-    };
     let now = d.now();
     let cloud = d.input.spec.source.cloud.clone();
     let requested = d.status.retirement.as_ref().is_some_and(|r| r.deletion_requested_at.is_some());
-    let Some(server) = &view.server else {
-        if !requested {
+    let server = match gone::source(d) {
+        gone::Source::Found(_, server) => server,
+        gone::Source::Wait => return Ok(()),
+        gone::Source::Gone if !requested => {
             return Err(format!(
                 "the old server is gone from {cloud}, so its mark cannot be seen; its volumes are left alone: {}",
                 volume_ids(d).join(", ")
             ));
         }
-        d.status.retirement.get_or_insert_default().server_gone_at = Some(now);
-        d.source().server_status = "DELETED".into();
-        d.note("the old server is gone");
-        d.recheck = Some(AT_ONCE);
-        return Ok(());
+        gone::Source::Gone => {
+            d.status.retirement.get_or_insert_default().server_gone_at = Some(now);
+            d.source().server_status = "DELETED".into();
+            d.note("the old server is gone");
+            d.recheck = Some(AT_ONCE);
+            return Ok(());
+        }
     };
     d.source().server_status = server.status.clone();
     let name = &server.name;

@@ -12,7 +12,7 @@ use crate::{
         present,
         step::{JobRequest, ObjectKind, StepFailure},
     },
-    openstack::{Image, InstanceAction, Port, Server, Snapshot, Volume, VolumeAttachment},
+    openstack::{Image, InstanceAction, Port, Proof, Server, Sighting, Snapshot, Volume, VolumeAttachment},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::ToSpan};
 use serde_json::json;
@@ -29,13 +29,21 @@ pub(super) struct World {
     pub(super) source_gone: bool,
     /// The source's own volumes.
     pub(super) own: Vec<Volume>,
-    actions: Vec<InstanceAction>,
+    pub(super) actions: Vec<InstanceAction>,
     pub(super) volumes: Vec<Volume>,
     pub(super) snapshots: Vec<Snapshot>,
     pub(super) images: Vec<(Side, Image)>,
     pub(super) made: Vec<Volume>,
     pub(super) ports: Vec<Port>,
     pub(super) servers: Vec<Server>,
+    /// How many other servers each cloud's project has.
+    pub(super) others: usize,
+    /// A proxy before the source's cloud gives answers other request ids than Nova's.
+    pub(super) rewrites: bool,
+    /// What the next looks at the source's cloud give instead of what is there.
+    pub(super) mirage_in_a: Option<Mirage>,
+    /// The same of the destination's.
+    pub(super) mirage_in_b: Option<Mirage>,
     pub(super) jobs: BTreeMap<String, (Side, JobView)>,
     /// What each Job was asked to do.
     pub(super) asked: BTreeMap<String, Vec<String>>,
@@ -69,7 +77,9 @@ pub(super) struct World {
     /// What the new server's console shows.
     console: Result<String, String>,
     /// The termination message of Jobs of checks; null: they do not end.
-    checked: serde_json::Value,
+    pub(super) checked: serde_json::Value,
+    /// This step is not answered.
+    pub(super) lost: Option<&'static str>,
     /// This step fails for ever.
     pub(super) broken: Option<&'static str>,
     /// Jobs for this purpose fail for ever; may it pass, by what they say?
@@ -123,6 +133,18 @@ pub(super) struct World {
     ran: Vec<String>,
     hook_finding: Option<&'static str>,
 }
+
+/// What looks like absence.
+#[derive(Clone, Copy)]
+pub(super) enum Mirage {
+    /// The answer is no fact: a gateway's page, a cell that is down, a list that is cut.
+    Half,
+    /// The service says so, with this behind it.
+    Gone(Proof),
+}
+
+/// What is told of half an answer.
+pub(super) const HALF: &str = "Nova does not reach the cell of the server";
 
 /// What a volume holds that is filled as a block device.
 #[derive(Default)]
@@ -197,6 +219,10 @@ impl World {
             made: vec![],
             ports: vec![],
             servers: vec![],
+            others: 1,
+            rewrites: false,
+            mirage_in_a: None,
+            mirage_in_b: None,
             jobs: BTreeMap::new(),
             asked: BTreeMap::new(),
             version: 1,
@@ -217,6 +243,7 @@ impl World {
             corrupt: false,
             console: Ok(String::new()),
             checked: json!({"ok": true, "result": {"checks": [{"name": "page", "ok": true, "message": "200"}]}}),
+            lost: None,
             broken: None,
             failing: None,
             failing_for: "X",
@@ -568,7 +595,7 @@ impl World {
         };
         let mut view = destination_view(
             &self.me,
-            &self.servers,
+            self.servers.clone(),
             &self.made,
             &images(Side::Destination),
             &self.ports,
@@ -576,6 +603,10 @@ impl World {
             &self.status.made(),
         );
         view.console = Some(self.console.clone());
+        view.absent = self.servers.is_empty().then(|| self.absence_in_b());
+        if let Some(Mirage::Gone(proof)) = self.mirage_in_b {
+            (view.servers, view.absent) = (vec![], Some(proof));
+        }
         if !self.deleting && looks::only_disks_are_made(&self.status) {
             (view.whole, view.servers, view.ports) = (false, vec![], vec![]);
         }
@@ -587,7 +618,7 @@ impl World {
             }),
             source: Seen::View(source_view(
                 &self.me,
-                Some(self.source.clone()).filter(|_| !self.source_gone),
+                Some(self.source_sighting()),
                 self.actions.clone(),
                 &self.volumes.iter().chain(&self.own).cloned().collect::<Vec<_>>(),
                 &self.snapshots,
@@ -595,7 +626,7 @@ impl World {
                 &["v0".to_string(), "v1".to_string()],
                 &self.status.made(),
             )),
-            destination: if self.unreachable { Seen::Unseen(gone) } else { Seen::View(view) },
+            destination: if self.unreachable { Seen::Unseen(gone.clone()) } else { Seen::View(view) },
             inventory: Some(self.inventory()),
             hook_findings: self.hook_finding.map(finding).into_iter().collect(),
             source_cluster: self.cluster(Side::Source),
@@ -607,6 +638,17 @@ impl World {
             destination_place: Some(Place { project_id: "pb".into(), ..Default::default() }),
             ..Default::default()
         };
+        let half = |side: Side| Problem {
+            id: format!("{side}-cloud-unreachable"),
+            message: HALF.into(),
+            ..gone.clone()
+        };
+        if let Some(Mirage::Half) = self.mirage_in_a {
+            seen.source = Seen::Unseen(half(Side::Source));
+        }
+        if let Some(Mirage::Half) = self.mirage_in_b {
+            seen.destination = Seen::Unseen(half(Side::Destination));
+        }
         if !self.deleting && looks::clouds_may_wait(&self.me, &self.status, &seen, self.now) {
             (seen.source, seen.destination) = (Seen::NotLooked, Seen::NotLooked);
         }
@@ -614,6 +656,27 @@ impl World {
             seen.inventory = None;
         }
         seen
+    }
+
+    /// The one exception: somebody said that B's cloud is gone, and it cannot be seen.
+    fn started_anyway(&self) -> bool {
+        self.unreachable && self.status.source.as_ref().is_some_and(|s| s.start_anyway_at.is_some())
+    }
+
+    fn source_sighting(&self) -> Sighting {
+        match self.mirage_in_a {
+            Some(Mirage::Gone(proof)) => Sighting::Gone(proof),
+            _ if self.source_gone => Sighting::Gone(Proof::Deleted),
+            _ => Sighting::Found(Box::new(self.source.clone())),
+        }
+    }
+
+    /// Of a server whose id was never recorded nothing is known but what is listed.
+    fn absence_in_b(&self) -> Proof {
+        match self.status.destination.as_ref().and_then(|x| x.server_id.as_ref()) {
+            Some(_) => Proof::Deleted,
+            None => Proof::NotListed { others: self.others },
+        }
     }
 
     fn inventory(&self) -> Inventory {
@@ -646,6 +709,7 @@ impl World {
 
     pub(super) fn act(&mut self, action: &str) -> Effect {
         let request_id = self.id("req");
+        let answered = if self.rewrites { format!("proxy-{request_id}") } else { request_id.clone() };
         let row = InstanceAction {
             action: action.into(),
             request_id: request_id.clone(),
@@ -653,7 +717,7 @@ impl World {
             ..Default::default()
         };
         self.actions.insert(0, row);
-        Effect::Accepted { request_id: Some(request_id) }
+        Effect::Accepted { request_id: Some(answered) }
     }
 
     fn image(&mut self, side: Side, name: String, status: &str, content: String) -> String {
@@ -679,6 +743,10 @@ impl World {
         if self.broken == Some(step.name()) {
             let message = "413 quota exceeded (req-1)".into();
             return Err(StepFailure { transient: false, conflict: false, message });
+        }
+        if self.lost == Some(step.name()) {
+            let message = "no answer in time".into();
+            return Err(StepFailure { transient: true, conflict: false, message });
         }
         if let Some(refused) = self.refused(step) {
             return Err(StepFailure { transient: true, conflict: false, message: refused.into() });
@@ -749,7 +817,8 @@ impl World {
             }
             Step::StartSource => {
                 assert!(
-                    !self.servers.iter().any(|s| s.status == "ACTIVE" || s.status == "BUILD"),
+                    self.started_anyway()
+                        || !self.servers.iter().any(|s| s.status == "ACTIVE" || s.status == "BUILD"),
                     "never 2: A is started while B runs"
                 );
                 self.source.status = "ACTIVE".into();
@@ -1022,7 +1091,10 @@ impl World {
         let running = usize::from(self.source.status == "ACTIVE")
             + self.servers.iter().filter(|s| s.status == "ACTIVE").count();
         assert!(
-            running <= 1 || self.humans || self.status.source.as_ref().is_some_and(|s| s.taken_back),
+            running <= 1
+                || self.humans
+                || self.started_anyway()
+                || self.status.source.as_ref().is_some_and(|s| s.taken_back),
             "never 2: two copies run"
         );
         self.tick();
@@ -1497,7 +1569,7 @@ pub(super) fn ask(w: &mut World, change: serde_json::Value) {
     w.generation += 1;
 }
 
-fn answer(w: &World, name: RequestName) -> RequestRow {
+pub(super) fn answer(w: &World, name: RequestName) -> RequestRow {
     w.status.requests.iter().find(|r| r.name == name).cloned().unwrap_or_default()
 }
 

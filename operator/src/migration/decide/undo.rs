@@ -1,13 +1,13 @@
 //! The way back: the destination's server is settled, then the source is given back as it was.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, ROLLED_BACK, SOON, cleanup, clock, hooks, recheck, requests,
+    AT_ONCE, Decision, Draft, Flow, LATER, ROLLED_BACK, SOON, cleanup, clock, gone, hooks, recheck, requests,
 };
 use crate::{
     crd::v1alpha1::*,
     migration::{
         names::{MARK_CLAIM, Side},
-        observed::Seen,
+        observed::{Seen, SourceView},
         step::{ObjectKind, Step},
     },
     openstack::Server,
@@ -15,15 +15,15 @@ use crate::{
 
 /// After success a rollback was asked for: is there a way back? Only then the destination is stopped.
 pub(super) fn begin(mut d: Draft<'_>) -> Decision {
-    let server = match &d.input.seen.source {
-        Seen::View(v) => v.server.clone(),
-        Seen::Unseen(p) => {
-            let p = p.clone();
-            d.trouble(&p.id, &p.message);
+    let server = match gone::source(&mut d) {
+        gone::Source::Found(_, server) => Some(server),
+        gone::Source::Gone => None,
+        gone::Source::Wait => {
+            stage(&mut d, WayBackStage::Source);
             return d.decided();
         }
-        Seen::NotLooked => return d.decided(),
     };
+    d.status.way_back = None;
     let (from, to) = (d.input.spec.source.cloud.clone(), d.input.spec.destination.cloud.clone());
     let why = match server.map(|s| (s.metadata.get(MARK_CLAIM).cloned(), s)) {
         None => Some(format!("the old server is gone from {from}")),
@@ -56,6 +56,9 @@ pub(super) fn begin(mut d: Draft<'_>) -> Decision {
         ),
     );
     d.enter(Phase::RollingBack, "going back to the source");
+    if starts_anyway(&d) && d.input.seen.report_exists {
+        d.step(Step::FinishReport);
+    }
     d.decided()
 }
 
@@ -68,10 +71,7 @@ pub(super) fn roll_back(mut d: Draft<'_>) -> Decision {
     if let Flow::Wait = hooks::gate(&mut d, HookPhase::OnFailure) {
         return d.decided();
     }
-    if let Flow::Wait = settle_destination(&mut d) {
-        return d.decided();
-    }
-    if let Flow::Wait = give_back(&mut d) {
+    if let Flow::Wait = way_back(&mut d) {
         return d.decided();
     }
     let end = match d.status.failure.clone().unwrap_or_default() {
@@ -87,6 +87,58 @@ pub(super) fn roll_back(mut d: Draft<'_>) -> Decision {
     let text = format!("{why}; {}", source_now(&d));
     d.say(text);
     d.recheck = Some(AT_ONCE);
+    d.decided()
+}
+
+/// The destination is settled, then the source is given back. What takes too long is stalled, and goes on being tried.
+pub(super) fn way_back(d: &mut Draft<'_>) -> Flow {
+    if let Flow::Wait = settle_destination(d) {
+        stage(d, WayBackStage::Destination);
+        return Flow::Wait;
+    }
+    if let Flow::Wait = give_back(d) {
+        stage(d, WayBackStage::Source);
+        return Flow::Wait;
+    }
+    d.status.way_back = None;
+    Flow::On
+}
+
+fn stage(d: &mut Draft<'_>, stage: WayBackStage) {
+    let (now, bound) = (d.now(), d.input.limits.trouble_seconds);
+    let served = d.status.running_in == Some(RunningIn::A) && !d.troubled;
+    let at = d.status.way_back.get_or_insert_default();
+    if at.stage != stage || at.since.is_none() || served {
+        // While the source is asked its checks it runs: nobody waits for that.
+        *at = WayBack { stage, since: Some(now), stalled_since: None };
+        return;
+    }
+    let since = at.since.as_ref().map_or(now.0, |t| t.0);
+    if now.0.duration_since(since).as_secs() <= bound {
+        return;
+    }
+    if at.stalled_since.is_none() {
+        at.stalled_since = Some(now);
+        let waits = d.status.message.clone().unwrap_or_default();
+        d.note(format!("the way back is stuck since {}: {waits}", clock(since)));
+    }
+    d.recheck = d.recheck.map(|r| r.max(if d.steps.is_empty() { LATER } else { SOON }));
+}
+
+/// It has ended, and the source is seen with our claim all the same: it was not seen when it should have been given back.
+pub(super) fn is_stranded(d: &Draft<'_>) -> bool {
+    let ended = d.phase().gave_up() || d.phase() == Phase::Deleting && d.status.finished_at.is_some();
+    let server = d.input.seen.source.view().and_then(SourceView::found);
+    ended && server.is_some_and(|s| s.metadata.get(MARK_CLAIM) == Some(&d.input.me.uid))
+}
+
+/// Goes back to where it is given back.
+pub(super) fn reopen(mut d: Draft<'_>) -> Decision {
+    d.status.finished_at = None;
+    requests::look_again(&mut d);
+    if d.phase() != Phase::Deleting {
+        d.enter(Phase::RollingBack, "the source is seen with this migration's claim: it is given back");
+    }
     d.decided()
 }
 
@@ -117,7 +169,7 @@ pub(super) fn source_now(d: &Draft<'_>) -> String {
 /// Somebody has the source; until this object is deleted we only see to it that no copy runs beside it.
 pub(super) fn held(mut d: Draft<'_>) -> Decision {
     d.source().taken_back = true;
-    let server = d.input.seen.source.view().and_then(|v| v.server.clone());
+    let server = d.input.seen.source.view().and_then(|v| v.found().cloned());
     if let Some(s) = server {
         d.status.running_in = Some(if s.status == "ACTIVE" { RunningIn::A } else { RunningIn::None });
         d.source().server_status = s.status;
@@ -148,9 +200,11 @@ pub(super) fn settle_destination(d: &mut Draft<'_>) -> Flow {
     }
     let view = match &d.input.seen.destination {
         Seen::View(v) => v,
+        Seen::Unseen(_) if starts_anyway(d) => return Flow::On,
         Seen::Unseen(p) => {
             let text = format!(
-                "DestinationUnreachable: the source waits until the server in the destination is seen gone or stopped: {}",
+                "DestinationUnreachable: the source waits until the server in the destination is seen gone or stopped \
+                 (if that cloud is gone for good: spec.requests.startSource): {}",
                 p.message
             );
             d.trouble("destination-unreachable", &text);
@@ -165,10 +219,32 @@ pub(super) fn settle_destination(d: &mut Draft<'_>) -> Flow {
             flow = Flow::Wait;
         }
     }
-    if view.servers.is_empty() {
-        d.destination().server_status = None;
+    if !view.servers.is_empty() {
+        d.destination().gone_since = None;
+        return flow;
     }
-    flow
+    match gone::destination(d, view) {
+        gone::Destination::Gone => {
+            d.destination().server_status = None;
+            Flow::On
+        }
+        _ if starts_anyway(d) => Flow::On,
+        _ => Flow::Wait,
+    }
+}
+
+/// Somebody who typed the server's id says that the destination's cloud is gone.
+fn starts_anyway(d: &Draft<'_>) -> bool {
+    d.status.source.as_ref().is_some_and(|s| s.start_anyway_at.is_some())
+}
+
+/// After the source was started anyway the destination is settled when it is seen.
+pub(super) fn settle_later(d: &mut Draft<'_>) -> Flow {
+    if starts_anyway(d) && d.input.seen.destination.view().is_some() {
+        settle_destination(d)
+    } else {
+        Flow::On
+    }
 }
 
 fn settle(d: &mut Draft<'_>, server: &Server, recorded_active: bool) -> Flow {
@@ -201,20 +277,20 @@ fn settle(d: &mut Draft<'_>, server: &Server, recorded_active: bool) -> Flow {
 /// The source is unlocked and started again, if it ran; then its claim is released, and its owner's lock put back.
 pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
     let uid = d.input.me.uid.clone();
-    let server = match &d.input.seen.source {
-        Seen::View(v) => v.server.clone(),
-        Seen::Unseen(p) if d.claimed() => {
-            let p = p.clone();
-            d.trouble(&p.id, &p.message);
-            return Flow::Wait;
+    let touched = d.claimed() || d.status.source.as_ref().is_some_and(|s| s.unlock_requested_at.is_some());
+    // Never claimed, and its owner's lock was not opened: nothing was touched.
+    match &d.input.seen.source {
+        Seen::View(v) if v.server.is_none() && !touched => return Flow::On,
+        Seen::Unseen(_) | Seen::NotLooked if !touched => return Flow::On,
+        _ => {}
+    }
+    let server = match gone::source(d) {
+        gone::Source::Found(_, server) => server,
+        gone::Source::Gone => {
+            d.source().server_status = "DELETED".into();
+            return Flow::On;
         }
-        // Never claimed: nothing was touched.
-        Seen::Unseen(_) => return Flow::On,
-        Seen::NotLooked => return if d.claimed() { Flow::Wait } else { Flow::On },
-    };
-    let Some(server) = server else {
-        d.source().server_status = "DELETED".into();
-        return Flow::On;
+        gone::Source::Wait => return Flow::Wait,
     };
     d.source().server_status = server.status.clone();
     let s = d.source().clone();
@@ -276,7 +352,8 @@ fn start(d: &mut Draft<'_>, s: &SourceStatus, server: &Server) -> Flow {
 }
 
 fn relock(d: &mut Draft<'_>, s: &SourceStatus, server: &Server) -> Flow {
-    if s.was_locked && s.give_back_at.is_some() && !server.locked && !s.taken_back {
+    let opened = s.give_back_at.is_some() || s.unlock_requested_at.is_some();
+    if s.was_locked && opened && !server.locked && !s.taken_back {
         d.say("Putting back the lock that the source had");
         d.step(Step::RelockSource);
         return Flow::Wait;

@@ -8,6 +8,7 @@ use super::{
     AT_ONCE, Decision, Draft, Flow, PROGRESS, cleanup, clock, deletions,
     disks::{self, export, in_hand, show_progress},
     forward::{self, granted},
+    gone,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -204,7 +205,7 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
             return Flow::Wait;
         }
     };
-    if !source_is_there(d, view) {
+    if !source_is_there(d) {
         return Flow::Wait;
     }
     give_up_in_time(d);
@@ -219,10 +220,14 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
 }
 
 /// What is seen of the source; without it there is nothing to copy.
-fn source_is_there(d: &mut Draft<'_>, view: &SourceView) -> bool {
-    let Some(server) = &view.server else {
-        d.fail("UnrecoverableError", "the source server is gone");
-        return false;
+fn source_is_there(d: &mut Draft<'_>) -> bool {
+    let server = match gone::source(d) {
+        gone::Source::Found(_, server) => server,
+        gone::Source::Gone => {
+            d.fail("UnrecoverableError", "the source server is gone");
+            return false;
+        }
+        gone::Source::Wait => return false,
     };
     d.source().server_status = server.status.clone();
     d.status.running_in = Some(if server.status == "SHUTOFF" { RunningIn::None } else { RunningIn::A });

@@ -46,7 +46,7 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
         return usable(d, i, &what, (&image.status, "active"), &SAVING, &image.created_at)
             .map(|()| image.clone());
     }
-    let busy = view.server.as_ref().and_then(|s| s.task_state.clone());
+    let busy = view.found().and_then(|s| s.task_state.clone());
     if d.status.disks[i].kind == DiskKind::Image {
         let what = format!("{cloud}: the source, before the image of its local root disk is made");
         let task = busy.as_deref().unwrap_or("idle");
@@ -75,7 +75,7 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
 pub(super) fn copy(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Volume, String> {
     let (n, attempt) = (d.status.disks[i].index, d.status.disks[i].export.attempt());
     let cloud = d.input.spec.source.cloud.clone();
-    let busy = view.server.as_ref().and_then(|s| s.task_state.clone());
+    let busy = view.found().and_then(|s| s.task_state.clone());
     let volume_id = d.status.disks[i].source_volume_id.clone().unwrap_or_default();
     let Some(snapshot) = fresh_snapshot(d, view, n, attempt) else {
         // While a server's image is made Nova refuses the snapshots that file backends ask it for.

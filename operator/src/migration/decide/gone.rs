@@ -1,0 +1,93 @@
+//! Absence: a server counts as gone when that is proven in more than one look. Until then it is waited for.
+
+use super::{Draft, SOON};
+use crate::{
+    migration::observed::{DestinationView, Seen, SourceView},
+    openstack::{Proof, Server, Sighting},
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+/// How long after the first look that proved it another one counts, in seconds.
+pub(super) const AGAIN_SECONDS: i64 = 10;
+/// The same where the project has no other server: what answers so may be another project, or have lost its memory.
+pub(super) const EMPTY_SECONDS: i64 = 180;
+
+/// The source's server.
+pub(super) enum Source<'a> {
+    /// It is there.
+    Found(&'a SourceView, Server),
+    /// It is gone: proven.
+    Gone,
+    /// It was not seen, or its absence is not proven yet; that is said.
+    Wait,
+}
+
+/// The source's server in this look.
+pub(super) fn source<'a>(d: &mut Draft<'a>) -> Source<'a> {
+    let view = match &d.input.seen.source {
+        Seen::View(v) => v,
+        Seen::Unseen(p) => {
+            let p = p.clone();
+            d.trouble(&p.id, &p.message);
+            return Source::Wait;
+        }
+        Seen::NotLooked => return Source::Wait,
+    };
+    let now = d.input.now;
+    match &view.server {
+        Some(Sighting::Found(server)) => {
+            d.source().gone_since = None;
+            Source::Found(view, (**server).clone())
+        }
+        Some(Sighting::Gone(proof)) if believed(&mut d.source().gone_since, *proof, now) => Source::Gone,
+        Some(Sighting::Gone(_)) => {
+            let (cloud, s) = (d.input.spec.source.cloud.clone(), d.source().clone());
+            say(d, &cloud, &format!("server {} ({})", s.server_name, s.server_id));
+            Source::Wait
+        }
+        None => Source::Wait,
+    }
+}
+
+/// The server in the destination.
+pub(super) enum Destination {
+    /// It is there.
+    Found(Server),
+    /// It is gone, or was never made: proven.
+    Gone,
+    /// Its absence is not proven yet; that is said.
+    Wait,
+}
+
+/// The server in the destination, which was asked for.
+pub(super) fn destination(d: &mut Draft<'_>, view: &DestinationView) -> Destination {
+    if let Some(server) = view.server() {
+        d.destination().gone_since = None;
+        return Destination::Found(server.clone());
+    }
+    let now = d.input.now;
+    if view.absent.is_some_and(|proof| believed(&mut d.destination().gone_since, proof, now)) {
+        return Destination::Gone;
+    }
+    let cloud = d.input.spec.destination.cloud.clone();
+    let what = match d.destination().server_id.clone() {
+        Some(id) => format!("server {id}"),
+        None => "the server that was asked for".into(),
+    };
+    say(d, &cloud, &what);
+    Destination::Wait
+}
+
+fn believed(since: &mut Option<Time>, proof: Proof, now: Timestamp) -> bool {
+    let first = since.get_or_insert(Time(now)).0;
+    let apart = match proof {
+        Proof::NotListed { others: 0 } => EMPTY_SECONDS,
+        _ => AGAIN_SECONDS,
+    };
+    now.duration_since(first).as_secs() >= apart
+}
+
+fn say(d: &mut Draft<'_>, cloud: &str, what: &str) {
+    d.say(format!("{cloud} does not have {what} now; looking again before that is believed"));
+    d.recheck = Some(SOON);
+}
