@@ -456,7 +456,7 @@ async fn view_destination(
     if needs.destination == DestinationNeeds::Nothing {
         return Ok(None);
     }
-    let whole = Whole { cloud, me, recorded: &made.port_ids };
+    let whole = Whole { cloud, me, recorded: &new.port_ids };
     let disks = async { tokio::try_join!(cloud.list_volumes(), cloud.list_images()) };
     let rest = async {
         if needs.destination != DestinationNeeds::All {

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Injects faults, inside the lab. SITE: site-a or site-b
 #
-#  answer SITE API STATUS SECONDS [PERCENT]   a cloud's public API answers 401 403 404 409 413 429 500 502 503 504, or "drop" (never answers), "reset";
+#  answer SITE API STATUS SECONDS [PERCENT]   a cloud's public API answers 401 403 404 409 413 429 500 502 503 504, or "drop" (never answers), "reset",
+#                                             "404page" (404 with a web page, as a gateway without a backend answers);
 #                                             API: keystone nova cinder placement glance neutron, or API/METHOD (nova/POST)
 #  slow SITE API MS SECONDS [PERCENT]         every answer of the public API takes MS longer
 #  cut SITE API                               break the transfers that run now (image upload or download in the middle)

@@ -372,6 +372,7 @@ frontend $n
   http-request set-var(txn.fault) var(txn.key),map($H/fault.map) unless { var(txn.fault) -m found }
   http-request lua.fault if { var(txn.fault) -m found }
 $(for x in 401 403 404 409 413 429 500 502 503 504; do echo "  http-request return status $x content-type text/plain string \"injected fault $x\" if { var(txn.status) -m str $x }"; done)
+  http-request return status 404 content-type text/html string "<html><body><h1>404 Not Found</h1><p>no backend</p></body></html>" if { var(txn.status) -m str 404page }
   http-request silent-drop if { var(txn.status) -m str drop }
   http-request reject if { var(txn.status) -m str reset }
   use_backend $n

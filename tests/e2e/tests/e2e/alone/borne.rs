@@ -29,13 +29,14 @@ fn never_5_crashes_lose_leak_or_double_and_faults_that_pass_are_borne() -> Resul
             |s: &VmMigrationStatus| s.destination.as_ref().is_some_and(|x| x.server_requested_at.is_some());
         killed_in(&lab, &migration, Phase::Stopping, claimed).await?;
         killed_in(&lab, &migration, Phase::Transferring, snapshot).await?;
-        answers_503(&migration, "site-a", "nova").await?;
+        // For longer than two looks, and after the stop: the source is not gone for that.
+        answers(&migration, ("site-a", "nova/GET", "404page"), "a proxy or gateway answered").await?;
 
         cut_and_without_store(&migration).await?;
 
         // B's volumes are looked at from here on.
         migration.wait("in the repository", 300, backed_up).await?;
-        answers_503(&migration, "site-b", "cinder").await?;
+        answers(&migration, ("site-b", "cinder", "503"), "503").await?;
         killed_in(&lab, &migration, Phase::Creating, asked).await?;
 
         let object = migration.wait_succeeded().await?;
@@ -71,14 +72,34 @@ async fn cut_and_without_store(migration: &Migration) -> Result<()> {
     then_heal(&["store", "on"], migration.wait("naming the store", 55, names)).await
 }
 
-/// An API answers 503 for a while: the status tells of it, and it passes.
-async fn answers_503(migration: &Migration, site: &str, api: &str) -> Result<()> {
+/// How long a trouble is watched, in seconds: several looks.
+const WATCHED: u64 = 10;
+
+/// An API answers so for a while: the status tells of it, nothing is given up for it, and it passes.
+async fn answers(
+    migration: &Migration,
+    (site, api, answer): (&str, &str, &str),
+    says: &'static str,
+) -> Result<()> {
     // While only Jobs copy, the clouds are looked at once a minute.
-    fault(&["answer", site, api, "503", "180"]).await?;
-    let told = |s: &VmMigrationStatus| s.trouble.as_ref().filter(|t| t.message.contains("503")).map(drop);
-    let what = format!("telling of the 503 of {site}'s {api}");
-    then_heal(&["heal", site], migration.wait(&what, 120, told)).await?;
-    migration.wait(&format!("over the 503 of {api}"), 60, |s| s.trouble.is_none().then_some(())).await
+    fault(&["answer", site, api, answer, "180"]).await?;
+    let told = |s: &VmMigrationStatus| {
+        let trouble = s.trouble.as_ref().filter(|t| t.message.contains(says))?;
+        trouble.since.clone().filter(|_| s.failure.is_none())
+    };
+    let lasts = async {
+        let what = format!("telling of the {answer} of {site}'s {api}");
+        let since = migration.wait(&what, 120, told).await?;
+        let long = |s: &VmMigrationStatus| {
+            let now = k8s_openapi::jiff::Timestamp::now();
+            (told(s)? == since && now.duration_since(since.0).as_secs().unsigned_abs() > WATCHED)
+                .then_some(())
+        };
+        migration.wait(&format!("bearing it for {WATCHED} s"), 60, long).await
+    };
+    then_heal(&["heal", site], lasts).await?;
+    let over = |s: &VmMigrationStatus| (s.trouble.is_none() && s.failure.is_none()).then_some(());
+    migration.wait(&format!("over the {answer} of {api}"), 60, over).await
 }
 
 /// Kills the operator in a phase, once something is recorded there.
