@@ -515,7 +515,7 @@ pub(super) fn init_repository(d: &mut Draft<'_>) -> Flow {
 /// The source as seen; when it cannot be seen, or is gone, that is recorded.
 fn source_server<'a>(d: &mut Draft<'a>) -> Option<(&'a SourceView, Server)> {
     match gone::source(d) {
-        gone::Source::Found(view, server) => Some((view, server)),
+        gone::Source::Found(view, server) => Some((view, server.clone())),
         gone::Source::Gone => {
             d.fail("UnrecoverableError", "the source server is gone");
             None
@@ -817,7 +817,7 @@ pub(super) fn verify(mut d: Draft<'_>) -> Decision {
         Seen::NotLooked => return d.decided(),
     };
     let server = match gone::destination(&mut d, view) {
-        gone::Destination::Found(server) => server,
+        gone::Destination::Found(server) => server.clone(),
         gone::Destination::Gone => {
             d.fail("UnrecoverableError", "the server in the destination is gone");
             return d.decided();

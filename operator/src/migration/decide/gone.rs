@@ -15,7 +15,7 @@ pub(super) const EMPTY_SECONDS: i64 = 180;
 /// The source's server.
 pub(super) enum Source<'a> {
     /// It is there.
-    Found(&'a SourceView, Server),
+    Found(&'a SourceView, &'a Server),
     /// It is gone: proven.
     Gone,
     /// It was not seen, or its absence is not proven yet; that is said.
@@ -37,7 +37,7 @@ pub(super) fn source<'a>(d: &mut Draft<'a>) -> Source<'a> {
     match &view.server {
         Some(Sighting::Found(server)) => {
             d.source().gone_since = None;
-            Source::Found(view, (**server).clone())
+            Source::Found(view, server)
         }
         Some(Sighting::Gone(proof)) if believed(&mut d.source().gone_since, *proof, now) => Source::Gone,
         Some(Sighting::Gone(_)) => {
@@ -50,9 +50,9 @@ pub(super) fn source<'a>(d: &mut Draft<'a>) -> Source<'a> {
 }
 
 /// The server in the destination.
-pub(super) enum Destination {
+pub(super) enum Destination<'a> {
     /// It is there.
-    Found(Server),
+    Found(&'a Server),
     /// It is gone, or was never made: proven.
     Gone,
     /// Its absence is not proven yet; that is said.
@@ -60,10 +60,10 @@ pub(super) enum Destination {
 }
 
 /// The server in the destination, which was asked for.
-pub(super) fn destination(d: &mut Draft<'_>, view: &DestinationView) -> Destination {
+pub(super) fn destination<'a>(d: &mut Draft<'_>, view: &'a DestinationView) -> Destination<'a> {
     if let Some(server) = view.server() {
         d.destination().gone_since = None;
-        return Destination::Found(server.clone());
+        return Destination::Found(server);
     }
     let now = d.input.now;
     if view.absent.is_some_and(|proof| believed(&mut d.destination().gone_since, proof, now)) {

@@ -119,7 +119,7 @@ fn destination_serves(d: &mut Draft<'_>) -> Result<Flow, String> {
     };
     let cloud = d.input.spec.destination.cloud.clone();
     let id = d.destination().server_id.clone().unwrap_or_default();
-    let seen = view.servers.iter().find(|s| s.id == id).cloned();
+    let seen = view.servers.iter().find(|s| s.id == id);
     let server = match seen.map_or_else(|| gone::destination(d, view), gone::Destination::Found) {
         gone::Destination::Found(server) if server.id == id => server,
         gone::Destination::Wait => return Ok(Flow::Wait),
@@ -144,7 +144,7 @@ fn destination_serves(d: &mut Draft<'_>) -> Result<Flow, String> {
         d.status.retirement.get_or_insert_default().checked_at = Some(d.now());
         return Ok(Flow::On);
     }
-    ask_destination(d, &server, &checks)
+    ask_destination(d, server, &checks)
 }
 
 fn ask_destination(d: &mut Draft<'_>, server: &Server, checks: &[Check]) -> Result<Flow, String> {

@@ -16,7 +16,7 @@ use crate::{
 /// After success a rollback was asked for: is there a way back? Only then the destination is stopped.
 pub(super) fn begin(mut d: Draft<'_>) -> Decision {
     let server = match gone::source(&mut d) {
-        gone::Source::Found(_, server) => Some(server),
+        gone::Source::Found(_, server) => Some(server.clone()),
         gone::Source::Gone => None,
         gone::Source::Wait => {
             stage(&mut d, WayBackStage::Source);
@@ -295,7 +295,7 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
     d.source().server_status = server.status.clone();
     let s = d.source().clone();
     if server.metadata.get(MARK_CLAIM) != Some(&uid) {
-        return relock(d, &s, &server);
+        return relock(d, &s, server);
     }
     if s.give_back_at.is_none() {
         let now = d.now();
@@ -309,7 +309,7 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
         return Flow::Wait;
     }
     if s.was_running && !s.taken_back && server.status != "ACTIVE" {
-        return start(d, &s, &server);
+        return start(d, &s, server);
     }
     if s.was_running && server.task_state.is_some() && server.status == "ACTIVE" {
         // Our stop may still be under way.
@@ -322,7 +322,7 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
     }
     d.status.running_in = Some(if server.status == "ACTIVE" { RunningIn::A } else { RunningIn::None });
     if s.was_running
-        && let Flow::Wait = recheck::of_source(d, &server)
+        && let Flow::Wait = recheck::of_source(d, server)
     {
         return Flow::Wait;
     }
