@@ -20,3 +20,4 @@ pub mod server;
 pub mod signals;
 pub mod store;
 pub mod transfer;
+pub mod watches;

@@ -14,6 +14,12 @@ struct StepLabels {
     result: String,
 }
 
+/// Labels of a watch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    kind: String,
+}
+
 /// All metrics. No label names an object: that would grow without bound.
 #[derive(Debug)]
 pub struct Metrics {
@@ -22,13 +28,15 @@ pub struct Metrics {
     /// Reconciles that ended with an error of Kubernetes itself.
     pub reconcile_errors: Counter,
     steps: Family<StepLabels, Counter>,
+    watch_errors: Family<WatchLabels, Counter>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("vmmigration");
         let reconcile_seconds = Histogram::new([0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 90.0]);
-        let (reconcile_errors, steps) = (Counter::default(), Family::default());
+        let (reconcile_errors, steps, watch_errors) =
+            (Counter::default(), Family::default(), Family::default());
         registry.register("reconcile_seconds", "Duration of a reconcile", reconcile_seconds.clone());
         registry.register(
             "reconcile_errors",
@@ -36,7 +44,8 @@ impl Default for Metrics {
             reconcile_errors.clone(),
         );
         registry.register("steps", "Side effects by kind and result", steps.clone());
-        Metrics { registry, reconcile_seconds, reconcile_errors, steps }
+        registry.register("watch_errors", "Failures of watches by kind of object", watch_errors.clone());
+        Metrics { registry, reconcile_seconds, reconcile_errors, steps, watch_errors }
     }
 }
 
@@ -50,6 +59,11 @@ impl Metrics {
     pub fn step(&self, step: &str, ok: bool) {
         let result = if ok { "done" } else { "failed" };
         self.steps.get_or_create(&StepLabels { step: step.into(), result: result.into() }).inc();
+    }
+
+    /// Counts a failure of a watch.
+    pub fn watch_error(&self, kind: &str) {
+        self.watch_errors.get_or_create(&WatchLabels { kind: kind.into() }).inc();
     }
 
     /// In Prometheus' text form.

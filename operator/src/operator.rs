@@ -3,7 +3,7 @@
 use crate::{
     cli::RunArgs,
     controller::{self, context::Context},
-    crd::v1alpha1::VmMigration,
+    crd::{stored::Stored, v1alpha1::VmMigration},
     server::{Health, serve},
     signals::StopSignals,
 };
@@ -26,12 +26,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     // A retry inside of a call would hold up a reconcile; the controllers try again by themselves.
     config.default_retry = false;
     let client = Client::try_from(config).context("the cluster's configuration cannot be used")?;
-    let health = Health::default();
+    let metrics = Arc::default();
+    let ctx = Arc::new(Context::new(client.clone(), args.settings(), Arc::clone(&metrics)));
+    let health = Health { metrics, watches: ctx.watches.clone(), ..Health::default() };
     let served = tokio::spawn(serve(args.listen, health.clone(), stop.clone()));
     if wait_for_crds(&client, &stop).await {
         health.ready.store(true, Ordering::Relaxed);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-        let ctx = Arc::new(Context::new(client, args.settings(), health.metrics.clone()));
         controller::run(ctx, stop.clone()).await;
     }
     stop.cancel();
@@ -52,7 +53,7 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
 
 /// Installing the custom resources is not our job; being ready waits for them. False: stopped meanwhile.
 async fn wait_for_crds(client: &Client, stop: &CancellationToken) -> bool {
-    let api: Api<VmMigration> = Api::all(client.clone());
+    let api: Api<Stored<VmMigration>> = Api::all(client.clone());
     loop {
         match api.list(&ListParams::default().limit(1)).await {
             Ok(_) => return true,

@@ -1,6 +1,6 @@
 //! `/livez`, `/readyz`, `/metrics`.
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, watches::Watches};
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use std::{
     net::SocketAddr,
@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,8 @@ pub struct Health {
     pub ready: Arc<AtomicBool>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// The watches of our kinds.
+    pub watches: Arc<Watches>,
 }
 
 /// Serves until the token is cancelled.
@@ -29,18 +32,28 @@ pub async fn serve(listen: SocketAddr, health: Health, stop: CancellationToken) 
 
 async fn answer(listener: TcpListener, health: Health, stop: CancellationToken) -> std::io::Result<()> {
     let app = Router::new()
-        .route("/livez", get(|| async { "ok" }))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(|State(h): State<Health>| async move { h.metrics.encode() }))
         .with_state(health);
     axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }
 
-async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
-    if health.ready.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the custom resources are not served yet")
+/// A watch that has not worked for so long may work again in a new process.
+async fn livez(State(health): State<Health>) -> (StatusCode, String) {
+    told(health.watches.dead(Instant::now()))
+}
+
+async fn readyz(State(health): State<Health>) -> (StatusCode, String) {
+    let served = health.ready.load(Ordering::Relaxed);
+    let unserved = (!served).then(|| "the custom resources are not served yet".to_string());
+    told(unserved.or_else(|| health.watches.blind(Instant::now())))
+}
+
+fn told(wrong: Option<String>) -> (StatusCode, String) {
+    match wrong {
+        None => (StatusCode::OK, "ok".into()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
     }
 }
 
@@ -74,7 +87,13 @@ mod tests {
         assert_eq!((status, why.as_str()), (503, "the custom resources are not served yet"));
         health.ready.store(true, Ordering::Relaxed);
         assert_eq!(get(address, "/readyz").await, (200, "ok".into()));
+        health.watches.begins("VmMigration", Instant::now());
+        assert_eq!(get(address, "/readyz").await.0, 503, "nothing was listed yet");
+        assert_eq!(get(address, "/livez").await.0, 200);
+        health.watches.works("VmMigration");
+        assert_eq!(get(address, "/readyz").await, (200, "ok".into()));
 
+        health.metrics.watch_error("VmMigration");
         drop(health.metrics.time());
         health.metrics.reconcile_errors.inc();
         health.metrics.step("create-server", true);
@@ -84,6 +103,7 @@ mod tests {
         for line in [
             "vmmigration_reconcile_seconds_count 1",
             "vmmigration_reconcile_errors_total 1",
+            "vmmigration_watch_errors_total{kind=\"VmMigration\"} 1",
             "vmmigration_steps_total{step=\"create-server\",result=\"done\"} 1",
             "vmmigration_steps_total{step=\"create-server\",result=\"failed\"} 1",
         ] {
@@ -99,9 +119,10 @@ mod tests {
     fn the_documented_metrics_are_there() {
         let metrics = Metrics::default();
         metrics.step("create-server", true);
+        metrics.watch_error("VmMigration");
         let (text, docs) = (metrics.encode(), include_str!("../../docs/operations.md"));
         let named: Vec<&str> = docs.split('`').filter(|w| w.starts_with("vmmigration_")).collect();
-        assert_eq!(named.len(), 3, "{named:?}");
+        assert_eq!(named.len(), 4, "{named:?}");
         for name in named {
             assert!(text.contains(name), "no {name} in\n{text}");
         }

@@ -331,6 +331,32 @@ async fn actions_with_empty_answers_give_the_request_id() {
     assert_eq!(cloud.console_output("s1", 50).await.unwrap(), "login:");
 }
 
+/// What answers is whatever a tenant's Secret names: it must not fill the operator's memory.
+#[tokio::test]
+async fn answers_and_lists_have_a_bound() {
+    let (fake, cloud) = connected().await;
+    let servers = "GET /compute/v2.1/servers/detail";
+    let flood = "x".repeat(33 << 20);
+    fake.on("GET /compute/v2.1/servers/x", 200, json!({"server": {"id": "x", "name": flood}}));
+    let error = cloud.get_server("x").await.unwrap_err();
+    assert!(error.kind == ErrorKind::Unexpected && error.message.contains("longer than 32 MiB"), "{error}");
+    fake.on("GET /compute/v2.1/servers/y", 500, json!({"computeFault": {"message": flood}}));
+    assert!(cloud.get_server("y").await.unwrap_err().message.contains("longer than 32 MiB"));
+    // Each page is in bounds, and there is always another one.
+    let endless = move |line: &str| {
+        let marker = line.split("marker=").nth(1).unwrap_or("0").parse::<u64>().unwrap() + 1;
+        let server = json!({"id": marker.to_string(), "name": "s", "status": "ACTIVE", "padding": "x".repeat(1 << 20)});
+        answer(200, json!({"servers": [server], "servers_links": [{"rel": "next", "href": "x"}]}))
+    };
+    fake.with(servers, move |seen| endless(&seen.line));
+    for marker in 1..140 {
+        fake.with(&format!("{servers}?marker={marker}"), move |seen| endless(&seen.line));
+    }
+    let error = cloud.list_servers().await.unwrap_err();
+    assert!(error.message.contains("does not end"), "{error}");
+    assert!(fake.seen(servers).len() < 135, "more than 128 MiB were read");
+}
+
 #[tokio::test]
 async fn lists_are_followed_to_the_end() {
     let (fake, cloud) = connected().await;

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::crd::{
     conditions::{self, kind},
+    stored::{Stored, Unreadable},
     v1alpha1::*,
 };
 use k8s_openapi::{
@@ -56,7 +57,7 @@ fn line(verdict: Verdict, what: impl Into<String>, more: impl Into<String>) -> L
 /// `kubectl vmmigration check`
 pub async fn run(session: Session, args: &CheckArgs) -> Done {
     // Everything that follows would fail in the same way.
-    let known = session.api::<VmMigration>().list(&ListParams::default().limit(1)).await;
+    let known = session.api::<Stored<VmMigration>>().list(&ListParams::default().limit(1)).await;
     if let Err(error) = known
         && !(matches!(&error, kube::Error::Api(s) if s.code == 403))
     {
@@ -69,13 +70,19 @@ pub async fn run(session: Session, args: &CheckArgs) -> Done {
     )];
     lines.extend(rights(&session).await?);
     match list::<OpenStackCloud>(&session.api()).await {
-        Ok(found) => lines.extend(clouds(&found, args)),
+        Ok((found, unreadable)) => {
+            lines.extend(unreadable.iter().map(|why| line(Verdict::Note, "clouds", text::unreadable(why))));
+            lines.extend(clouds(&found, args));
+        }
         Err(error) => {
             lines.push(line(Verdict::Bad, "clouds", explain("listing OpenStackClouds")(error).to_string()))
         }
     }
     match list::<ObjectStore>(&session.api()).await {
-        Ok(found) => lines.extend(stores(&found, args.store.as_deref())),
+        Ok((found, unreadable)) => {
+            lines.extend(unreadable.iter().map(|why| line(Verdict::Note, "store", text::unreadable(why))));
+            lines.extend(stores(&found, args.store.as_deref()));
+        }
         Err(error) => {
             lines.push(line(Verdict::Bad, "store", explain("listing ObjectStores")(error).to_string()))
         }
@@ -100,11 +107,12 @@ fn print(line: &Line) {
     println!("{mark}  {}: {}", text::clean(&line.what), text::clean(&line.more).replace('\n', "\n      "));
 }
 
-async fn list<K>(api: &Api<K>) -> Result<Vec<K>, kube::Error>
+/// What can be read, and what cannot.
+async fn list<K>(api: &Api<Stored<K>>) -> Result<(Vec<K>, Vec<Unreadable>), kube::Error>
 where
     K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
-    Ok(api.list(&ListParams::default()).await?.items)
+    Ok(Stored::split(api.list(&ListParams::default()).await?.items))
 }
 
 async fn rights(session: &Session) -> Result<Vec<Line>, Stop> {

@@ -5,7 +5,7 @@ use super::{
     end::{Stop, explain},
     text,
 };
-use crate::crd::v1alpha1::VmMigration;
+use crate::crd::{stored::Stored, v1alpha1::VmMigration};
 use kube::{
     Api, Client, Config, Resource,
     config::{KubeConfigOptions, Kubeconfig},
@@ -55,7 +55,8 @@ impl Session {
     /// A migration, safe to print.
     pub async fn migration(&self, name: &str) -> Result<VmMigration, Stop> {
         let what = format!("reading VmMigration {name} in namespace {}", self.namespace);
-        let object = self.api::<VmMigration>().get(name).await.map_err(explain(&what))?;
+        let object = self.api::<Stored<VmMigration>>().get(name).await.map_err(explain(&what))?;
+        let object = object.0.map_err(|why| Stop::failed(format!("{what}: {}", text::unreadable(&why))))?;
         text::clean_object(object).map_err(|e| Stop::failed(format!("{what}: {e}")))
     }
 }

@@ -7,17 +7,21 @@ use super::{
     list::yaml,
     mask,
 };
-use crate::{crd::v1alpha1::*, migration::names::LABEL_MIGRATION};
+use crate::{
+    crd::{stored::Stored, v1alpha1::*},
+    migration::names::LABEL_MIGRATION,
+};
 use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{ListParams, LogParams},
+    api::{ApiResource, DynamicObject, ListParams, LogParams},
     core::NamespaceResourceScope,
 };
-use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt::Debug, fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use serde::Serialize;
+use serde_json::json;
+use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
 /// How many lines of a log are taken.
 const LOG_LINES: i64 = 5000;
@@ -50,23 +54,31 @@ pub async fn run(session: Session, args: &DiagnoseArgs) -> Done {
     Ok(Ended::Well)
 }
 
+/// An object as it is kept, whether or not this version can read it.
+type Raw = Stored<DynamicObject>;
+
+fn raw<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(session: &Session) -> Api<Raw> {
+    let kind = ApiResource::erase::<K>(&());
+    Api::namespaced_with(session.client.clone(), &session.namespace, &kind)
+}
+
 async fn collect(session: &Session, args: &DiagnoseArgs) -> Result<Bundle, Stop> {
     let mut bundle = Bundle::default();
     // Without the object there may still be its report and events.
     let mut uid = None;
-    match session.api::<VmMigration>().get(&args.name).await {
+    match raw::<VmMigration>(session).get(&args.name).await {
         Ok(migration) => {
             uid = migration.uid();
             bundle.objects("migration.yaml", &[migration])?;
         }
         Err(error) => bundle.missing.push(format!("migration.yaml: {}", short(&error))),
     }
-    bundle
-        .list::<VmMigrationReport>("reports.yaml", &session.api(), |r| r.spec.migration == args.name)
-        .await?;
-    bundle.list::<OpenStackCloud>("clouds.yaml", &session.api(), |_| true).await?;
-    bundle.list::<ObjectStore>("stores.yaml", &session.api(), |_| true).await?;
-    bundle.list::<Event>("events.yaml", &session.api(), |_| true).await?;
+    let of_migration =
+        |r: &Raw| r.0.as_ref().is_ok_and(|r| r.data.pointer("/spec/migration") == Some(&json!(args.name)));
+    bundle.list::<VmMigrationReport>("reports.yaml", session, of_migration).await?;
+    bundle.list::<OpenStackCloud>("clouds.yaml", session, |_| true).await?;
+    bundle.list::<ObjectStore>("stores.yaml", session, |_| true).await?;
+    bundle.list::<Event>("events.yaml", session, |_| true).await?;
     if let Some(uid) = uid {
         let of_migration = ListParams::default().labels(&format!("{LABEL_MIGRATION}={uid}"));
         bundle.logs("hooks", &session.api(), &of_migration).await?;
@@ -91,13 +103,18 @@ impl Bundle {
         Ok(())
     }
 
-    async fn list<K>(&mut self, file: &str, api: &Api<K>, wanted: impl Fn(&K) -> bool) -> Result<(), Stop>
+    async fn list<K>(
+        &mut self,
+        file: &str,
+        session: &Session,
+        wanted: impl Fn(&Raw) -> bool,
+    ) -> Result<(), Stop>
     where
-        K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Serialize,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
-        match api.list(&ListParams::default()).await {
+        match raw::<K>(session).list(&ListParams::default()).await {
             Ok(found) => {
-                let objects: Vec<K> = found.items.into_iter().filter(|k| wanted(k)).collect();
+                let objects: Vec<Raw> = found.items.into_iter().filter(|k| wanted(k)).collect();
                 self.objects(file, &objects)
             }
             Err(error) => {
@@ -159,7 +176,6 @@ fn archive(directory: &str, bundle: &Bundle, now: Timestamp) -> std::io::Result<
 mod tests {
     use super::*;
     use flate2::read::GzDecoder;
-    use serde_json::json;
     use std::io::Read;
 
     #[test]

@@ -10,7 +10,10 @@ use super::{
     text,
     watch::last_words,
 };
-use crate::{crd::v1alpha1::*, signals::StopSignals};
+use crate::{
+    crd::{stored::Stored, v1alpha1::*},
+    signals::StopSignals,
+};
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{
@@ -62,6 +65,7 @@ struct Served {
 
 /// One follower.
 struct Follower<'a> {
+    session: &'a Session,
     api: Api<VmMigration>,
     name: &'a str,
     how: Follow,
@@ -83,7 +87,8 @@ pub async fn follow(session: &Session, name: &str, how: Follow) -> Done {
     let (print, lines) = unbounded_channel();
     let screen = Screen::new(how.plain);
     let (api, me) = (session.api(), client_id());
-    let mut follower = Follower { api, name, how, me, screen, print, served: None, told: BTreeSet::new() };
+    let mut follower =
+        Follower { session, api, name, how, me, screen, print, served: None, told: BTreeSet::new() };
     let done = follower.run(object, lines).await;
     follower.stop_script().await;
     done
@@ -101,7 +106,8 @@ fn no_such_hook(object: &VmMigration, keys: &[&str]) -> Stop {
 
 impl Follower<'_> {
     async fn run(&mut self, mut object: VmMigration, mut lines: UnboundedReceiver<String>) -> Done {
-        let mut events = pin!(watcher::watch_object(self.api.clone(), self.name).default_backoff());
+        let all = self.session.api::<Stored<VmMigration>>();
+        let mut events = pin!(watcher::watch_object(all, self.name).default_backoff());
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let until = self.how.timeout.map(|t| Instant::now() + t);
@@ -117,7 +123,8 @@ impl Follower<'_> {
             }
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(Some(new))) => {
+                    Some(Ok(Some(Stored(Err(why))))) => self.tell_new(&text::unreadable(&why), &mut trouble),
+                    Some(Ok(Some(Stored(Ok(new))))) => {
                         object = text::clean_object(new).map_err(|e| Stop::failed(e.to_string()))?;
                         trouble.clear();
                     }
@@ -259,12 +266,16 @@ impl Follower<'_> {
             watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) => explain(what)(e),
             other => Stop::failed(format!("{what}: {other}")),
         };
-        let line = stop.to_string();
-        if *told != line {
-            self.screen.line(&format!("{} {line}; trying again", text::notable("trouble:")));
-            *told = line;
-        }
+        self.tell_new(&format!("{stop}; trying again"), told);
         Ok(())
+    }
+
+    /// Trouble that was not told last.
+    fn tell_new(&mut self, line: &str, told: &mut String) {
+        if told != line {
+            self.screen.line(&format!("{} {}", text::notable("trouble:"), text::clean(line)));
+            *told = line.to_string();
+        }
     }
 }
 

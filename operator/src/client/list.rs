@@ -7,15 +7,17 @@ use super::{
     table::table,
     text, watch,
 };
-use crate::crd::v1alpha1::VmMigration;
+use crate::crd::{stored::Stored, v1alpha1::VmMigration};
 use jiff::Timestamp;
 use kube::{Api, ResourceExt, api::ListParams};
 use serde::Serialize;
 
 /// `kubectl vmmigration list`
 pub async fn run(session: Session, args: &ListArgs) -> Done {
-    let api =
-        if args.all_namespaces { Api::all(session.client.clone()) } else { session.api::<VmMigration>() };
+    let api = match args.all_namespaces {
+        true => Api::all(session.client.clone()),
+        false => session.api::<Stored<VmMigration>>(),
+    };
     let place = if args.all_namespaces {
         "all namespaces".into()
     } else {
@@ -25,10 +27,14 @@ pub async fn run(session: Session, args: &ListArgs) -> Done {
         .list(&ListParams::default())
         .await
         .map_err(explain(format!("listing VmMigrations in {place}")))?;
-    let objects = found.items.into_iter().map(text::clean_object).collect::<Result<Vec<_>, _>>();
+    let (objects, unreadable) = Stored::split(found.items);
+    unreadable.iter().for_each(|why| eprintln!("{}", text::clean(&text::unreadable(why))));
+    let objects = objects.into_iter().map(text::clean_object).collect::<Result<Vec<_>, _>>();
     let objects = objects.map_err(|e| Stop::failed(e.to_string()))?;
     match args.output {
-        Listing::Table if objects.is_empty() => eprintln!("No VmMigrations in {place}."),
+        Listing::Table if objects.is_empty() && unreadable.is_empty() => {
+            eprintln!("No VmMigrations in {place}.")
+        }
         Listing::Table => {
             rows(&objects, args.all_namespaces, Timestamp::now())
                 .lines()
@@ -37,7 +43,7 @@ pub async fn run(session: Session, args: &ListArgs) -> Done {
         Listing::Yaml => print!("{}", yaml(&objects)?),
         Listing::Json => println!("{}", json(&objects)?),
     }
-    Ok(Ended::Well)
+    Ok(if unreadable.is_empty() { Ended::Well } else { Ended::Failed })
 }
 
 fn rows(objects: &[VmMigration], all: bool, now: Timestamp) -> String {

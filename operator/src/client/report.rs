@@ -10,7 +10,7 @@ use super::{
     text,
 };
 use crate::{
-    crd::v1alpha1::*,
+    crd::{stored::Stored, v1alpha1::*},
     migration::present::{human, seconds},
 };
 use jiff::tz::TimeZone;
@@ -32,8 +32,10 @@ pub async fn run(session: Session, args: &ReportArgs) -> Done {
 /// The report of this name, or the newest of a migration of this name, which may be gone.
 async fn find(session: &Session, name: &str) -> Result<VmMigrationReport, Stop> {
     let what = format!("listing VmMigrationReports in namespace {}", session.namespace);
-    let all = session.api::<VmMigrationReport>().list(&ListParams::default()).await.map_err(explain(what))?;
-    newest(all.items, name).ok_or_else(|| {
+    let all = session.api::<Stored<VmMigrationReport>>().list(&ListParams::default()).await;
+    let (all, unreadable) = Stored::split(all.map_err(explain(what))?.items);
+    unreadable.iter().for_each(|why| eprintln!("{}", text::clean(&text::unreadable(why))));
+    newest(all, name).ok_or_else(|| {
         Stop::failed(format!(
             "there is no report of {name} in namespace {}: it is written when a migration has succeeded. \
              `kubectl vmmigration describe {name}` shows how far it is.",

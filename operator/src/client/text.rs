@@ -1,5 +1,6 @@
 //! Text on a terminal: colours where they are wanted, no control characters from elsewhere, times and lengths.
 
+use crate::crd::stored::Unreadable;
 use console::Style;
 use jiff::{Timestamp, tz::TimeZone};
 use serde::{Serialize, de::DeserializeOwned};
@@ -59,6 +60,14 @@ pub fn title(text: &str) -> String {
 pub fn clean(text: &str) -> String {
     let harmless = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
     text.chars().map(harmless).collect()
+}
+
+/// What is said of an object that cannot be read.
+pub fn unreadable(why: &Unreadable) -> String {
+    let name = why.metadata.name.as_deref().unwrap_or_default();
+    format!(
+        "{name} cannot be read by this version: {why}. `kubectl get` shows it, `kubectl edit` corrects it."
+    )
 }
 
 /// An object whose texts are all clean.

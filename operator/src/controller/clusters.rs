@@ -2,6 +2,7 @@
 
 use super::{context::Settings, ended_jobs};
 use crate::{
+    metrics::Metrics,
     migration::{names::LABEL_CLUSTER, observed::Problem},
     openstack::ClusterCloud,
 };
@@ -12,7 +13,7 @@ use kube::{
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::DropGuard;
 
@@ -33,6 +34,7 @@ pub struct Clusters {
     registry: String,
     known: Mutex<HashMap<String, Known>>,
     ended: broadcast::Sender<String>,
+    metrics: Arc<Metrics>,
 }
 
 /// A registered cluster, by the version of its Secret.
@@ -44,7 +46,7 @@ struct Known {
 
 impl Clusters {
     /// With our own cluster only.
-    pub fn new(client: Client, settings: &Settings) -> Self {
+    pub fn new(client: Client, settings: &Settings, metrics: Arc<Metrics>) -> Self {
         let unbound = || ClusterCloud::parse(|_| None);
         let cloud = settings.own_cluster.clone().map_or_else(unbound, Ok);
         Clusters {
@@ -52,6 +54,7 @@ impl Clusters {
             registry: settings.namespace.clone(),
             known: Mutex::default(),
             ended: ended_jobs::channel(),
+            metrics,
         }
     }
 
@@ -62,7 +65,7 @@ impl Clusters {
 
     /// Watches the Jobs of our own cluster for as long as the guard is kept.
     pub fn watch_own(&self) -> DropGuard {
-        ended_jobs::watch(&self.own, self.ended.clone())
+        ended_jobs::watch("of the operator", &self.own, self.ended.clone(), self.metrics.clone())
     }
 
     /// Our own cluster.
@@ -88,7 +91,7 @@ impl Clusters {
             return Ok(known.cluster.clone());
         }
         let cluster = connect(name, &secret).await?;
-        let _watched = ended_jobs::watch(&cluster, self.ended.clone());
+        let _watched = ended_jobs::watch(name, &cluster, self.ended.clone(), self.metrics.clone());
         known.insert(name.into(), Known { version, cluster: cluster.clone(), _watched });
         Ok(cluster)
     }

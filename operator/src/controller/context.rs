@@ -6,6 +6,7 @@ use crate::{
     metrics::Metrics,
     migration::decide::Limits,
     openstack::{ClusterCloud, EndpointPolicy},
+    watches::Watches,
 };
 use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
@@ -50,6 +51,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// How the watches of our kinds do.
+    pub watches: Arc<Watches>,
 }
 
 impl Context {
@@ -59,11 +62,12 @@ impl Context {
             Reporter { controller: "vmmigration".into(), instance: std::env::var("HOSTNAME").ok() };
         Context {
             recorder: Recorder::new(client.clone(), reporter),
-            clusters: Clusters::new(client.clone(), &settings),
+            clusters: Clusters::new(client.clone(), &settings, metrics.clone()),
             clouds: CloudCache::default(),
             client,
             settings,
             metrics,
+            watches: Arc::default(),
         }
     }
 

@@ -2,13 +2,14 @@
 //! nothing is lost but time.
 
 use super::clusters::MoverCluster;
-use crate::migration::names::LABEL_MIGRATION;
+use crate::{metrics::Metrics, migration::names::LABEL_MIGRATION};
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api, ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
+use std::sync::Arc;
 use tokio::sync::broadcast::{Receiver, Sender, error::RecvError};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -34,17 +35,22 @@ pub fn stream(told: Receiver<String>) -> impl Stream<Item = String> + Send {
 }
 
 /// Watches the Jobs of one cluster until the guard is dropped.
-pub fn watch(cluster: &MoverCluster, told: Sender<String>) -> DropGuard {
+pub fn watch(called: &str, cluster: &MoverCluster, told: Sender<String>, metrics: Arc<Metrics>) -> DropGuard {
     let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let stop = CancellationToken::new();
-    let (guard, name) = (stop.clone().drop_guard(), cluster.namespace.clone());
+    let (guard, called, namespace) =
+        (stop.clone().drop_guard(), called.to_string(), cluster.namespace.clone());
     tokio::spawn(async move {
         let ours = watcher::Config::default().labels(LABEL_MIGRATION);
         let seen = watcher(jobs, ours).default_backoff().touched_objects();
         let tell = seen.for_each(|job| {
             match job {
                 Ok(job) => drop(whose(&job).map(|uid| told.send(uid))),
-                Err(error) => tracing::debug!(namespace = name, %error, "Jobs cannot be watched"),
+                // They are looked at all the same, if later.
+                Err(error) => {
+                    tracing::warn!(cluster = called, namespace, %error, "Jobs cannot be watched; it is tried again");
+                    metrics.watch_error("Job");
+                }
             }
             std::future::ready(())
         });

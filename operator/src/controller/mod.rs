@@ -15,22 +15,26 @@ mod open_stack_cloud;
 mod reconcile;
 pub mod references;
 pub mod remove;
+mod watch;
 
-use crate::crd::v1alpha1::{ObjectStore, OpenStackCloud, Phase, VmMigration};
+use crate::crd::{
+    stored::Stored,
+    v1alpha1::{ObjectStore, OpenStackCloud, Phase, VmMigration},
+};
 use context::Context;
 use futures::{StreamExt, future};
 use kube::{
-    Api, Client, ResourceExt,
+    ResourceExt,
     runtime::{
         Controller, Predicate, PredicateConfig, WatchStreamExt,
         controller::{Action, Config},
         predicates,
         reflector::{self, ObjectRef},
-        watcher,
     },
 };
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
+use watch::{Kind, reflected, watch};
 
 /// Runs all controllers until the token is cancelled; what is under way is finished.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
@@ -46,17 +50,13 @@ fn changed_by_others<K: kube::Resource>() -> impl Predicate<K> {
 }
 
 async fn run_migrations(ctx: Arc<Context>, stop: CancellationToken) {
-    let client = ctx.client.clone();
-    let (reader, writer) = reflector::store::<VmMigration>();
-    let stream = watcher(Api::<VmMigration>::all(client.clone()), watcher::Config::default())
-        .default_backoff()
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(changed_by_others(), PredicateConfig::default());
-    let waiting_for = |reader: reflector::Store<VmMigration>| {
-        move |namespace: Option<String>| -> Vec<ObjectRef<VmMigration>> {
-            let waits = |m: &Arc<VmMigration>| {
-                let phase = m.status.as_ref().and_then(|s| s.phase).unwrap_or_default();
+    let (reader, stream) = reflected::<VmMigration>(&ctx);
+    let stream = stream.predicate_filter(changed_by_others(), PredicateConfig::default());
+    let waiting_for = |reader: reflector::Store<Stored<VmMigration>>| {
+        move |namespace: Option<String>| -> Vec<ObjectRef<Stored<VmMigration>>> {
+            let waits = |m: &Arc<Stored<VmMigration>>| {
+                let status = m.0.as_ref().ok().and_then(|m| m.status.as_ref());
+                let phase = status.and_then(|s| s.phase).unwrap_or_default();
                 m.namespace() == namespace
                     && matches!(phase, Phase::Pending | Phase::Preflight | Phase::Blocked)
             };
@@ -66,17 +66,15 @@ async fn run_migrations(ctx: Arc<Context>, stop: CancellationToken) {
     let (of_cloud, of_store) = (waiting_for(reader.clone()), waiting_for(reader.clone()));
     let _watched = ctx.clusters.watch_own();
     let known = reader.clone();
-    let of_uid = move |uid: String| known.find(|m| m.metadata.uid.as_ref() == Some(&uid));
+    let of_uid = move |uid: String| known.find(|m| m.uid().as_ref() == Some(&uid));
     let of_job = ctx.clusters.ended_jobs().map(of_uid);
     let of_job = of_job.filter_map(|m| future::ready(m.map(|m| ObjectRef::from_obj(m.as_ref()))));
+    let clouds = watch::<OpenStackCloud>(&ctx, " of migrations").touched_objects();
+    let stores = watch::<ObjectStore>(&ctx, " of migrations").touched_objects();
     Controller::for_stream(stream, reader)
         .reconcile_on(of_job)
-        .watches(Api::<OpenStackCloud>::all(client.clone()), watcher::Config::default(), move |c| {
-            of_cloud(c.namespace())
-        })
-        .watches(Api::<ObjectStore>::all(client), watcher::Config::default(), move |s| {
-            of_store(s.namespace())
-        })
+        .watches_stream(clouds, move |c| of_cloud(c.namespace()))
+        .watches_stream(stores, move |s| of_store(s.namespace()))
         .with_config(Config::default().concurrency(ctx.settings.concurrency))
         .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(reconcile::reconcile, on_error, ctx)
@@ -90,24 +88,12 @@ async fn run_migrations(ctx: Arc<Context>, stop: CancellationToken) {
 
 async fn run_simple<K, F, Fut>(ctx: Arc<Context>, stop: CancellationToken, reconcile: F)
 where
-    K: kube::Resource<DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-    F: FnMut(Arc<K>, Arc<Context>) -> Fut,
+    K: Kind,
+    F: FnMut(Arc<Stored<K>>, Arc<Context>) -> Fut,
     Fut: Future<Output = Result<Action, Error>> + Send + 'static,
 {
-    let client: Client = ctx.client.clone();
-    let (reader, writer) = reflector::store::<K>();
-    let stream = watcher(Api::<K>::all(client), watcher::Config::default())
-        .default_backoff()
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(changed_by_others(), PredicateConfig::default());
-    Controller::for_stream(stream, reader)
+    let (reader, stream) = reflected::<K>(&ctx);
+    Controller::for_stream(stream.predicate_filter(changed_by_others(), PredicateConfig::default()), reader)
         .with_config(Config::default().concurrency(4))
         .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(reconcile, on_error, ctx)

@@ -4,10 +4,12 @@ use super::{
     Error,
     context::Context,
     references::{keys, store_files},
+    watch::current_if_readable,
 };
 use crate::{
     crd::{
         conditions::{Outcome, reason, set_outcome},
+        stored::Stored,
         v1alpha1::ObjectStore,
     },
     store::{ObjectStoreLocation, Store, StoreOptions, address_check},
@@ -16,16 +18,14 @@ use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
 use std::{sync::Arc, time::Duration};
 
 /// Looks; a Secret is not watched, so it looks again by itself.
-pub async fn reconcile(cached: Arc<ObjectStore>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let namespace = cached.namespace().unwrap_or_default();
-    let api: Api<ObjectStore> = Api::namespaced(ctx.client.clone(), &namespace);
-    let Some(object) = api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the ObjectStore"))?
-    else {
+pub async fn reconcile(cached: Arc<Stored<ObjectStore>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let Some(object) = current_if_readable(&ctx, &cached).await? else {
         return Ok(Action::await_change());
     };
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    let namespace = object.namespace().unwrap_or_default();
     let outcome = probe(&ctx, &namespace, &object).await?;
     let generation = object.metadata.generation;
     let mut status = object.status.clone().unwrap_or_default();
@@ -38,6 +38,7 @@ pub async fn reconcile(cached: Arc<ObjectStore>, ctx: Arc<Context>) -> Result<Ac
         ctx.now(),
     );
     if object.status.as_ref() != Some(&status) {
+        let api: Api<ObjectStore> = Api::namespaced(ctx.client.clone(), &namespace);
         let mut written = object.clone();
         written.status = Some(status);
         api.replace_status(&object.name_any(), &PostParams::default(), &written)

@@ -10,9 +10,12 @@ use super::{
 };
 use crate::{
     build,
-    crd::v1alpha1::{
-        Check, DestinationStatus, ExportStatus, HookState, OUTPUT_BYTES, Phase, ResolvedTransfer,
-        VmMigration, VmMigrationReport, VmMigrationSpec, VmMigrationStatus, output_tail,
+    crd::{
+        stored::Stored,
+        v1alpha1::{
+            Check, DestinationStatus, ExportStatus, HookState, OUTPUT_BYTES, Phase, ResolvedTransfer,
+            VmMigration, VmMigrationReport, VmMigrationSpec, VmMigrationStatus, output_tail,
+        },
     },
     migration::{
         block_storage::{fills_while_copying, pinned as pinned_mode},
@@ -506,9 +509,15 @@ async fn report(
     object: &VmMigration,
     status: &VmMigrationStatus,
 ) -> Result<(bool, bool), Error> {
-    let api: Api<VmMigrationReport> =
+    let api: Api<Stored<VmMigrationReport>> =
         Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     let found = api.get_opt(&me.report()).await.map_err(Error::kube("read the report"))?;
+    // Its name has our UID in it: one that cannot be read is there all the same, and is not waited for.
+    let found = match found {
+        Some(Stored(Err(_))) => return Ok((true, true)),
+        Some(Stored(Ok(report))) => Some(report),
+        None => None,
+    };
     let ours = found.filter(|r| r.spec.uid == me.uid);
     let finished =
         ours.as_ref().and_then(|r| r.status.as_ref()).is_some_and(|s| build::report::tells(s, status));

@@ -7,10 +7,12 @@ use super::{
     context::Context,
     observe::cloud_problem,
     references::credentials,
+    watch::current_if_readable,
 };
 use crate::{
     crd::{
         conditions::{Outcome, reason, set_outcome},
+        stored::Stored,
         v1alpha1::*,
     },
     migration::{block_storage::resolve, names::Side},
@@ -20,17 +22,14 @@ use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Looks; a Secret is not watched, so it looks again by itself.
-pub async fn reconcile(cached: Arc<OpenStackCloud>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let namespace = cached.namespace().unwrap_or_default();
-    let api: Api<OpenStackCloud> = Api::namespaced(ctx.client.clone(), &namespace);
-    let Some(object) =
-        api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the OpenStackCloud"))?
-    else {
+pub async fn reconcile(cached: Arc<Stored<OpenStackCloud>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let Some(object) = current_if_readable(&ctx, &cached).await? else {
         return Ok(Action::await_change());
     };
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    let namespace = object.namespace().unwrap_or_default();
     let mut status = object.status.clone().unwrap_or_default();
     let outcome = look(&ctx, &namespace, &object, &mut status).await?;
     let generation = object.metadata.generation;
@@ -43,6 +42,7 @@ pub async fn reconcile(cached: Arc<OpenStackCloud>, ctx: Arc<Context>) -> Result
         ctx.now(),
     );
     if object.status.as_ref() != Some(&status) {
+        let api: Api<OpenStackCloud> = Api::namespaced(ctx.client.clone(), &namespace);
         let mut written = object.clone();
         written.status = Some(status);
         api.replace_status(&object.name_any(), &PostParams::default(), &written)

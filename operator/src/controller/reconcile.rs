@@ -1,8 +1,11 @@
 //! One reconcile of a `VmMigration`: observe -> decide -> execute -> one status write.
 
-use super::{Error, context::Context, execute::Hands, observe::observe, references};
+use super::{Error, context::Context, execute::Hands, observe::observe, references, watch};
 use crate::{
-    crd::v1alpha1::{VmMigration, VmMigrationStatus},
+    crd::{
+        stored::{Stored, Unreadable},
+        v1alpha1::{VmMigration, VmMigrationStatus},
+    },
     migration::{
         decide::{Decision, Input, decide, record},
         names::{ANNOTATION_ABANDON, FINALIZER, Identity},
@@ -11,6 +14,7 @@ use crate::{
     },
 };
 use futures::future::join_all;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
@@ -28,21 +32,29 @@ use std::{
 /// However slow the clouds are, something is seen after so long.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// One that cannot be read hides nothing.
+type Migrations = Api<Stored<VmMigration>>;
+
 /// What a step brought back.
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The driver; each of its lines is a part of the design.
-pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Action> {
+pub async fn reconcile(cached: Arc<Stored<VmMigration>>, ctx: Arc<Context>) -> Result<Action> {
     let _timer = ctx.metrics.time();
-    let api: Api<VmMigration> = Api::namespaced(ctx.client.clone(), &cached.namespace().unwrap_or_default());
+    let api: Migrations = Api::namespaced(ctx.client.clone(), &cached.namespace().unwrap_or_default());
     // The cache may be behind our own last write, and ids in status must never be lost.
-    let Some(object) = api.get_opt(&cached.name_any()).await.map_err(Error::kube("read the VmMigration"))?
-    else {
-        return Ok(Action::await_change());
+    let object = match watch::current(&ctx, &cached).await? {
+        Some(Stored(Ok(object))) => object,
+        Some(Stored(Err(unreadable))) => return leave_alone(&ctx, &api, unreadable).await,
+        None => return Ok(Action::await_change()),
     };
     let deleting = object.metadata.deletion_timestamp.is_some();
     if !object.finalizers().iter().any(|f| f == FINALIZER) {
-        return if deleting { Ok(Action::await_change()) } else { add_finalizer(&api, &object).await };
+        return if deleting {
+            Ok(Action::await_change())
+        } else {
+            add_finalizer(&api, &object.metadata).await
+        };
     }
     let me = identity(&object);
     let status = object.status.clone().unwrap_or_default();
@@ -67,7 +79,7 @@ pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Ac
         if abandoned && deleting {
             tell_what_is_left(&ctx, &object, &me).await;
         }
-        return remove_finalizer(&api, &object).await;
+        return remove_finalizer(&api, &object.metadata).await;
     }
     decision.recheck = decision.recheck.map(|recheck| paced(recheck, took));
     let hands =
@@ -75,6 +87,17 @@ pub async fn reconcile(cached: Arc<VmMigration>, ctx: Arc<Context>) -> Result<Ac
     let results = execute_all(&hands, &decision.steps).await;
     forget_refused_sessions(&ctx, &refs, &look).await;
     finish(&ctx, &api, &object, status, decision, results).await
+}
+
+/// Nothing is known of what it wants, and of how far it is: it is told so, and looked at when it has changed.
+async fn leave_alone(ctx: &Context, api: &Migrations, unreadable: Unreadable) -> Result<Action> {
+    let metadata = &unreadable.metadata;
+    let abandoned = metadata.annotations.as_ref().and_then(|a| a.get(ANNOTATION_ABANDON));
+    if metadata.deletion_timestamp.is_some() && abandoned.is_some() && abandoned == metadata.uid.as_ref() {
+        return remove_finalizer(api, metadata).await;
+    }
+    watch::tell::<VmMigration>(ctx, &unreadable).await?;
+    Ok(Action::await_change())
 }
 
 /// Clouds and clusters that answer slowly are asked less often: no more than a quarter of the time. What is to be done
@@ -115,7 +138,7 @@ async fn forget_refused_sessions(ctx: &Context, refs: &references::References, l
 /// Records results, derives what people read, writes the status once, and says when to look again.
 async fn finish(
     ctx: &Context,
-    api: &Api<VmMigration>,
+    api: &Migrations,
     object: &VmMigration,
     before: VmMigrationStatus,
     decision: Decision,
@@ -137,8 +160,7 @@ async fn finish(
     if status != before {
         let mut written = object.clone();
         written.status = Some(status.clone());
-        written.metadata.managed_fields = None;
-        api.replace_status(&object.name_any(), &PostParams::default(), &written)
+        api.replace_status(&object.name_any(), &PostParams::default(), &Stored(Ok(written)))
             .await
             .map_err(Error::kube("write the status"))?;
         announce(ctx, object, &before, &status).await;
@@ -190,25 +212,23 @@ async fn tell_what_is_left(ctx: &Context, object: &VmMigration, me: &Identity) {
     }
 }
 
-async fn add_finalizer(api: &Api<VmMigration>, object: &VmMigration) -> Result<Action> {
-    let mut all = object.finalizers().to_vec();
+async fn add_finalizer(api: &Migrations, metadata: &ObjectMeta) -> Result<Action> {
+    let mut all = metadata.finalizers.clone().unwrap_or_default();
     all.push(FINALIZER.into());
-    patch_finalizers(api, object, &all).await
+    patch_finalizers(api, metadata, &all).await
 }
 
-async fn remove_finalizer(api: &Api<VmMigration>, object: &VmMigration) -> Result<Action> {
-    let rest: Vec<String> = object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
-    patch_finalizers(api, object, &rest).await
+async fn remove_finalizer(api: &Migrations, metadata: &ObjectMeta) -> Result<Action> {
+    let mut rest = metadata.finalizers.clone().unwrap_or_default();
+    rest.retain(|f| f != FINALIZER);
+    patch_finalizers(api, metadata, &rest).await
 }
 
 /// With the resource version, so that a finalizer that somebody else set meanwhile is not lost.
-async fn patch_finalizers(
-    api: &Api<VmMigration>,
-    object: &VmMigration,
-    finalizers: &[String],
-) -> Result<Action> {
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": object.resource_version()}});
-    match api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+async fn patch_finalizers(api: &Migrations, metadata: &ObjectMeta, finalizers: &[String]) -> Result<Action> {
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": metadata.resource_version}});
+    let name = metadata.name.clone().unwrap_or_default();
+    match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Action::await_change()),
         other => other
             .map(|_| Action::requeue(Duration::from_millis(20)))

@@ -4,7 +4,12 @@
 use super::{Error, context::Context};
 use crate::{
     build::secret::{Files, vault},
-    crd::v1alpha1::{ObjectStore, OpenStackCloud, Transfer, VmMigration, VmMigrationSpec, VmMigrationStatus},
+    crd::{
+        stored::Stored,
+        v1alpha1::{
+            ObjectStore, OpenStackCloud, Transfer, VmMigration, VmMigrationSpec, VmMigrationStatus,
+        },
+    },
     migration::{
         names::{Identity, Side},
         observed::{Problem, StoreView},
@@ -131,10 +136,18 @@ async fn side(
     name: &str,
     side: Side,
 ) -> Result<Result<SideRef, Problem>, Error> {
-    let api: Api<OpenStackCloud> = Api::namespaced(ctx.client.clone(), namespace);
-    let Some(cloud) = api.get_opt(name).await.map_err(Error::kube("read an OpenStackCloud"))? else {
-        let message = format!("there is no OpenStackCloud {name:?} in namespace {namespace}");
-        return Ok(Err(problem(&format!("{side}-cloud-missing"), message, "create it, or correct the name")));
+    let api: Api<Stored<OpenStackCloud>> = Api::namespaced(ctx.client.clone(), namespace);
+    let cloud = match api.get_opt(name).await.map_err(Error::kube("read an OpenStackCloud"))? {
+        Some(Stored(Ok(cloud))) => cloud,
+        Some(Stored(Err(why))) => {
+            let message = format!("OpenStackCloud {name} cannot be read: {why}");
+            return Ok(Err(problem(&format!("{side}-cloud-unreadable"), message, "correct it")));
+        }
+        None => {
+            let message = format!("there is no OpenStackCloud {name:?} in namespace {namespace}");
+            let id = format!("{side}-cloud-missing");
+            return Ok(Err(problem(&id, message, "create it, or correct the name")));
+        }
     };
     let found = credentials(ctx, namespace, &cloud).await?;
     let id = format!("{side}-credentials");
@@ -173,7 +186,7 @@ async fn store(
     namespace: &str,
     name: Option<&str>,
 ) -> Result<Result<(StoreView, Files), Problem>, Error> {
-    let api: Api<ObjectStore> = Api::namespaced(ctx.client.clone(), namespace);
+    let api: Api<Stored<ObjectStore>> = Api::namespaced(ctx.client.clone(), namespace);
     let all = api.list(&Default::default()).await.map_err(Error::kube("list ObjectStores"))?.items;
     let names: Vec<String> = all.iter().map(ResourceExt::name_any).collect();
     let found = match name {
@@ -195,6 +208,14 @@ async fn store(
             }
         };
         return Ok(Err(problem("store-missing", message, &there)));
+    };
+    let found = match found {
+        Stored(Ok(store)) => store,
+        Stored(Err(why)) => {
+            let name = why.metadata.name.clone().unwrap_or_default();
+            let message = format!("ObjectStore {name} cannot be read: {why}");
+            return Ok(Err(problem("store-unreadable", message, "correct it")));
+        }
     };
     let keys = match store_files(ctx, namespace, &found).await? {
         Ok(keys) => keys,

@@ -4,6 +4,8 @@
 #![allow(clippy::duplicated_attributes)]
 
 pub mod conditions;
+mod schema;
+pub mod stored;
 pub mod v1alpha1;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -17,12 +19,13 @@ pub const VERSION: &str = "v1alpha1";
 
 /// All custom resource definitions, in the order in which they are installed.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![
+    let all = [
         v1alpha1::OpenStackCloud::crd(),
         v1alpha1::ObjectStore::crd(),
         v1alpha1::VmMigration::crd(),
         v1alpha1::VmMigrationReport::crd(),
-    ]
+    ];
+    all.into_iter().map(schema::bounded).collect()
 }
 
 /// The file name under which a definition is kept in `crds/`.

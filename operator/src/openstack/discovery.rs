@@ -12,6 +12,7 @@ use openstack_sdk_auth_core::types::ServiceEndpoints;
 use openstack_sdk_core::catalog::{Catalog, CatalogError, ServiceEndpoint};
 use url::Url;
 
+use super::bounded::{self, TooLong};
 use super::entry::OVERRIDE;
 use super::error::{CloudError, ErrorKind};
 use super::policy::{EndpointPolicy, EndpointRefused};
@@ -170,7 +171,8 @@ impl Finder<'_> {
         self.auth.set_header(&mut headers).map_err(|_| self.fail(action, "the token is not usable"))?;
         let answer = self.client.get(url.clone()).headers(headers).send().await.map_err(broken)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        let body = answer.bytes().await.map_err(broken)?;
+        let body = bounded::body(answer).await.map_err(broken)?;
+        let body = body.map_err(|_| self.fail(action, &TooLong::message()))?;
         if status.is_success() || status == StatusCode::MULTIPLE_CHOICES {
             return Ok(body);
         }

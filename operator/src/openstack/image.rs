@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use openstack_sdk::types::ServiceType;
 use serde_json::{Value, json};
 
+use super::bounded;
 use super::endpoint::{Call, path};
 use super::error::{CloudError, ErrorKind};
 use super::presence::Listed;
@@ -112,7 +113,7 @@ impl Cloud {
         let partial = status == StatusCode::PARTIAL_CONTENT && range.is_some();
         if status != StatusCode::OK && !partial {
             let headers = answer.headers().clone();
-            let body = answer.bytes().await.unwrap_or_default();
+            let body = bounded::of_error(answer).await;
             return Err(CloudError::from_answer(self.name(), action, status, &headers, &body));
         }
         let content_length = answer.content_length();
@@ -201,7 +202,7 @@ impl Cloud {
         if status.is_success() {
             return Ok(());
         }
-        let body = answer.bytes().await.unwrap_or_default();
+        let body = bounded::of_error(answer).await;
         Err(CloudError::from_answer(self.name(), action, status, &headers, &body))
     }
 }

@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod bounded;
 mod cluster_cloud;
 mod compute;
 mod credentials;

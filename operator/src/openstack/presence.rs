@@ -148,7 +148,7 @@ impl Cloud {
         let all = call(http::Method::GET, &["servers", "detail"]).version(self.server_version());
         let mut list = self.listed_by(action, "servers", "id", all.clone(), whole_server).await?;
         if list.pages > 1 {
-            let (first, _) = self.page(action, "servers", all).await?;
+            let first = self.page(action, "servers", all).await?.items;
             list.cut |= first.iter().any(|item| whole_server(item).is_none());
         }
         Ok(list)

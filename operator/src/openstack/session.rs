@@ -22,15 +22,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
+use super::bounded::{self, MOST_LIST_BYTES, MOST_PAGES, TooLong};
 use super::credentials::Credentials;
 use super::discovery::{Finder, Found, SERVICES};
 use super::endpoint::{Call, Reply};
 use super::error::{CloudError, ErrorKind, connection_broke};
 use super::policy::{EndpointPolicy, GuardedResolver};
 use super::presence::Listed;
-
-/// A list that has more pages than this does not end.
-const MAX_PAGES: usize = 10_000;
 
 /// How long requests may take, body included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +88,15 @@ impl fmt::Debug for Cloud {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cloud").field("name", &self.0.name).finish_non_exhaustive()
     }
+}
+
+/// One page of a list.
+pub(super) struct Page {
+    pub(super) items: Vec<Value>,
+    /// The service says that there is another one.
+    more: bool,
+    /// Its length in bytes.
+    size: usize,
 }
 
 impl Cloud {
@@ -194,6 +201,10 @@ impl Cloud {
             .await
             .map_err(|e| CloudError::from_sdk(self.name(), action, &e))?;
         let (parts, body) = answer.into_parts();
+        if parts.extensions.get::<TooLong>().is_some() {
+            let message = TooLong::message();
+            return Err(CloudError::local(self.name(), action, ErrorKind::Unexpected, message));
+        }
         if !parts.status.is_success() {
             return Err(CloudError::from_answer(self.name(), action, parts.status, &parts.headers, &body));
         }
@@ -267,14 +278,18 @@ impl Cloud {
         read: impl Fn(&Value) -> Option<T>,
     ) -> Result<Listed<T>, CloudError> {
         let mut list = Listed::default();
-        let mut last = None;
-        for _ in 0..MAX_PAGES {
+        let (mut last, mut bytes) = (None, 0);
+        for _ in 0..MOST_PAGES {
             let page_call = match &last {
                 Some(id) => call.clone().query("marker", String::clone(id)),
                 None => call.clone(),
             };
-            let (page, more) = self.page(action, key, page_call).await?;
+            let Page { items: page, more, size } = self.page(action, key, page_call).await?;
             list.pages += 1;
+            bytes += size;
+            if bytes > MOST_LIST_BYTES {
+                break;
+            }
             let next = page.last().and_then(|item| member(item, marker));
             for item in page {
                 match read(&item) {
@@ -294,18 +309,18 @@ impl Cloud {
         Err(CloudError::local(self.name(), action, ErrorKind::Unexpected, "the list does not end"))
     }
 
-    /// One page, and whether the service says that there is another one.
+    /// One page of a list.
     pub(super) async fn page(
         &self,
         action: &str,
         key: &str,
         call: Call,
-    ) -> Result<(Vec<Value>, bool), CloudError> {
+    ) -> Result<Page, CloudError> {
         let reply = self.send(action, call).await?;
         let mut body: Value = reply.get("").ok_or_else(|| self.unreadable(action, &reply))?;
-        let more = has_next(&body);
+        let (more, size) = (has_next(&body), reply.body.len());
         match body.get_mut(key).map(Value::take) {
-            Some(Value::Array(page)) => Ok((page, more)),
+            Some(Value::Array(items)) => Ok(Page { items, more, size }),
             _ => Err(self.unreadable(action, &reply)),
         }
     }
@@ -485,7 +500,10 @@ impl Inner {
         let mut response = http::Response::new(Bytes::new());
         *response.status_mut() = answer.status();
         *response.headers_mut() = answer.headers().clone();
-        *response.body_mut() = answer.bytes().await?;
+        match bounded::body(answer).await? {
+            Ok(body) => *response.body_mut() = body,
+            Err(too_long) => drop(response.extensions_mut().insert(too_long)),
+        }
         Ok(response)
     }
 }
