@@ -138,6 +138,7 @@ fn in_phase(phase: &str, spec: Value) -> Request {
 }
 
 const AT: &str = "cutover.at is needed with mode At, and only with it";
+const NOT_AFTER: &str = "cutover.notAfter goes with cutover.at, and must be later";
 const ADDRESS: &str = "fixedIP.address is needed with mode Set, and only with it";
 const CHECK: &str = "a check is exactly one of tcp, http, console, ssh";
 const HOOK: &str = "a hook is exactly one of job, ssh, client";
@@ -156,6 +157,8 @@ fn cases() -> Vec<Case> {
     let good = || Create(store("s3:https://s3.example.com:9000/bucket/team/web"));
     let now = || json!({"cutover": {"mode": "Now"}});
     let at = || json!({"cutover": {"mode": "At", "at": "2030-01-01T00:00:00Z"}});
+    let until =
+        |latest: &str| json!({"cutover": {"mode": "At", "at": "2030-01-01T00:00:00Z", "notAfter": latest}});
     let ssh = |port: i32| checks(json!({"name": "ssh", "tcp": {"port": port}}));
     let map = || json!({"name": "scripts", "key": "stop.sh"});
     let job = |script: &str| hook(json!({"job": {"script": script}}));
@@ -209,6 +212,16 @@ fn cases() -> Vec<Case> {
         ),
         case(AT, Create(change(at())), Create(change(json!({"cutover": {"mode": "At"}})))),
         case(AT, Create(change(now())), Create(with(&change(at()), json!({"spec": now()})))),
+        case(
+            NOT_AFTER,
+            Create(change(until("2030-01-01T00:00:01Z"))),
+            Create(change(until("2030-01-01T01:00:00+01:00"))),
+        ),
+        case(
+            NOT_AFTER,
+            Create(change(now())),
+            Create(change(json!({"cutover": {"mode": "Now", "notAfter": "2030-01-01T00:00:00Z"}}))),
+        ),
         case(
             ADDRESS,
             Create(fixed_ip(json!({"mode": "Set", "address": "10.0.0.7"}))),

@@ -32,11 +32,11 @@ pub enum When {
 impl From<When> for Cutover {
     fn from(when: When) -> Self {
         match when {
-            When::Manual => Cutover { mode: CutoverMode::Manual, at: None },
-            When::Now => Cutover { mode: CutoverMode::Now, at: None },
+            When::Manual => Cutover { mode: CutoverMode::Manual, at: None, not_after: None },
+            When::Now => Cutover { mode: CutoverMode::Now, at: None, not_after: None },
             When::At(at) => {
                 let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at);
-                Cutover { mode: CutoverMode::At, at: Some(at) }
+                Cutover { mode: CutoverMode::At, at: Some(at), not_after: None }
             }
         }
     }
@@ -68,7 +68,16 @@ pub async fn cutover(session: Session, args: &CutoverArgs) -> Done {
     let name = &args.named.name;
     let object = session.migration(name).await?;
     let phase = phase(&object);
-    if object.status.as_ref().is_some_and(|s| s.cutover.as_ref().is_some_and(|c| c.granted_at.is_some())) {
+    // One that came too late waits again.
+    let waits = |o: &VmMigration| {
+        let missed = o.status.as_ref().and_then(|s| s.cutover.as_ref()).is_some_and(|c| c.missed);
+        self::phase(o) == Phase::AwaitingCutover || missed
+    };
+    let granted = |o: &VmMigration| {
+        let cutover = o.status.as_ref().and_then(|s| s.cutover.as_ref());
+        cutover.is_some_and(|c| c.granted_at.is_some()) && !waits(o)
+    };
+    if granted(&object) {
         return Err(Stop::failed(format!("the go was given before; {name} is {phase}")));
     }
     if is_over(phase) {
@@ -79,17 +88,15 @@ pub async fn cutover(session: Session, args: &CutoverArgs) -> Done {
         When::At(at) => json!(at),
         _ => Value::Null,
     };
-    // A time that is left from before would not go with the mode Now.
+    // Times that are left from before would not go with the mode Now.
     let mode = Cutover::from(when).mode;
-    patch(&session, name, json!({"cutover": {"mode": mode, "at": at}})).await?;
+    patch(&session, name, json!({"cutover": {"mode": mode, "at": at, "notAfter": null}})).await?;
     if let Some(at) = args.at {
         println!("{name}: the source is stopped at {}", text::date(at, &TimeZone::system()));
         return Ok(Ended::Well);
     }
-    let seen = |o: &VmMigration| {
-        let granted = o.status.as_ref().and_then(|s| s.cutover.as_ref()?.granted_at.clone());
-        granted.map(|_| format!("{name}: the go is given; it is {}", self::phase(o)))
-    };
+    let seen =
+        |o: &VmMigration| granted(o).then(|| format!("{name}: the go is given; it is {}", self::phase(o)));
     let status = object.status.clone().unwrap_or_default();
     let passing = status.copying.is_some_and(|c| c.began_at.is_some());
     if passing {

@@ -240,9 +240,12 @@ fn is_zero(n: &i32) -> bool {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CutoverStatus {
-    /// A time that was past when first seen: it waits as `Manual` does.
+    /// `spec.cutover.at`, recorded while it was still to come. Only this time counts when it has come.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stale_at: Option<Time>,
+    pub awaits: Option<Time>,
+    /// `spec.cutover.at` has passed and does not count: it waits as `Manual` does.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub missed: bool,
     /// When the go was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted_at: Option<Time>,

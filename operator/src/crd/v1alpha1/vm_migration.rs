@@ -280,6 +280,7 @@ pub enum Strategy {
 /// When the source may be stopped.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("(self.mode == 'At') == has(self.at)").message("cutover.at is needed with mode At, and only with it"))]
+#[x_kube(validation = Rule::new("!has(self.notAfter) || (has(self.at) && self.notAfter > self.at)").message("cutover.notAfter goes with cutover.at, and must be later"))]
 #[serde(rename_all = "camelCase")]
 pub struct Cutover {
     /// `Manual` waits until it is changed to `Now`; `At` waits for a time.
@@ -287,6 +288,9 @@ pub struct Cutover {
     /// The time for mode `At`. One that was past when it was first seen waits as `Manual` does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
+    /// Until when the source may be stopped for `at`; later it waits as `Manual` does. Unset: an hour after `at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
 }
 
 /// When the source may be stopped.

@@ -1,7 +1,7 @@
 //! The way forward: preflight, cutover, stop, transfer, create, verify.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, disks, downtime, gone, hooks,
+    AT_ONCE, Decision, Draft, Flow, LATER, SOON, checks, clock, cutover, disks, downtime, gone, hooks,
     jobs::{Progress, Wanted},
     pause,
     ran::{self, Ran},
@@ -35,7 +35,6 @@ const STOP_SECONDS: i64 = 600;
 pub(super) fn preflight(mut d: Draft<'_>) -> Decision {
     if d.phase() == Phase::Pending {
         d.enter(Phase::Preflight, "first seen");
-        remember_stale_cutover(&mut d);
     }
     if let Flow::Wait = before_preflight(&mut d) {
         return d.decided();
@@ -75,13 +74,6 @@ fn missing(d: &Draft<'_>) -> Vec<Finding> {
     let mut findings: Vec<_> = problems.map(Problem::blocker).chain(seen.hook_findings.clone()).collect();
     findings.dedup();
     findings
-}
-
-fn remember_stale_cutover(d: &mut Draft<'_>) {
-    let at = d.input.spec.cutover.at.clone();
-    if let Some(at) = at.filter(|at| at.0 <= d.input.now) {
-        d.status.cutover.get_or_insert_default().stale_at = Some(at);
-    }
 }
 
 /// What is in the way: the first of it, and as a whole.
@@ -303,62 +295,26 @@ fn probe_failed(side: Side, message: String) -> Finding {
     }
 }
 
-/// May the source be stopped?
-pub(super) fn granted(d: &Draft<'_>) -> bool {
-    let cutover = &d.input.spec.cutover;
-    let stale = d.status.cutover.as_ref().and_then(|c| c.stale_at.clone());
-    match (cutover.mode, &cutover.at) {
-        (CutoverMode::Now, _) => true,
-        (CutoverMode::At, Some(at)) => at.0 <= d.input.now && stale.as_ref() != Some(at),
-        _ => false,
-    }
-}
-
-/// The source may be stopped.
-pub(super) fn grant(mut d: Draft<'_>) -> Decision {
-    let now = d.now();
-    d.status.cutover.get_or_insert_default().granted_at = Some(now);
-    d.enter(Phase::Stopping, "cutover granted");
-    d.say("Cutover granted; looking at everything again before the stop");
-    d.recheck = Some(AT_ONCE);
-    d.decided()
-}
-
-/// The command that gives the go.
-pub(super) fn go(d: &Draft<'_>) -> String {
-    let (name, namespace) = (&d.input.me.name, &d.input.me.namespace);
-    let patch = r#"{"spec":{"cutover":{"mode":"Now","at":null}}}"#;
-    format!("kubectl patch vmm {name} -n {namespace} --type merge -p '{patch}'")
-}
-
 /// Waits for the go.
 pub(super) fn await_cutover(mut d: Draft<'_>) -> Decision {
     // A pass that is under way ends first: what it made is removed while the server runs.
     if let Flow::Wait = warm::pass(&mut d) {
         return d.decided();
     }
-    if granted(&d) {
-        return grant(d);
-    }
-    let cutover = &d.input.spec.cutover;
-    let stale = d.status.cutover.as_ref().and_then(|c| c.stale_at.clone());
-    let (go, passes) = (go(&d), warm::told(&d));
-    match (cutover.mode, &cutover.at) {
-        (CutoverMode::At, Some(at)) if stale.as_ref() != Some(at) => {
-            let left = at.0.duration_since(d.input.now).as_secs().clamp(1, 60);
+    let (go, passes) = (cutover::go(&d), warm::told(&d));
+    match cutover::word(&d) {
+        cutover::Word::Go => return cutover::grant(d),
+        cutover::Word::At(at) => {
+            let left = at.duration_since(d.input.now).as_secs().clamp(1, 60);
             d.recheck = Some(Duration::from_secs(left.unsigned_abs()));
-            d.say(format!("Ready{passes}; the source is stopped at {}", at.0));
+            d.say(format!("Ready{passes}; the source is stopped at {at}"));
         }
-        (CutoverMode::At, Some(at)) => {
+        cutover::Word::Waits(why) => {
             d.recheck = Some(LATER);
-            d.say(format!(
-                "Ready{passes}; cutover.at {} was past when first seen, so it waits for you: {go}",
-                at.0
-            ));
-        }
-        _ => {
-            d.recheck = Some(LATER);
-            d.say(format!("Ready{passes}; waiting for your go: {go}"));
+            d.say(match why {
+                Some(why) => format!("Ready{passes}; {why}, so it waits for you: {go}"),
+                None => format!("Ready{passes}; waiting for your go: {go}"),
+            });
         }
     }
     warm::next(&mut d);
@@ -377,6 +333,9 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
         d.fail("UnrecoverableError", format!("our claim on server {} was taken away", server.name));
         return d.decided();
     }
+    if may_not_be_stopped_any_more(&mut d, &server) {
+        return d.decided();
+    }
     if let Flow::Wait = stop_server(&mut d, &server, &view.actions) {
         return d.decided();
     }
@@ -393,9 +352,23 @@ pub(super) fn stop(mut d: Draft<'_>) -> Decision {
     d.decided()
 }
 
+/// The go was for a time, and that has passed since, while it was suspended for instance.
+fn may_not_be_stopped_any_more(d: &mut Draft<'_>, server: &Server) -> bool {
+    let asked = d.source().stop_requested_at.is_some();
+    let runs = server.status != "SHUTOFF";
+    runs && !asked && matches!(cutover::still_granted(d, "Claimed"), Flow::Wait)
+}
+
 fn before_the_claim(mut d: Draft<'_>) -> Decision {
     // While hooks run, or the repository is made, there is no look: what they wait for must not be ended by a cloud that is slow to answer.
     let begun = hooks::begun(&d.status, HookPhase::BeforeStop);
+    if !begun
+        && !lock_was_opened(&d)
+        && let Some(why) = cutover::taken_back(&d)
+    {
+        d.enter(Phase::AwaitingCutover, why);
+        return await_cutover(d);
+    }
     let looked = begun || looks::init_runs(d.input.me, &d.status, d.input.seen);
     if !looked && let Flow::Wait = second_look(&mut d) {
         return d.decided();
@@ -412,6 +385,9 @@ fn before_the_claim(mut d: Draft<'_>) -> Decision {
     let Some(server) = d.input.seen.inventory.as_ref().and_then(|i| i.candidates.first()).cloned() else {
         return d.decided();
     };
+    if begun && let Flow::Wait = cutover::still_granted(&mut d, "Hooks BeforeStop have run") {
+        return d.decided();
+    }
     if server.metadata.get(MARK_CLAIM) == Some(&d.input.me.uid) {
         let now = d.now();
         d.source().claimed_at = Some(now);
@@ -434,6 +410,13 @@ fn before_the_claim(mut d: Draft<'_>) -> Decision {
         d.step(Step::ClaimSource);
     }
     d.decided()
+}
+
+/// Its owner's lock was opened to claim it, or that cannot be seen now: only this phase remembers that.
+fn lock_was_opened(d: &Draft<'_>) -> bool {
+    let was_locked = d.status.source.as_ref().is_some_and(|s| s.was_locked);
+    let server = d.input.seen.inventory.as_ref().and_then(|i| i.candidates.first());
+    was_locked && server.is_none_or(|s| !s.locked)
 }
 
 fn second_look(d: &mut Draft<'_>) -> Flow {

@@ -5,6 +5,7 @@
 
 mod checks;
 mod cleanup;
+mod cutover;
 mod deletions;
 mod disks;
 mod downtime;
@@ -19,6 +20,9 @@ mod retire;
 mod retry;
 mod undo;
 mod warm;
+
+#[cfg(test)]
+mod cutover_tests;
 
 #[cfg(test)]
 mod deletions_tests;
@@ -137,6 +141,7 @@ pub fn decide(input: Input<'_>) -> Decision {
         return cleanup::delete(d);
     }
     hooks::rows(&mut d);
+    cutover::remember(&mut d);
     requests::answer(&mut d, first_seen);
     downtime::limit(&mut d);
     if requests::suspended(&mut d) {

@@ -5,10 +5,11 @@
 //! the destination as block devices, the new volumes are there from the first pass on and follow each pass.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, PROGRESS, cleanup, clock, deletions,
+    AT_ONCE, Decision, Draft, Flow, PROGRESS, cleanup, clock,
+    cutover::{self, granted},
+    deletions,
     disks::{self, export, in_hand, show_progress},
-    forward::{self, granted},
-    gone,
+    forward, gone,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -79,7 +80,7 @@ pub(super) fn copy(mut d: Draft<'_>) -> Decision {
     let copying = d.status.copying.clone().unwrap_or_default();
     // A go that was given before the first pass means: as soon as passes have done what they can.
     if granted(&d) && !copying.by_itself {
-        return forward::grant(d);
+        return cutover::grant(d);
     }
     let allowed = d.input.spec.max_downtime.as_ref().map(Period::seconds);
     let stopped = d.status.running_in != Some(RunningIn::A);
@@ -112,9 +113,10 @@ pub(super) fn next(d: &mut Draft<'_>) {
 }
 
 fn next_at(d: &Draft<'_>) -> Option<Timestamp> {
-    let cutover = &d.input.spec.cutover;
-    let stale = d.status.cutover.as_ref().and_then(|c| c.stale_at.clone());
-    let at = cutover.at.clone().filter(|at| stale.as_ref() != Some(at)).map(|at| at.0);
+    let at = match cutover::word(d) {
+        cutover::Word::At(at) => Some(at),
+        _ => None,
+    };
     due(d.status.copying.as_ref()?, at, d.input.now)
 }
 
@@ -543,7 +545,7 @@ fn tell(d: &mut Draft<'_>, waiting: Option<String>) {
     let go = if copying.by_itself {
         "the source is stopped when passes have done what they can".into()
     } else {
-        format!("to go now: {}", forward::go(d))
+        format!("to go now: {}", cutover::go(d))
     };
     d.say(format!(
         "Pass {}, {} runs in A: {doing}; {}; {go}",

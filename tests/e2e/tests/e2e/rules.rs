@@ -120,6 +120,7 @@ fn replace(old: Value, new: Value) -> Request {
 }
 
 const AT: &str = "cutover.at is needed with mode At, and only with it";
+const NOT_AFTER: &str = "cutover.notAfter goes with cutover.at, and must be later";
 const ADDRESS: &str = "fixedIP.address is needed with mode Set, and only with it";
 const CHECK: &str = "a check is exactly one of tcp, http, console, ssh";
 const HOOK: &str = "a hook is exactly one of job, ssh, client";
@@ -139,6 +140,7 @@ fn cases() -> Vec<Case> {
     let good = || store("s3:https://s3.example.com:9000/bucket/team/web");
     let now = || json!({"cutover": {"mode": "Now"}});
     let at = || json!({"cutover": {"mode": "At", "at": "2030-01-01T00:00:00Z"}});
+    let until = |latest: &str| json!({"cutover": {"mode": "At", "at": "2030-01-01T00:00:00Z", "notAfter": latest}});
     let other = || json!({"source": {"server": "web-2"}});
     let flavor = || json!({"destination": {"flavor": "b1.medium"}});
     let ssh = |port: i32| checks(json!({"name": "ssh", "tcp": {"port": port}}));
@@ -177,6 +179,10 @@ fn cases() -> Vec<Case> {
         case(AT, Create(migration(at())), Create(migration(json!({"cutover": {"mode": "At"}})))),
         case(AT, Create(migration(now())),
             Create(migration(json!({"cutover": {"mode": "Now", "at": "2030-01-01T00:00:00Z"}})))),
+        case(NOT_AFTER, Create(migration(until("2030-01-01T00:00:01Z"))),
+            Create(migration(until("2030-01-01T01:00:00+01:00")))),
+        case(NOT_AFTER, Create(migration(now())),
+            Create(migration(json!({"cutover": {"mode": "Now", "notAfter": "2030-01-01T00:00:00Z"}})))),
         case(ADDRESS, fixed_ip(json!({"mode": "Set", "address": "10.0.0.7"})), fixed_ip(json!({"mode": "Set"}))),
         case(ADDRESS, fixed_ip(json!({"mode": "Preserve"})),
             fixed_ip(json!({"mode": "Preserve", "address": "10.0.0.7"}))),
@@ -331,6 +337,26 @@ fn every_rule_accepts_and_refuses() -> Result<()> {
             wrong.push(format!("rules without a case, or the reverse: {:?}", &installed ^ &tested));
         }
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    })
+}
+
+/// The API server's own check of dates takes all of these, and the operator could read none.
+#[test]
+fn dates_that_cannot_be_read_are_refused() -> Result<()> {
+    shared("dates", |lab| async move {
+        let time = |at: &str| Create(migration(json!({"cutover": {"mode": "At", "at": at}})));
+        for good in ["2026-11-29T22:00:00.123+02:00", "2999-12-31T23:59:59Z"] {
+            let said = ask(&lab, &time(good), "good").await?;
+            ensure!(said.is_none(), "{good}: {said:?}");
+        }
+        for bad in ["9999-12-31T00:00:00Z", "2030-01-01T00:00:00+99:99", "2030-01-01T00:00:00x5Z"] {
+            let said = ask(&lab, &time(bad), "bad").await?;
+            ensure!(
+                said.as_ref().is_some_and(|s| s.contains("spec.cutover.at in body should match")),
+                "{bad}: {said:?}"
+            );
+        }
         Ok(())
     })
 }
