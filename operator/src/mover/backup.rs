@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     digest::{Digests, Extra, Hasher},
     error::MoverError,
+    pause::pause,
     progress::Meter,
     repository::{Provenance, Repository, Saved},
     result::{BackupResult, FailureReason},
@@ -327,6 +328,7 @@ impl<S: Source> Pass<'_, S> {
                 {
                     tracing::warn!(segment = index, attempt, "trying once more: {error}");
                     self.meter.sub(counted);
+                    pause(attempt, &self.cancel).await;
                     attempt += 1;
                 }
                 Err(error) => return Err(error.context(&format!("segment {index}"))),

@@ -21,6 +21,7 @@ use super::{
     catalog::Catalog,
     digest::{Extra, Sums},
     error::MoverError,
+    pause::pause,
     restore::{ATTEMPTS, RestoreRequest, Restoring, Suspect, Target, expect_end, next_piece, short_dump},
     result::FailureReason,
     source::READ,
@@ -225,6 +226,7 @@ impl Filling<'_> {
                 return Err(error);
             }
             tracing::warn!(attempt, "trying once more: {error}");
+            pause(attempt, &self.restoring.cancel).await;
             attempt += 1;
         }
     }
@@ -368,6 +370,7 @@ impl Filling<'_> {
                 return Err(error);
             }
             tracing::warn!(attempt, "trying once more: {error}");
+            pause(attempt, &self.restoring.cancel).await;
             attempt += 1;
         }
     }

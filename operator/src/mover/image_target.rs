@@ -21,6 +21,7 @@ use super::{
     digest::{Digests, Extra, Hasher},
     error::MoverError,
     image::{ByteStream, ImageRecord, ImageService},
+    pause::pause,
     restore::{ATTEMPTS, Restoring, Suspect, Target, expect_end, next_piece, short_dump, zeros},
     result::FailureReason,
     source::{comparable_hash, not_found},
@@ -327,6 +328,7 @@ impl Sending<'_> {
                         && !self.stop.is_cancelled() =>
                 {
                     tracing::warn!(segment = index, attempt, sent, "trying once more: {error}");
+                    pause(attempt, self.stop).await;
                     attempt += 1;
                 }
                 Err(SendError::Source(error)) => {

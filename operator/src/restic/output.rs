@@ -12,8 +12,8 @@ use serde::Deserialize;
 const TAIL_LINES: usize = 8;
 /// How much of one line of stderr is kept.
 const TAIL_CHARS: usize = 256;
-/// How often a store may say that it is full before it is believed.
-const FULL_LINES: usize = 3;
+/// How often a store may say that it is full, or that a token has run out, before it is believed.
+const BELIEVED_LINES: usize = 3;
 /// How restic speaks of a call that it makes again after a pause.
 const MADE_AGAIN: &str = "returned error, retrying";
 
@@ -88,6 +88,8 @@ struct ErrorText {
 pub struct StderrTail {
     full: Option<String>,
     full_lines: usize,
+    expired: Option<String>,
+    expired_lines: usize,
     exit_error: Option<String>,
     lines: VecDeque<String>,
 }
@@ -111,6 +113,10 @@ impl StderrTail {
             self.full = Some(last_chars(&text));
             self.full_lines += 1;
         }
+        if says_expired(&text) {
+            self.expired = Some(last_chars(&text));
+            self.expired_lines += 1;
+        }
         if self.lines.len() == TAIL_LINES {
             self.lines.pop_front();
         }
@@ -131,7 +137,12 @@ impl StderrTail {
 
     /// What the store said when it had no room, as soon as it has said so more than once or twice.
     pub fn full(&self) -> Option<&str> {
-        self.full.as_deref().filter(|_| self.full_lines >= FULL_LINES)
+        self.full.as_deref().filter(|_| self.full_lines >= BELIEVED_LINES)
+    }
+
+    /// The same of a session token that has run out.
+    pub fn expired(&self) -> Option<&str> {
+        self.expired.as_deref().filter(|_| self.expired_lines >= BELIEVED_LINES)
     }
 
     /// Whether any kept line holds this text.
@@ -152,6 +163,20 @@ fn says_full(text: &str) -> bool {
         "insufficient storage",
         "request entity too large",
         "no space left on device",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
+
+/// What S3 says of a session token that has run out, by code or in words. restic takes it for trouble that passes.
+pub(super) fn says_expired(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    [
+        "expiredtoken",
+        "provided token has expired",
+        "provided token is malformed",
+        "security token included in the request",
+        "tokenrefreshrequired",
     ]
     .iter()
     .any(|words| text.contains(words))
@@ -178,6 +203,17 @@ mod tests {
         }
         let _ = tail.push(line);
         assert!(tail.full().unwrap().ends_with("507 Insufficient Storage"));
+    }
+
+    #[test]
+    fn a_token_that_has_run_out_is_believed_in_the_end() {
+        let mut tail = StderrTail::default();
+        for times in 1..=BELIEVED_LINES {
+            let _ = tail
+                .push("Save(<data/ab>) returned error, retrying after 1s: The provided token has expired.");
+            assert_eq!(tail.expired().is_some(), times == BELIEVED_LINES);
+        }
+        assert_eq!(tail.full(), None);
     }
 
     #[test]

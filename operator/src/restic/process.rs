@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Complaints, StderrTail};
+use super::output::{Complaints, StderrTail, says_expired};
 
 /// How long restic may take to release its lock after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(20);
@@ -73,6 +73,9 @@ impl Finished {
         if let Some(answer) = self.stderr.full() {
             return Err(ResticError::StoreFull(answer.to_owned()));
         }
+        if let Some(answer) = self.stderr.expired() {
+            return Err(ResticError::Unauthorized(answer.to_owned()));
+        }
         if self.stopped_by_us {
             return Err(ResticError::Terminated);
         }
@@ -91,7 +94,8 @@ fn judge(code: i32, stderr: &StderrTail) -> ResticError {
         11 => ResticError::Locked(message),
         12 => ResticError::WrongPassword(message),
         _ if any(&["Access Denied", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
-            || any(&["The Access Key Id you provided", "The request signature we calculated"]) =>
+            || any(&["The Access Key Id you provided", "The request signature we calculated"])
+            || says_expired(&message) =>
         {
             ResticError::Unauthorized(message)
         }
@@ -109,7 +113,8 @@ pub struct Child {
     child: tokio::process::Child,
     stdout: Option<ChildStdout>,
     stderr: JoinHandle<StderrTail>,
-    full: CancellationToken,
+    /// It would try for a quarter of an hour what cannot work.
+    hopeless: CancellationToken,
 }
 
 impl Child {
@@ -118,9 +123,9 @@ impl Child {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
         let mut child = command.spawn().map_err(|error| ResticError::Spawn(format!("{program}: {error}")))?;
         let stdout = child.stdout.take();
-        let full = CancellationToken::new();
-        let stderr = tokio::spawn(read_stderr(child.stderr.take(), full.clone(), complaints.clone()));
-        Ok(Self { child, stdout, stderr, full })
+        let hopeless = CancellationToken::new();
+        let stderr = tokio::spawn(read_stderr(child.stderr.take(), hopeless.clone(), complaints.clone()));
+        Ok(Self { child, stdout, stderr, hopeless })
     }
 
     /// Its output; to be taken once.
@@ -128,13 +133,13 @@ impl Child {
         self.stdout.take().ok_or_else(|| ResticError::Spawn("its output is not connected".to_owned()))
     }
 
-    /// Waits for the end. On `cancel`, or when the store is full, it gets SIGTERM, and SIGKILL when it does not end in
+    /// Waits for the end. On `cancel`, or when the store is full or its token has run out, it gets SIGTERM, and SIGKILL when it does not end in
     /// time.
     pub async fn wait(mut self, cancel: &CancellationToken) -> Result<Finished, ResticError> {
         let lost = |error: io::Error| ResticError::Spawn(format!("waiting for it failed: {error}"));
         let (status, stopped_by_us) = tokio::select! {
             status = self.child.wait() => (status.map_err(lost)?, false),
-            () = self.full.cancelled() => (self.terminate().await.map_err(lost)?, true),
+            () = self.hopeless.cancelled() => (self.terminate().await.map_err(lost)?, true),
             () = cancel.cancelled() => (self.terminate().await.map_err(lost)?, true),
         };
         // A grandchild may hold stderr open; what was read until now is enough then.
@@ -202,7 +207,7 @@ impl Child {
 
 async fn read_stderr(
     stderr: Option<impl AsyncRead + Unpin>,
-    full: CancellationToken,
+    hopeless: CancellationToken,
     complaints: Complaints,
 ) -> StderrTail {
     let mut tail = StderrTail::default();
@@ -212,8 +217,8 @@ async fn read_stderr(
         if let Some(complaint) = tail.push(&String::from_utf8_lossy(&line)) {
             complaints.tell(complaint);
         }
-        if tail.full().is_some() {
-            full.cancel();
+        if tail.full().or(tail.expired()).is_some() {
+            hopeless.cancel();
         }
     }
     tail
@@ -236,6 +241,8 @@ mod tests {
         assert!(matches!(judge(12, &tail("x")), ResticError::WrongPassword(_)));
         assert!(matches!(judge(3, &tail("x")), ResticError::Failed { code: 3, .. }));
         assert!(matches!(judge(1, &tail("Fatal: Access Denied.")), ResticError::Unauthorized(_)));
+        let expired = tail("Fatal: unable to open config file: Stat: The provided token has expired.");
+        assert!(matches!(judge(1, &expired), ResticError::Unauthorized(_)));
         let missing =
             tail(r#"{"message_type":"exit_error","code":1,"message":"Fatal: failed to find snapshot: x"}"#);
         assert!(matches!(judge(1, &missing), ResticError::SnapshotNotFound(_)));

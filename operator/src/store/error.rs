@@ -107,7 +107,9 @@ impl StoreError {
             ("RequestTimeTooSkewed", _) => Self::ClockSkew { what, answer },
             ("RequestTimeout" | "SlowDown" | "InternalError" | "ServiceUnavailable", _)
             | (_, 408 | 429 | 500..) => Self::Transient { what, answer },
-            (_, 401 | 403) => Self::Unauthorized { what, answer },
+            // Session tokens that have run out answer 400.
+            ("ExpiredToken" | "InvalidToken" | "InvalidTokenId" | "TokenRefreshRequired", _)
+            | (_, 401 | 403) => Self::Unauthorized { what, answer },
             ("" | "NoSuchKey" | "NotFound", 404) => Self::NotFound { what },
             _ => Self::Refused { what, answer },
         }
@@ -192,6 +194,9 @@ mod tests {
         assert!(matches!(sorted(404, &xml("NoSuchKey")), StoreError::NotFound { .. }));
         assert!(matches!(sorted(404, ""), StoreError::NotFound { .. }));
         assert!(matches!(sorted(403, &xml("InvalidAccessKeyId")), StoreError::Unauthorized { .. }));
+        for code in ["ExpiredToken", "InvalidToken", "TokenRefreshRequired"] {
+            assert!(matches!(sorted(400, &xml(code)), StoreError::Unauthorized { .. }), "{code}");
+        }
         assert!(matches!(sorted(403, &xml("RequestTimeTooSkewed")), StoreError::ClockSkew { .. }));
         assert!(matches!(sorted(503, &xml("SlowDown")), StoreError::Transient { .. }));
         assert!(matches!(sorted(500, "<html>"), StoreError::Transient { .. }));
