@@ -79,7 +79,7 @@ pub struct RunArgs {
     /// How long an error that may pass is borne before the source is given back, in seconds
     #[arg(long, env = "VMM_TROUBLE_DEADLINE_SECONDS", default_value_t = 600)]
     pub trouble_deadline_seconds: i64,
-    /// How long one wait for a cloud may take, in seconds
+    /// How long one wait for a cloud may take, in seconds; besides, 30 for each GiB of the disk
     #[arg(long, env = "VMM_STEP_DEADLINE_SECONDS", default_value_t = 3600)]
     pub step_deadline_seconds: i64,
     /// How often a Job is tried

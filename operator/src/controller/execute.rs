@@ -57,20 +57,25 @@ pub(super) type Done = Result<Effect, StepFailure>;
 
 impl From<CloudError> for StepFailure {
     fn from(e: CloudError) -> Self {
-        // The state is not what we saw: look again. A quota does not pass by looking.
-        let conflict = matches!(e.kind, ErrorKind::Conflict | ErrorKind::NotFound);
-        StepFailure {
-            transient: e.is_transient() || e.kind == ErrorKind::Unauthorized || conflict,
-            conflict: false,
-            message: e.to_string(),
-        }
+        // A conflict, or something that is gone: the state is not what we saw, and is looked at again. The others are what
+        // somebody may mend while the bound lasts: to wait for that costs less than to begin anew.
+        let mended = matches!(
+            e.kind,
+            ErrorKind::Conflict
+                | ErrorKind::NotFound
+                | ErrorKind::Unauthorized
+                | ErrorKind::Forbidden
+                | ErrorKind::Quota
+        );
+        StepFailure { transient: e.is_transient() || mended, conflict: false, message: e.to_string() }
     }
 }
 
 impl From<kube::Error> for StepFailure {
     fn from(e: kube::Error) -> Self {
-        let lasting = matches!(&e, kube::Error::Api(s) if s.is_invalid() || s.is_forbidden());
-        StepFailure { transient: !lasting, conflict: false, message: format!("Kubernetes: {e}") }
+        // A quota and admission, too: a platform may mend them while the bound lasts. Policies answer 403, webhooks 400,
+        // others 422, as for an object that is wrong.
+        StepFailure { transient: true, conflict: false, message: format!("Kubernetes: {e}") }
     }
 }
 
@@ -387,7 +392,8 @@ impl Hands<'_> {
             let namespace = &self.me.namespace;
             let found =
                 super::hooks::secret_of(self.ctx, namespace, &whose, &key.name, Some(&key.key)).await?;
-            let mut data = found.map_err(|p| lasting(p.message))?;
+            let mut data =
+                found.map_err(|p| StepFailure { transient: true, conflict: false, message: p.message })?;
             keys.insert(file.clone(), data.remove(&key.key).unwrap_or_default());
         }
         Ok(keys)
@@ -419,40 +425,14 @@ impl Hands<'_> {
 
     /// The vault first: the password is kept before anything is encrypted with it.
     async fn prepare_secrets(&self) -> Done {
-        use build::secret::{Files, anchor, vault};
-        let mut kept: Files = self.refs.vault.clone().unwrap_or_default();
-        kept.entry(build::secret::vault::PASSWORD.into()).or_insert_with(password);
+        use build::secret::{anchor, of_side, vault};
+        let mut kept = self.refs.copies().map_err(|p| lasting(p.message))?;
+        kept.entry(vault::PASSWORD.into()).or_insert_with(password);
         let (_, store) = self.refs.store.as_ref().map_err(|p| lasting(p.message.clone()))?;
-        kept.extend(store.clone());
+        apply(self.ctx.clusters.own(), build::secret::vault(self.me, kept.clone())).await?;
         for side in [Side::Source, Side::Destination] {
-            let r = self.refs.side(side).as_ref().map_err(|p| lasting(p.message.clone()))?;
-            kept.insert(
-                format!("{side}-{}", build::secret::vault::CLOUDS),
-                r.credentials.to_single_clouds_yaml().into_bytes(),
-            );
-            if let Some(ca) = r.credentials.cacert() {
-                kept.insert(format!("{side}-{}", build::secret::vault::CACERT), ca.to_vec());
-            }
-            kept.insert(
-                format!("{side}-{}", build::secret::vault::CLUSTER),
-                r.cluster.clone().unwrap_or_default().into_bytes(),
-            );
-        }
-        apply(self.ctx.clusters.own(), vault(self.me, kept.clone())).await?;
-        for side in [Side::Source, Side::Destination] {
-            let mut files = store.clone();
-            for (from, to) in [
-                (build::secret::vault::CLOUDS, "clouds.yaml"),
-                (build::secret::vault::CACERT, "cloud-cacert"),
-            ] {
-                if let Some(value) = kept.get(&format!("{side}-{from}")) {
-                    files.insert(to.into(), value.clone());
-                }
-            }
-            if let Some(password) = kept.get(build::secret::vault::PASSWORD) {
-                files.insert("restic-password".into(), password.clone());
-            }
-            apply(self.cluster(side).await?, anchor(self.me, side, files)).await?;
+            let copy = anchor(self.me, side, of_side(&kept, store, side));
+            apply(self.cluster(side).await?, copy).await?;
         }
         Ok(Effect::Done)
     }
@@ -491,4 +471,39 @@ async fn apply(cluster: super::clusters::MoverCluster, mut secret: Secret) -> Re
 fn password() -> Vec<u8> {
     let bytes: [u8; 32] = rand::random();
     hex::encode(bytes).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the release before, a quota or a policy ended a move at once, hours into it.
+    #[test]
+    fn what_somebody_may_mend_is_tried_again() {
+        let cloud = |kind| {
+            let (cloud, action, message) = ("b".into(), "create volume".into(), "no".into());
+            StepFailure::from(CloudError { cloud, action, kind, status: None, message, request_id: None })
+        };
+        for (kind, waits) in [
+            (ErrorKind::Quota, true),
+            (ErrorKind::Forbidden, true),
+            (ErrorKind::Unauthorized, true),
+            (ErrorKind::Conflict, true),
+            (ErrorKind::Transient, true),
+            (ErrorKind::Invalid, false),
+            (ErrorKind::TooLarge, false),
+            (ErrorKind::NotFound, false),
+        ] {
+            assert_eq!(cloud(kind).transient, waits, "{kind:?}");
+        }
+        for (code, why) in [
+            (403, "pods \"x\" is forbidden: exceeded quota: team"),
+            (400, "admission webhook \"policy\" denied the request"),
+            (422, "ValidatingAdmissionPolicy 'p' denied request"),
+        ] {
+            let status = json!({"status": "Failure", "code": code, "message": why, "reason": ""});
+            let failure = StepFailure::from(kube::Error::Api(serde_json::from_value(status).unwrap()));
+            assert!(failure.transient && failure.message.contains(why), "{failure:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::{
     references::{References, SideRef},
 };
 use crate::{
-    build,
+    build::{self, secret::ANNOTATION_COPIED},
     crd::{
         stored::Stored,
         v1alpha1::{
@@ -172,8 +172,13 @@ pub async fn observe(
     if !needs.clusters {
         return Ok(look);
     }
+    let copied = [Side::Source, Side::Destination].map(|side| refs.copied(side));
     let of_cluster = |side| ClusterNeeds {
         captured: &captured,
+        copied: match side {
+            Side::Source => copied[0].as_deref(),
+            Side::Destination => copied[1].as_deref(),
+        },
         devices: pinned_mode(status, side).is_some_and(ResolvedTransfer::is_volume),
         storage: needs.inventory,
     };
@@ -194,6 +199,14 @@ pub async fn observe(
     let destination = destination.and_then(|cloud| held(cloud, place::settled(status, Side::Destination)));
     look.seen.source_place = source.as_ref().ok().map(place_of);
     look.seen.destination_place = destination.as_ref().ok().map(place_of);
+    // Credentials that do not open what this migration works on are not handed on.
+    if source.is_err() || destination.is_err() {
+        for cluster in [&mut look.seen.source_cluster, &mut look.seen.destination_cluster] {
+            if let Seen::View(view) = cluster {
+                view.stale = false;
+            }
+        }
+    }
     if needs.inventory && !looks::inventory_may_wait(me, status, &look.seen) {
         take_inventory(&mut look, object, source, destination).await;
     } else {
@@ -529,6 +542,8 @@ async fn report(
 struct ClusterNeeds<'a> {
     /// Hooks whose output is kept.
     captured: &'a BTreeSet<String>,
+    /// What the anchor is to hold, as its digest.
+    copied: Option<&'a str>,
     /// PersistentVolumes and claims of ours.
     devices: bool,
     /// Whether disks could travel as block devices.
@@ -595,7 +610,9 @@ async fn view_cluster(
     let anchor_name = me.anchor(side);
     let mine = |j: &Job| j.owner_references().iter().any(|o| o.name == anchor_name);
     let jobs: Vec<Job> = jobs.into_iter().filter(mine).collect();
-    let mut view = ClusterView { own, anchor: anchor.is_some(), ..Default::default() };
+    let holds = anchor.as_ref().and_then(|a| a.annotations().get(ANNOTATION_COPIED)).map(String::as_str);
+    let stale = anchor.is_some() && needs.copied.is_some() && holds != needs.copied;
+    let mut view = ClusterView { own, anchor: anchor.is_some(), stale, ..Default::default() };
     view_jobs(&mut view, &jobs, &pods_now, &pods, captured).await;
     // A purge is part of clean-up. Where both sides are in one cluster, each waits for the pods of both.
     let purge = me.attempts("purge");

@@ -151,7 +151,9 @@ async fn finish(
         ctx.metrics.step(step.name(), result.is_ok());
         if let Err(failure) = &result {
             tracing::warn!(name = %object.name_any(), step = step.name(), message = %failure.message, "step failed");
-            status.message = Some(format!("{} (trying again)", failure.message));
+            if !status.trouble.as_ref().is_some_and(|t| t.stalled) {
+                status.message = Some(format!("{} (trying again)", failure.message));
+            }
             recheck = recheck.map(|r| r.max(Duration::from_secs(2)));
         }
         record(&mut status, &step, result, now);

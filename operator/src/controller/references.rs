@@ -3,7 +3,7 @@
 
 use super::{Error, context::Context};
 use crate::{
-    build::secret::{Files, vault},
+    build::secret::{Files, digest, of_side, vault},
     crd::{
         stored::Stored,
         v1alpha1::{
@@ -57,6 +57,42 @@ impl References {
     }
 }
 
+impl References {
+    /// What the vault is to hold, as of now; the password, if there is one.
+    pub fn copies(&self) -> Result<Files, Problem> {
+        let mut kept = self.vault.clone().unwrap_or_default();
+        let (_, store) = self.store.as_ref().map_err(Clone::clone)?;
+        // A key that is not given any more, such as a session token, must not be found here later.
+        kept.retain(|name, _| !is_of_store(name));
+        kept.extend(store.clone());
+        for side in [Side::Source, Side::Destination] {
+            let r = self.side(side).as_ref().map_err(Clone::clone)?;
+            let clouds = r.credentials.to_single_clouds_yaml().into_bytes();
+            kept.insert(format!("{side}-{}", vault::CLOUDS), clouds);
+            let ca_key = format!("{side}-{}", vault::CACERT);
+            match r.credentials.cacert() {
+                Some(ca) => kept.insert(ca_key, ca.to_vec()),
+                None => kept.remove(&ca_key),
+            };
+            let cluster = r.cluster.clone().unwrap_or_default().into_bytes();
+            kept.insert(format!("{side}-{}", vault::CLUSTER), cluster);
+        }
+        Ok(kept)
+    }
+
+    /// What one side's anchor is to hold, as its digest; `None`: it cannot be told.
+    pub fn copied(&self, side: Side) -> Option<String> {
+        let kept = self.copies().ok().filter(|kept| kept.contains_key(vault::PASSWORD))?;
+        let (_, store) = self.store.as_ref().ok()?;
+        Some(digest(&of_side(&kept, store, side)))
+    }
+}
+
+/// Is it one of the store's files?
+fn is_of_store(name: &str) -> bool {
+    name == "store-cacert" || StoreKeys::names().any(|key| key == name)
+}
+
 fn problem(id: &str, message: String, suggestion: &str) -> Problem {
     Problem {
         id: id.into(),
@@ -94,8 +130,7 @@ pub async fn resolve(ctx: &Context, me: &Identity, object: &VmMigration) -> Resu
         refs.store = match (refs.store, pinned) {
             (Ok(found), _) => Ok(found),
             (Err(_), Some(pinned)) => {
-                let of_store = |k: &str| k == "store-cacert" || StoreKeys::names().any(|name| name == k);
-                let keys = kept.iter().filter(|(k, _)| of_store(k));
+                let keys = kept.iter().filter(|(k, _)| is_of_store(k));
                 let keys = keys.map(|(k, v)| (k.clone(), v.clone())).collect();
                 Ok((
                     StoreView { name: pinned.name, repository: pinned.repository, ..StoreView::default() },

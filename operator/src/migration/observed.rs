@@ -254,6 +254,8 @@ pub struct ClusterView {
     pub own: bool,
     /// Our anchor Secret exists.
     pub anchor: bool,
+    /// The anchor holds other keys than the tenant's Secrets do now.
+    pub stale: bool,
     /// Our Jobs by name.
     pub jobs: BTreeMap<String, JobView>,
     /// Pods of ours that are not seen gone, ended ones included.

@@ -159,6 +159,9 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
         },
         Phase::Blocked => (false, false, true, reason::INVALID_CONFIGURATION),
         Phase::Held | Phase::AwaitingCutover => (false, true, false, reason::WAITING_FOR_YOU),
+        _ if status.trouble.as_ref().is_some_and(|t| t.stalled) => {
+            (false, false, true, reason::WAITING_FOR_YOU)
+        }
         Phase::Stopping if missed(status) => (false, true, false, reason::WAITING_FOR_YOU),
         _ if status.hooks.iter().any(|h| h.state == HookState::Waiting) => {
             (false, true, false, reason::WAITING_FOR_YOU)
@@ -191,8 +194,7 @@ fn stuck(status: &VmMigrationStatus) -> bool {
 
 /// Its time has passed before the source was asked to stop.
 fn missed(status: &VmMigrationStatus) -> bool {
-    let asked = status.source.as_ref().is_some_and(|s| s.stop_requested_at.is_some());
-    !asked && status.cutover.as_ref().is_some_and(|c| c.missed)
+    status.cutover.as_ref().is_some_and(|c| c.missed)
 }
 
 fn milestones(status: &VmMigrationStatus) -> Vec<(&'static str, Option<bool>, String)> {

@@ -454,6 +454,9 @@ pub struct Trouble {
     pub since: Option<Time>,
     /// How many times in a row.
     pub count: i32,
+    /// It has lasted too long, and nothing is given back for it: a person decides.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stalled: bool,
 }
 
 /// How far the way back is.
@@ -766,6 +769,9 @@ pub struct JobRecord {
     /// When this attempt ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+    /// The keys were refused: until then this attempt waits for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub again_at: Option<Time>,
 }
 
 impl JobRecord {

@@ -744,6 +744,9 @@ fn ports(d: &mut Draft<'_>, view: &DestinationView) -> Flow {
 /// The server was asked for and is seen.
 fn built(mut d: Draft<'_>, server: Server) -> Decision {
     let now = d.now();
+    // The root disk is made of its image while the server is built.
+    let of_image = d.status.disks.iter().filter(|k| k.kind == DiskKind::Image).map(|k| k.size_gib);
+    let bound = d.step_bound(of_image.max().unwrap_or(0));
     let x = d.destination();
     let asked = x.server_requested_at.as_ref().map_or(now.0, |t| t.0);
     let since = super::parse_time(&server.created).unwrap_or(asked);
@@ -763,7 +766,7 @@ fn built(mut d: Draft<'_>, server: Server) -> Decision {
             let cloud = d.input.spec.destination.cloud.clone();
             d.fail("UnrecoverableError", format!("{cloud}: server {} went to ERROR: {fault}", server.id));
         }
-        other if d.overdue(since) => {
+        other if d.overdue(since, bound) => {
             let text = format!("server {} is still {other} since {since}", server.id);
             d.fail("UnrecoverableError", text);
         }

@@ -1,6 +1,6 @@
 //! Jobs: one attempt each, tried again within bounds.
 
-use super::{AT_ONCE, Draft, SOON};
+use super::{AT_ONCE, Draft, SOON, clock};
 use crate::{
     crd::v1alpha1::{JobRecord, KeyRef},
     migration::{
@@ -8,6 +8,11 @@ use crate::{
         observed::{JobState, JobView, Seen},
         step::{JobRequest, Step},
     },
+    mover::result::FailureReason,
+};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -33,6 +38,16 @@ pub(super) struct Wanted {
     pub deadline_seconds: i64,
     /// How often it is tried.
     pub attempts: i32,
+}
+
+/// Keys that were refused wait for others: so long before the second attempt, in seconds, and twice as long each time.
+const KEYS_SECONDS: i64 = 15;
+
+/// The cloud or the store did not take the keys. They may have been rotated a moment ago: that ends an attempt, no more.
+fn keys_refused(outcome: &Value) -> bool {
+    [FailureReason::StoreUnauthorized, FailureReason::CloudUnauthorized]
+        .iter()
+        .any(|reason| outcome["reason"] == reason.to_string())
 }
 
 impl Draft<'_> {
@@ -105,7 +120,24 @@ impl Draft<'_> {
             return Progress::Running("preparing the cluster".into());
         }
         let name = self.input.me.job(&wanted.purpose, attempt);
-        match cluster.jobs.get(&name) {
+        let job = cluster.jobs.get(&name);
+        if cluster.stale {
+            // A Job that runs is given them, too, within about a minute.
+            if !self.steps.contains(&Step::PrepareSecrets) {
+                self.step(Step::PrepareSecrets);
+            }
+            self.job_record(&wanted.purpose).again_at = None;
+            if job.is_none() {
+                return Progress::Running("handing on keys that have changed".into());
+            }
+        }
+        if let Some(until) = self.waits_for_keys(&wanted.purpose).filter(|_| job.is_none()) {
+            return Progress::Running(format!(
+                "the keys were refused; it is tried again at {}",
+                clock(until)
+            ));
+        }
+        match job {
             None => {
                 self.job_record(&wanted.purpose).state = "Running".into();
                 self.step(Step::CreateJob(JobRequest {
@@ -144,6 +176,12 @@ impl Draft<'_> {
         Progress::Running(message)
     }
 
+    /// Until when the next attempt waits, because keys were refused.
+    fn waits_for_keys(&mut self, purpose: &str) -> Option<Timestamp> {
+        let now = self.input.now;
+        self.job_record(purpose).again_at.as_ref().map(|t| t.0).filter(|until| *until > now)
+    }
+
     fn ended(&mut self, wanted: &Wanted, name: &str, job: &JobView) -> Progress {
         let outcome = job.outcome();
         let now = self.now();
@@ -168,12 +206,17 @@ impl Draft<'_> {
         let message =
             said.or_else(|| job.reason.clone()).unwrap_or_else(|| "its pod ended without a result".into());
         // A pod that was killed says nothing; that may pass.
-        let retryable = outcome.as_ref().is_none_or(|o| o["retryable"] != false);
+        let refused = outcome.as_ref().is_some_and(keys_refused);
+        let retryable = refused || outcome.as_ref().is_none_or(|o| o["retryable"] != false);
         let message = format!("Job {name}: {message}");
         let record = self.job_record(&wanted.purpose);
         if retryable && record.tries() < wanted.attempts {
             self.note(format!("{message}; trying again"));
+            let tries = self.job_record(&wanted.purpose).tries();
             self.next_attempt(&wanted.purpose, Some(message));
+            let pause = SignedDuration::from_secs(KEYS_SECONDS << tries.clamp(0, 10));
+            let again_at = self.input.now.checked_add(pause).ok().filter(|_| refused);
+            self.job_record(&wanted.purpose).again_at = again_at.map(Time);
             return Progress::Again;
         }
         record.state = "Failed".into();

@@ -46,6 +46,9 @@ mod lost_tests;
 mod proof_tests;
 
 #[cfg(test)]
+mod refused_tests;
+
+#[cfg(test)]
 mod tests;
 
 #[cfg(test)]
@@ -192,6 +195,8 @@ pub(super) struct Draft<'a> {
     removing: bool,
 }
 
+/// How much longer a cloud may take for each GiB of a disk, in seconds: 34 MiB a second.
+const SECONDS_PER_GIB: i64 = 30;
 /// How soon to look again while a cloud works.
 const SOON: Duration = Duration::from_secs(2);
 /// How soon to look again at the latest while a Job runs.
@@ -293,14 +298,36 @@ impl<'a> Draft<'a> {
         } else {
             self.say(format!("{message}; trying again since {}{}", clock(since), self.where_source_is()));
             self.recheck = Some(SOON);
+            self.stall_when_overdue();
         }
     }
 
-    /// Can trouble end the move? Not before the claim, not on the way back, not after success, and not while
-    /// somebody has the source.
+    /// The new server serves, and what is in the way of success has lasted too long: a person decides. It goes on by
+    /// itself when it passes.
+    fn stall_when_overdue(&mut self) {
+        let bound = self.input.limits.trouble_seconds;
+        let verifying = self.phase() == Phase::Verifying && self.status.failure.is_none();
+        let Some(t) = self.status.trouble.clone().filter(|t| self.past(&t.since, bound)) else { return };
+        if !verifying || !serves(&self.status) {
+            return;
+        }
+        self.status.trouble.iter_mut().for_each(|t| t.stalled = true);
+        let [retry, rollback] =
+            [RequestName::Retry, RequestName::Rollback].map(|verb| requests::command(self, verb));
+        self.say(format!(
+            "Stalled: {} (for more than {bound} s). The server runs in the destination, has passed its checks, and stays; \
+             it is tried on. Mend it, or to try at once: {retry}; to go back: {rollback}",
+            t.message
+        ));
+        self.recheck = Some(LATER);
+    }
+
+    /// Can trouble end the move? Not before the claim, not on the way back, not after success, not while somebody has
+    /// the source, and not when the new server serves and has passed its checks.
     fn may_give_up(&self) -> bool {
         let phase = self.phase();
         self.claimed()
+            && !serves(&self.status)
             && self.status.failure.is_none()
             && !self.input.deleting
             && !phase.succeeded()
@@ -366,14 +393,22 @@ impl<'a> Draft<'a> {
             if self.may_give_up() && !bounded && self.past(&t.since, self.input.limits.trouble_seconds) {
                 self.fail("UnrecoverableError", format!("{} (tried {} times)", t.message, t.count));
             }
+            if !bounded {
+                self.stall_when_overdue();
+            }
         } else if !self.troubled {
             self.status.trouble = None;
         }
     }
 
+    /// How long one wait for a cloud may take that handles a disk of this size, in seconds.
+    fn step_bound(&self, size_gib: i64) -> i64 {
+        self.input.limits.step_seconds + size_gib.max(0) * SECONDS_PER_GIB
+    }
+
     /// Has something that is waited for since then taken too long?
-    fn overdue(&self, since: Timestamp) -> bool {
-        self.input.now.duration_since(since).as_secs() > self.input.limits.step_seconds
+    fn overdue(&self, since: Timestamp, bound: i64) -> bool {
+        self.input.now.duration_since(since).as_secs() > bound
     }
 
     fn past(&self, since: &Option<Time>, seconds: i64) -> bool {
@@ -495,6 +530,7 @@ fn record_failure(status: &mut VmMigrationStatus, step: &Step, failure: StepFail
     }
     let phase = status.phase.unwrap_or_default();
     let going_back = status.failure.is_some()
+        || serves(status)
         || phase.succeeded()
         || phase.gave_up()
         || matches!(phase, Phase::Deleting | Phase::RollingBack | Phase::Held);
@@ -517,6 +553,11 @@ fn record_failure(status: &mut VmMigrationStatus, step: &Step, failure: StepFail
         at: Some(Time(now)),
         cancelled: false,
     });
+}
+
+/// The new server has passed all its checks: it serves, and holds what was written since.
+fn serves(status: &VmMigrationStatus) -> bool {
+    status.destination.as_ref().is_some_and(|x| x.ready_at.is_some())
 }
 
 /// Nothing was touched yet: whatever fails is a reason to wait, not to give up.

@@ -198,6 +198,10 @@ fn again(d: &mut Draft<'_>) -> Answer {
     if phase == Phase::Cancelled || cancelled {
         return refused("it was cancelled; delete this VmMigration and create it again");
     }
+    if d.status.trouble.take_if(|t| t.stalled).is_some() {
+        d.recheck = Some(AT_ONCE);
+        return done("what is in the way is tried again; the server in the destination stays as it is");
+    }
     if let Some(why) = retry::kept_server(d) {
         return refused(why);
     }

@@ -172,8 +172,8 @@ fn usable(
         return Err(String::new());
     }
     let since = super::parse_time(created_at).unwrap_or_else(|| waited_since(d, i, what));
-    let bound = d.input.limits.step_seconds;
-    if d.overdue(since) {
+    let bound = d.step_bound(d.status.disks[i].size_gib);
+    if d.overdue(since, bound) {
         d.fail("UnrecoverableError", format!("{what} is still {status} since {since} (bound {bound} s)"));
         return Err(String::new());
     }

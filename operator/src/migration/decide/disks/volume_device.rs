@@ -88,7 +88,7 @@ pub(in super::super) fn release(d: &mut Draft<'_>, i: usize, side: Side) -> Resu
         take_away(d, side, &name, device);
     }
     let since = waited_since(d, i, &name);
-    if d.overdue(since) && side == Side::Destination {
+    if d.overdue(since, d.step_bound(0)) && side == Side::Destination {
         d.fail("UnrecoverableError", format!("PersistentVolume {name} is still there since {since}"));
     }
     Err(format!("Waiting for the cluster near the {side} cloud to let go of {name}"))
