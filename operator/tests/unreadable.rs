@@ -6,7 +6,6 @@
     reason = "a test that cannot go on should stop"
 )]
 
-#[allow(dead_code, reason = "each test uses a part of it")]
 mod openstack_support;
 
 use std::{

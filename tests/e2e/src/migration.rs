@@ -43,7 +43,7 @@ impl Migration {
         let spec = VmMigrationSpec {
             source: Source { cloud: "site-a".into(), server: server.into() },
             destination,
-            cutover: Cutover { mode, at: None },
+            cutover: Cutover { mode, at: None, not_after: None },
             store: None,
             strategy: None,
             max_downtime: None,
