@@ -6,9 +6,7 @@ use crate::{
     build::secret::{Files, digest, of_side, vault},
     crd::{
         stored::Stored,
-        v1alpha1::{
-            ObjectStore, OpenStackCloud, Transfer, VmMigration, VmMigrationSpec, VmMigrationStatus,
-        },
+        v1alpha1::{ObjectStore, OpenStackCloud, Transfer, VmMigration, VmMigrationSpec, VmMigrationStatus},
     },
     migration::{
         names::{Identity, Side},

@@ -310,12 +310,7 @@ impl Cloud {
     }
 
     /// One page of a list.
-    pub(super) async fn page(
-        &self,
-        action: &str,
-        key: &str,
-        call: Call,
-    ) -> Result<Page, CloudError> {
+    pub(super) async fn page(&self, action: &str, key: &str, call: Call) -> Result<Page, CloudError> {
         let reply = self.send(action, call).await?;
         let mut body: Value = reply.get("").ok_or_else(|| self.unreadable(action, &reply))?;
         let (more, size) = (has_next(&body), reply.body.len());

@@ -69,7 +69,7 @@ impl<'a> Asked<'a> {
 
     /// It was there, or was promised.
     fn find(&self, d: &mut Draft<'_>, disk: i32, what: &str, id: String, since: Timestamp) -> String {
-        if d.overdue(since) {
+        if d.overdue(since, d.step_bound(0)) {
             d.fail("UnrecoverableError", format!("{what}: {id} is in no list of the cloud since {since}"));
             return String::new();
         }

@@ -2,8 +2,7 @@
 
 use super::{
     AT_ONCE, Draft, MAKING, Stage, asked::Asked, bandwidth, dress, import, job_of, proof, repository,
-    show_progress,
-    usable, volume_device as device, with_progress,
+    show_progress, usable, volume_device as device, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
