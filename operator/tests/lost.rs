@@ -74,7 +74,8 @@ async fn what_is_there_after_all_is_looked_at_again() {
 async fn nova_tells_why_a_servers_image_failed() {
     let (fake, cloud) = connected().await;
     let action = "GET /compute/v2.1/servers/src/os-instance-actions/req-image";
-    let server = |fault: Value| json!({"server": {"id": "src", "status": "SHUTOFF", "fault": fault}});
+    let server =
+        |fault: Value| json!({"server": {"id": "src", "status": "SHUTOFF", "metadata": {}, "fault": fault}});
     fake.on("GET /compute/v2.1/servers/src", 200, server(Value::Null));
     for (events, message, wanted) in [
         (

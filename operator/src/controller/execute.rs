@@ -492,7 +492,7 @@ mod tests {
             (ErrorKind::Transient, true),
             (ErrorKind::Invalid, false),
             (ErrorKind::TooLarge, false),
-            (ErrorKind::NotFound, false),
+            (ErrorKind::NotFound, true),
         ] {
             assert_eq!(cloud(kind).transient, waits, "{kind:?}");
         }

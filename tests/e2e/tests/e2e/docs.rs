@@ -319,6 +319,8 @@ async fn looked_at_and_given_up(lab: &Rc<Lab>, desk: &Desk, migration: &Migratio
     let log =
         desk.platform("kubectl -n vmmigration-system logs deployment/vmmigration-operator", &[]).await?;
     ensure!(log.contains(&lab.name), "the operator's log does not tell of it");
+    let listed = desk.person("kubectl vmmigration list").await?;
+    ensure!(listed.contains("web-1"), "{listed}");
     let listed = desk.platform("kubectl vmmigration list -A", &[]).await?;
     ensure!(listed.contains(&lab.name), "{listed}");
     let described = desk.person("kubectl vmmigration describe web-1").await?;
