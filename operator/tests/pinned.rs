@@ -44,6 +44,9 @@ impl Bed {
     /// A claimed source, and what is recorded of the two places besides their project.
     async fn new(source: Value, destination: Value) -> Self {
         let fake = Fake::start().await;
+        let server = json!({"server": {"id": "src", "name": "web", "status": "SHUTOFF", "metadata": {}}});
+        fake.on("GET /compute/v2.1/servers/src", 200, server);
+        fake.on("GET /compute/v2.1/servers/src/os-instance-actions", 200, json!({"instanceActions": []}));
         let nothing = || async {
             let gone = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "gone"});
             (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "application/json")], gone.to_string())

@@ -199,7 +199,7 @@ async fn disks_travel_as_devices_only_where_the_nodes_are_servers_of_that_cloud(
     fake.on(
         "GET /compute/v2.1/servers/detail",
         200,
-        json!({"servers": [{"id": "n1", "name": "n", "status": "ACTIVE"}]}),
+        json!({"servers": [{"id": "n1", "name": "n", "status": "ACTIVE", "metadata": {}}]}),
     );
     let (sessions, policy) = (CloudCache::default(), loopback());
     // Plain http, where the platform says so itself.

@@ -115,7 +115,7 @@ async fn answer(State(cloud): State<FakeCloud>, request: Request) -> Response {
             download(&cloud, id, range.as_deref())
         }
         (Method::PUT, ["image", "v2", "images", id, "file"]) => upload(&cloud, id, request.into_body()).await,
-        _ => reply(StatusCode::NOT_FOUND, &json!({})),
+        _ => no_image(),
     }
 }
 
@@ -161,7 +161,7 @@ fn versions(url: &str, service: &str) -> Response {
 
 fn record(cloud: &FakeCloud, id: &str) -> Response {
     let inner = cloud.inner.lock().unwrap();
-    let Some(image) = inner.images.get(id) else { return reply(StatusCode::NOT_FOUND, &json!({})) };
+    let Some(image) = inner.images.get(id) else { return no_image() };
     let size = (image.status == "active").then_some(image.content.len());
     let algorithm = image.hash.as_ref().map(|_| "sha512");
     let record = json!({"id": id, "name": "n", "status": image.status, "size": size, "os_hash_algo": algorithm,
@@ -171,7 +171,7 @@ fn record(cloud: &FakeCloud, id: &str) -> Response {
 
 fn download(cloud: &FakeCloud, id: &str, range: Option<&str>) -> Response {
     let inner = cloud.inner.lock().unwrap();
-    let Some(image) = inner.images.get(id) else { return reply(StatusCode::NOT_FOUND, &json!({})) };
+    let Some(image) = inner.images.get(id) else { return no_image() };
     let (mut content, mischief) = (image.content.clone(), inner.mischief);
     if mischief == Mischief::FlipsAByte {
         let mut bytes = content.to_vec();
@@ -244,6 +244,12 @@ async fn upload(cloud: &FakeCloud, id: &str, body: Body) -> Response {
     }
     cloud.add_active(id, content);
     reply(StatusCode::NO_CONTENT, &Value::Null)
+}
+
+/// As Glance says it to whoever asks for JSON.
+fn no_image() -> Response {
+    let body = json!({"message": "No image found with this ID", "code": "404 Not Found", "title": "Not Found"});
+    reply(StatusCode::NOT_FOUND, &body)
 }
 
 fn reply(status: StatusCode, body: &Value) -> Response {
