@@ -72,7 +72,8 @@ pub async fn told_afterwards(terminal: &Terminal, migration: &Migration) -> Resu
     let described = terminal.call(&["describe", name]).await?.with(0)?;
     let status = migration.status().await?;
     let digest = status.disks[0].backup.as_ref().and_then(|d| d.sha256.clone()).context("no digest")?;
-    ensure!(described.trim_end().ends_with(&digest), "digests do not come last: {described}");
+    let last = described.rsplit_once("\nDigests\n").map_or("", |(_, last)| last);
+    ensure!(last.contains(&digest) && !last.contains("\n\n"), "digests do not come last: {described}");
     let page = terminal.call(&["report", name, "-o", "markdown"]).await?.with(0)?;
     ensure!(page.starts_with("# Migration of ") && page.contains(&digest), "{page}");
     let report = terminal.call(&["report", name, "-o", "json"]).await?.with(0)?;
