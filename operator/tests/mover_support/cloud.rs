@@ -248,7 +248,8 @@ async fn upload(cloud: &FakeCloud, id: &str, body: Body) -> Response {
 
 /// As Glance says it to whoever asks for JSON.
 fn no_image() -> Response {
-    let body = json!({"message": "No image found with this ID", "code": "404 Not Found", "title": "Not Found"});
+    let body =
+        json!({"message": "No image found with this ID", "code": "404 Not Found", "title": "Not Found"});
     reply(StatusCode::NOT_FOUND, &body)
 }
 
