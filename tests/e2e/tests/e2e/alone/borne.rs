@@ -1,11 +1,11 @@
-//! What passes is borne: one migration meets killed operators, clouds that answer 503, a download that is cut and a store
-//! that is gone, one after the other. The result is the same, nothing is doubled, and nothing is copied twice.
+//! What passes is borne: one migration meets killed operators, a cloud that answers 503, a gateway's 404, a download that
+//! is cut, a store that is gone and a full quota, one after the other. The result is the same, nothing is doubled, and
+//! nothing is copied twice.
 
 use super::faults::then_heal;
 use crate::{
     killed::nothing_doubled,
     moves::{in_b, serves, written},
-    rollback::backed_up,
     segments::slowly,
 };
 use anyhow::{Result, ensure};
@@ -33,9 +33,8 @@ fn never_5_crashes_lose_leak_or_double_and_faults_that_pass_are_borne() -> Resul
         answers(&migration, ("site-a", "nova/GET", "404page"), "a proxy or gateway answered").await?;
 
         cut_and_without_store(&migration).await?;
+        without_room(&lab, &migration).await?;
 
-        // B's volumes are looked at from here on.
-        migration.wait("in the repository", 300, backed_up).await?;
         answers(&migration, ("site-b", "cinder", "503"), "503").await?;
         killed_in(&lab, &migration, Phase::Creating, asked).await?;
 
@@ -70,6 +69,20 @@ async fn cut_and_without_store(migration: &Migration) -> Result<()> {
         (held_up && message.contains("connection refused")).then_some(())
     };
     then_heal(&["store", "on"], migration.wait("naming the store", 55, names)).await
+}
+
+/// Nobody gets another volume in B for a while: that is told in the cloud's own words, and waited for.
+async fn without_room(lab: &Rc<Lab>, migration: &Migration) -> Result<()> {
+    let used = lab.b.cloud.list_volumes().await?.len();
+    fault(&["quota", "site-b", &format!("volumes={used}")]).await?;
+    let told = |s: &VmMigrationStatus| {
+        let trouble = s.trouble.as_ref().filter(|_| s.failure.is_none())?;
+        (trouble.message.contains("VolumeLimitExceeded") && trouble.message.contains("req-")).then_some(())
+    };
+    let refused = migration.wait("telling of the quota", 400, told);
+    then_heal(&["quota", "site-b", "default"], refused).await?;
+    let over = |s: &VmMigrationStatus| (s.trouble.is_none() && s.failure.is_none()).then_some(());
+    migration.wait("over the quota", 120, over).await
 }
 
 /// How long a trouble is watched, in seconds: several looks.
