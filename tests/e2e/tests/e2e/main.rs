@@ -7,6 +7,7 @@ mod claims;
 mod client;
 mod deletion;
 mod docs;
+mod downtime;
 mod every_phase;
 mod held;
 mod hooks;

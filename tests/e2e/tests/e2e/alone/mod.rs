@@ -2,7 +2,6 @@
 //! nobody else up.
 
 mod borne;
-mod downtime;
 mod faults;
 mod helm;
 mod store;

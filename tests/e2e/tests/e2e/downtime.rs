@@ -1,5 +1,5 @@
 //! A warm migration's downtime: a guest that writes all the time moves with its last line, by block devices that follow
-//! its passes. Alone, since how long a guest still answers after its stop was asked for is a matter of what else runs.
+//! its passes; what is reported is what was seen from outside.
 
 use crate::{
     moves::in_b,
@@ -7,7 +7,7 @@ use crate::{
     warm::warm,
 };
 use anyhow::{Result, ensure};
-use e2e::{Disks, Guest, Migration, Stays, exclusive};
+use e2e::{Disks, Guest, Migration, Stays, shared};
 use std::{cell::RefCell, time::Duration};
 use tokio::time::{Instant, sleep};
 use vmmigration::crd::v1alpha1::*;
@@ -52,7 +52,7 @@ fn sent(status: &VmMigrationStatus, pass: i32) -> i64 {
 
 #[test]
 fn a_guest_that_writes_all_the_time_moves_with_its_last_line() -> Result<()> {
-    exclusive("warm", |lab| async move {
+    shared("warm", |lab| async move {
         modes(&lab, "Volume", "Volume").await?;
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;
         let guest = made.guest()?;
