@@ -14,7 +14,7 @@ KINDS = [(kind, re.compile(pattern)) for kind, pattern in (
     ("guests (QEMU)", r"^qemu-system"),
     ("compiler, linker", r"^(rustc|cargo|clippy-driver|cc|ld|collect2|compile|link|go)\b|^rustup"),
     ("Nova", r"^nova-|privsep.*nova"),
-    ("Neutron", r"^neutron-|^dnsmasq|privsep.*neutron"),
+    ("Neutron", r"^neutron-|^dnsmasq|(privsep|forkserver\.py).*neutron"),
     ("Cinder", r"^cinder-"),
     ("Glance", r"^glance-"),
     ("Keystone, placement", r"^uwsgi|keystone|placement"),
