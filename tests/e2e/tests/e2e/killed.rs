@@ -10,13 +10,15 @@ use e2e::{Disks, Lab, MadeServer, shared};
 use std::{collections::BTreeMap, rc::Rc};
 use vmmigration::crd::v1alpha1::*;
 
-/// In B exactly one server, volume and port; A was stopped once and never started.
+/// In B exactly one server and port, and a volume for each of A's; A was stopped once and never started.
 pub async fn nothing_doubled(lab: &Rc<Lab>, made: &MadeServer) -> Result<()> {
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
     for what in lab.footprint().await?.keys().filter_map(|k| k.strip_prefix("site-b ")) {
         *found.entry(what.split(' ').next().unwrap_or_default().into()).or_default() += 1;
     }
-    let wanted = BTreeMap::from(["server", "volume", "port"].map(|kind| (kind.to_string(), 1)));
+    // Its root disk is a volume.
+    let wanted = [("server", 1), ("volume", 1 + made.data.len()), ("port", 1)];
+    let wanted = BTreeMap::from(wanted.map(|(kind, count)| (kind.to_string(), count)));
     ensure!(found == wanted, "in B there are {found:?}");
     let actions = lab.a.cloud.server_actions(&made.id).await?;
     let count = |name: &str| actions.iter().filter(|a| a.action == name).count();
