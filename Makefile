@@ -61,7 +61,7 @@ test-long: ## hours: random sequences against the model of both clouds (SEEDS=nu
 .PHONY: test-busy
 test-busy: ## the test bed from its beginning, both demos and one whole test per transfer mode, beside eight processes that want a core each
 	$(TESTBED) down
-	E2E_HOGS=8 E2E_DEMOS=1 tests/e2e/run image_backed retired as_block_devices mover_pods
+	E2E_HOGS=8 E2E_DEMOS=1 tests/e2e/run image_backed retired as_block_devices hooks_gate
 
 # The profiles are those of the other builds, and only our own code is built for the fuzzer: minutes less than cargo-fuzz.
 FUZZ := target/fuzz

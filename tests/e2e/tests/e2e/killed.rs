@@ -34,6 +34,7 @@ fn attempt(status: &VmMigrationStatus, job: &str) -> i32 {
 }
 
 #[test]
+#[ignore = "long"]
 fn mover_pods_killed_in_the_middle_of_a_backup_and_of_a_restore() -> Result<()> {
     shared("mover_killed", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;

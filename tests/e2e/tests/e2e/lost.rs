@@ -7,6 +7,7 @@ use std::rc::Rc;
 use vmmigration::crd::v1alpha1::*;
 
 #[test]
+#[ignore = "long"]
 fn an_image_that_vanishes_amid_its_upload_is_made_again() -> Result<()> {
     shared("lost_images", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::ROOT).await?;

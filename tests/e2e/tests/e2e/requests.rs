@@ -7,6 +7,7 @@ use serde_json::json;
 use vmmigration::crd::v1alpha1::*;
 
 #[test]
+#[ignore = "long"]
 fn suspended_in_the_middle_and_then_cancelled() -> Result<()> {
     shared("cancelled", |lab| async move {
         let made = lab.a.make_server(&lab.name, Disks::ROOT_AND_DATA).await?;

@@ -130,6 +130,7 @@ async fn inject(lab: &Lab, migration: &Migration, volume: &str, content: &Conten
 }
 
 #[test]
+#[ignore = "long"]
 fn wrong_bytes_in_the_store_are_caught_named_and_sent_again() -> Result<()> {
     shared("wrong_segment", |lab| async move {
         modes(&lab, "Volume", "Volume").await?;
