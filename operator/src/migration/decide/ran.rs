@@ -79,28 +79,38 @@ pub(super) fn adopt_request_ids(
 ) -> bool {
     let shown = |id: &str| actions.iter().any(|a| a.request_id == id);
     let mut rewritten = false;
-    if let Some(asked) = source.stop_requested_at.clone().filter(|_| server.status == "SHUTOFF") {
-        let found = match source.stop_request_id.as_deref() {
-            None => actions.iter().find(|a| a.action == "stop"),
-            Some(id) if !shown(id) => at_the_time("stop", asked.0, actions),
-            Some(_) => None,
-        };
-        rewritten |= found.is_some() && source.stop_request_id.is_some();
-        source.stop_request_id = found.map(|a| a.request_id.clone()).or(source.stop_request_id.take());
+    if let Some(asked) = source.stop_requested_at.as_ref().filter(|_| server.status == "SHUTOFF") {
+        let newest = actions.iter().find(|a| a.action == "stop");
+        let nearest = || at_the_time("stop", asked.0, actions);
+        rewritten |= adopt(&mut source.stop_request_id, shown, newest, nearest);
     }
-    if let Some(asked) = source.lock_requested_at.clone().filter(|_| server.locked) {
-        let stop = source.stop_request_id.clone();
-        let since_stop = actions.iter().position(|a| Some(&a.request_id) == stop.as_ref());
+    if let Some(asked) = source.lock_requested_at.as_ref().filter(|_| server.locked) {
+        let stop = source.stop_request_id.as_ref();
+        let since_stop = actions.iter().position(|a| Some(&a.request_id) == stop);
         let after_stop = &actions[..since_stop.unwrap_or(actions.len())];
-        let found = match source.lock_request_id.as_deref() {
-            None => after_stop.iter().rfind(|a| a.action == "lock"),
-            Some(id) if !shown(id) => at_the_time("lock", asked.0, after_stop),
-            Some(_) => None,
-        };
-        rewritten |= found.is_some() && source.lock_request_id.is_some();
-        source.lock_request_id = found.map(|a| a.request_id.clone()).or(source.lock_request_id.take());
+        let oldest = after_stop.iter().rfind(|a| a.action == "lock");
+        let nearest = || at_the_time("lock", asked.0, after_stop);
+        rewritten |= adopt(&mut source.lock_request_id, shown, oldest, nearest);
     }
     rewritten
+}
+
+/// Records the id of an action that was not recorded, or of the one that stands for an id which is not shown. True: that
+/// was an id which is not shown.
+fn adopt<'a>(
+    recorded: &mut Option<String>,
+    shown: impl Fn(&str) -> bool,
+    unrecorded: Option<&'a InstanceAction>,
+    rewritten: impl FnOnce() -> Option<&'a InstanceAction>,
+) -> bool {
+    let found = match recorded.as_deref() {
+        None => unrecorded,
+        Some(id) if !shown(id) => rewritten(),
+        Some(_) => None,
+    };
+    let other = found.is_some() && recorded.is_some();
+    *recorded = found.map(|a| a.request_id.clone()).or(recorded.take());
+    other
 }
 
 /// The action of a kind that is nearest to a time.
