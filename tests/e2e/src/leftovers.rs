@@ -72,6 +72,13 @@ impl Lab {
         Ok(all)
     }
 
+    /// A migration has left nothing behind but what may stay.
+    pub async fn left_only(&self, uid: &str, may_stay: Stays) -> Result<()> {
+        let left = self.leftovers(uid, may_stay).await?;
+        ensure!(left.is_empty(), "left behind: {left:?}");
+        Ok(())
+    }
+
     /// What a migration has left that should not be there any more.
     pub async fn leftovers(&self, uid: &str, may_stay: Stays) -> Result<Vec<String>> {
         let words = [uid.to_string()];

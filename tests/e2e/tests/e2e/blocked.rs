@@ -235,9 +235,7 @@ async fn given_up_before_the_go(
     migration.delete().await?;
     migration.wait_gone(90).await?;
     untouched(lab, before).await?;
-    let left = lab.leftovers(&uid, Stays::Nothing).await?;
-    ensure!(left.is_empty(), "left behind: {left:?}");
-    Ok(())
+    lab.left_only(&uid, Stays::Nothing).await
 }
 
 /// What no status may show.

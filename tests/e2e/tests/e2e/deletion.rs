@@ -16,13 +16,6 @@ async fn copying(migration: &Migration) -> Result<()> {
     migration.wait("copying", 300, moving).await
 }
 
-/// Nothing of a migration is left anywhere.
-async fn nothing_left(lab: &Rc<Lab>, uid: &str) -> Result<()> {
-    let left = lab.leftovers(uid, Stays::Nothing).await?;
-    ensure!(left.is_empty(), "left behind: {left:?}");
-    Ok(())
-}
-
 #[test]
 fn never_1_source_disks_are_touched_and_never_7_something_without_our_mark_is_deleted() -> Result<()> {
     shared("never_1", |lab| async move {
@@ -48,7 +41,7 @@ fn never_1_source_disks_are_touched_and_never_7_something_without_our_mark_is_de
         decoys.remove(&lab).await?;
         let missing = missing?;
         ensure!(missing.is_empty(), "deleted although not ours: {missing:?}");
-        nothing_left(&lab, &uid).await
+        lab.left_only(&uid, Stays::Nothing).await
     })
 }
 

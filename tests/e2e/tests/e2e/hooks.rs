@@ -147,9 +147,7 @@ fn hooks_gate_a_whole_migration() -> Result<()> {
         no_key_in_the_movers_namespaces(&lab, &migration.uid().await?).await?;
         arrived(&lab, &object, &name).await?;
         told(&lab, &migration, &status).await?;
-        let left = lab.leftovers(&migration.uid().await?, Stays::Moved).await?;
-        ensure!(left.is_empty(), "left behind: {left:?}");
-        Ok(())
+        lab.left_only(&migration.uid().await?, Stays::Moved).await
     })
 }
 
@@ -267,8 +265,7 @@ fn a_failing_gate_leaves_a_running_and_b_empty() -> Result<()> {
         }
         lab.a.runs_as_before(&made).await?;
         ensure!(lab.footprint().await? == before, "something was touched");
-        let left = lab.leftovers(&migration.uid().await?, Stays::Nothing).await?;
-        ensure!(left.is_empty(), "left behind: {left:?}");
+        lab.left_only(&migration.uid().await?, Stays::Nothing).await?;
 
         cancelled(&lab, &made.name).await?;
         lab.a.runs_as_before(&made).await?;
@@ -304,9 +301,7 @@ async fn refused(lab: &Rc<Lab>, server: &str) -> Result<()> {
     let uid = migration.uid().await?;
     migration.delete().await?;
     migration.wait_gone(120).await?;
-    let left = lab.leftovers(&uid, Stays::Nothing).await?;
-    ensure!(left.is_empty(), "left behind: {left:?}");
-    Ok(())
+    lab.left_only(&uid, Stays::Nothing).await
 }
 
 /// A cancellation and a deletion end the hook that runs.
@@ -332,8 +327,7 @@ async fn cancelled(lab: &Rc<Lab>, server: &str) -> Result<()> {
             let status = migration.wait_failed(180).await?;
             ensure!(status.phase == Some(Phase::Cancelled), "it is {:?}", status.phase);
         }
-        let left = lab.leftovers(&uid, Stays::Nothing).await?;
-        ensure!(left.is_empty(), "left behind: {left:?}");
+        lab.left_only(&uid, Stays::Nothing).await?;
     }
     Ok(())
 }

@@ -86,8 +86,7 @@ fn never_4_nothing_or_another_snapshot_is_restored() -> Result<()> {
         lab.a.wait_server(&made.id, "ACTIVE").await?;
         migration.delete().await?;
         migration.wait_gone(300).await?;
-        let left = lab.leftovers(&uid, Stays::Nothing).await?;
-        ensure!(left.is_empty(), "left behind: {left:?}");
+        lab.left_only(&uid, Stays::Nothing).await?;
         let guest = made.guest()?;
         guest.wait(&[]).await?;
         ensure!(guest.page(&[]).await? == page, "A does not serve as before");

@@ -137,7 +137,5 @@ async fn reported(lab: &Rc<Lab>, migration: &Migration, status: &VmMigrationStat
         Ok(reports.get(&name).await?.status.and_then(|s| s.cleaned_up_at))
     })
     .await?;
-    let left = lab.leftovers(&uid, Stays::Moved).await?;
-    ensure!(left.is_empty(), "left behind: {left:?}");
-    Ok(())
+    lab.left_only(&uid, Stays::Moved).await
 }

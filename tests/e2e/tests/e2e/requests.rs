@@ -36,8 +36,6 @@ fn suspended_in_the_middle_and_then_cancelled() -> Result<()> {
         ensure!(answer.token == "now" && answer.result == RequestResult::Done, "{answer:?}");
         lab.a.runs_as_before(&made).await?;
         ensure!(made.guest()?.page(&["/data"]).await? == page, "A does not serve as before");
-        let left = lab.leftovers(&uid, Stays::Nothing).await?;
-        ensure!(left.is_empty(), "left behind: {left:?}");
-        Ok(())
+        lab.left_only(&uid, Stays::Nothing).await
     })
 }

@@ -137,9 +137,7 @@ fn rollback_in_the_middle_retry_and_rollback_after_success() -> Result<()> {
         migration.delete().await?;
         migration.wait_gone(90).await?;
         lab.a.runs_as_before(&made).await?;
-        let left = lab.leftovers(&uid, Stays::ServerInB).await?;
-        ensure!(left.is_empty(), "left behind: {left:?}");
-        Ok(())
+        lab.left_only(&uid, Stays::ServerInB).await
     })
 }
 
