@@ -32,13 +32,15 @@ demo-client: ## the same, moved by the client, with a hook of this machine and o
 # One whole move of each kind, every command of the documentation, what the API server refuses; the rest is `make test-e2e`.
 EVERYDAY := docs:: moves:: volume_mode:: platform:: rules::
 
+# Tests of `alone` disturb everybody and run one at a time: what needs no test bed takes the core that they leave.
 .PHONY: test
-test: check ## check, then the everyday part of the end-to-end tests and both demos, on the test bed; 25 minutes
-	E2E_DEMOS=1 tests/e2e/run $(EVERYDAY)
+test: fmt-check ## check, the everyday part of the end-to-end tests and both demos, on the test bed; 25 minutes
+	E2E_BESIDE="make check" tests/e2e/run alone::
+	E2E_BESIDE="make demo; make demo-client" tests/e2e/run $(EVERYDAY)
 
 .PHONY: test-e2e
 test-e2e: ## the other end-to-end tests (SHARD=1/3: a third of them; TESTS=name: any by their names)
-	E2E_SHARD=$(SHARD) tests/e2e/run $(or $(TESTS),$(addprefix --skip ,$(EVERYDAY)))
+	E2E_SHARD=$(SHARD) tests/e2e/run $(or $(TESTS),$(addprefix --skip ,alone:: $(EVERYDAY)))
 
 .PHONY: check
 check: fmt-check lint unit chart-lint ## what needs no test bed: format, lints, tests, generated files, chart, samples
@@ -61,7 +63,7 @@ test-long: ## hours: random sequences against the model of both clouds (SEEDS=nu
 .PHONY: test-busy
 test-busy: ## the test bed from its beginning, both demos and one whole test per transfer mode, beside eight processes that want a core each
 	$(TESTBED) down
-	E2E_HOGS=8 E2E_DEMOS=1 tests/e2e/run image_backed retired as_block_devices hooks_gate
+	E2E_HOGS=8 E2E_BESIDE="make demo; make demo-client" tests/e2e/run image_backed retired as_block_devices hooks_gate
 
 # The profiles are those of the other builds, and only our own code is built for the fuzzer: minutes less than cargo-fuzz.
 FUZZ := target/fuzz

@@ -43,8 +43,8 @@ pub enum Instead {
 /// All commands that none of [`TESTS`] runs.
 pub const ELSEWHERE: [(&str, Instead); 10] = [
     ("make client", Instead::Ci("tests/e2e/pages", "make client")),
-    ("make demo", Instead::Ci("tests/e2e/run", "make demo")),
-    ("make demo-client", Instead::Ci("tests/e2e/run", "make demo-client")),
+    ("make demo", Instead::Ci("Makefile", "make demo")),
+    ("make demo-client", Instead::Ci("Makefile", "make demo-client")),
     (
         "make demo MODES=\"Image Volume\"",
         Instead::Nothing("takes minutes more: `make test-long` runs all modes"),
@@ -127,6 +127,6 @@ pub fn has(source: &str, command: &str) -> bool {
 /// Does a script run this, comments aside?
 pub fn runs(script: &str, line: &str) -> bool {
     let lines = script.lines().map(str::trim).filter(|l| !l.starts_with('#'));
-    let ends = |rest: &str| rest.is_empty() || rest.starts_with([' ', ';', ')']);
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with([' ', ';', ')', '"']);
     lines.into_iter().any(|l| l.match_indices(line).any(|(at, _)| ends(&l[at + line.len()..])))
 }
