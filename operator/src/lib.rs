@@ -13,6 +13,7 @@ pub mod fuzz;
 pub mod metrics;
 pub mod migration;
 pub mod mover;
+pub mod net;
 pub mod openstack;
 pub mod operator;
 pub mod restic;

@@ -17,7 +17,10 @@ use openstack_support::{
     Fake, PROJECT, SECRET, Seen, answer, by_credential, by_password, connect_with, connected,
 };
 use serde_json::{Value, json};
-use vmmigration::openstack::{Cloud, CloudError, Credentials, EndpointPolicy, ErrorKind, Quota, Timeouts};
+use vmmigration::{
+    net::EndpointPolicy,
+    openstack::{Cloud, CloudError, Credentials, ErrorKind, Quota, Timeouts},
+};
 
 #[tokio::test]
 async fn connects_with_both_methods() {

@@ -1,7 +1,10 @@
 //! The clouds of the user's own `clouds.yaml`, if there is one: to look at a live server. Nothing of it goes anywhere
 //! but to the clouds that it names.
 
-use crate::openstack::{Cloud, Credentials, EndpointPolicy, Timeouts};
+use crate::{
+    net::EndpointPolicy,
+    openstack::{Cloud, Credentials, Timeouts},
+};
 use serde_json::{Value, json};
 use std::{
     env,

@@ -9,7 +9,8 @@ use crate::{
         observed::{ClaimView, DeviceView, PersistentVolumeView, Problem},
     },
     mover::result::shorten,
-    openstack::{Cloud, Credentials, EndpointPolicy},
+    net::EndpointPolicy,
+    openstack::{Cloud, Credentials},
 };
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim},

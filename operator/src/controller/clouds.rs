@@ -1,6 +1,9 @@
 //! Sessions with clouds, kept by a hash of their credentials.
 
-use crate::openstack::{Cloud, CloudError, Credentials, EndpointPolicy, Timeouts};
+use crate::{
+    net::EndpointPolicy,
+    openstack::{Cloud, CloudError, Credentials, Timeouts},
+};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,

@@ -2,11 +2,8 @@
 
 use super::{clouds::CloudCache, clusters::Clusters};
 use crate::{
-    build::job::MoverImage,
-    metrics::Metrics,
-    migration::decide::Limits,
-    openstack::{ClusterCloud, EndpointPolicy},
-    watches::Watches,
+    build::job::MoverImage, metrics::Metrics, migration::decide::Limits, net::EndpointPolicy,
+    openstack::ClusterCloud, watches::Watches,
 };
 use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;

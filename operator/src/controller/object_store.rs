@@ -12,7 +12,8 @@ use crate::{
         stored::Stored,
         v1alpha1::ObjectStore,
     },
-    store::{ObjectStoreLocation, Store, StoreOptions, address_check},
+    net::address_check,
+    store::{ObjectStoreLocation, Store, StoreOptions},
 };
 use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
 use std::{sync::Arc, time::Duration};

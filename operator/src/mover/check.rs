@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     migration::checks::pattern,
-    store::{AddressCheck, policy_resolver},
+    net::{AddressCheck, policy_resolver},
 };
 
 /// Between two tries of one check: what it tells of the downtime is not off by more.
@@ -343,7 +343,7 @@ fn cause(error: reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{openstack::EndpointPolicy, store::address_check};
+    use crate::net::{EndpointPolicy, address_check};
     use serde_json::{Value, json};
 
     fn policy(allow_loopback: bool) -> AddressCheck {

@@ -26,10 +26,11 @@ use super::{
     ssh::{self, Output, Script, SshError, Target},
 };
 use crate::{
-    openstack::{Cloud, EndpointPolicy},
+    net::{AddressCheck, EndpointPolicy, address_check},
+    openstack::Cloud,
     restic::{Complaints, Restic, SnapshotId, Traffic, program_from_environment},
     signals::StopSignals,
-    store::{AddressCheck, ObjectStoreLocation, Store, StoreOptions, address_check},
+    store::{ObjectStoreLocation, Store, StoreOptions},
     transfer::{BLOCK, ImageHash, manifest::MAX_PATCH, tags::PassKey},
 };
 

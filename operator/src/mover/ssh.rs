@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::result::shorten;
-use crate::{migration::host_keys::host_key, store::AddressCheck};
+use crate::{migration::host_keys::host_key, net::AddressCheck};
 
 /// Between two tries to get a connection.
 const INTERVAL: Duration = Duration::from_secs(2);

@@ -15,8 +15,8 @@ use url::Url;
 use super::bounded::{self, TooLong};
 use super::entry::OVERRIDE;
 use super::error::{CloudError, ErrorKind};
-use super::policy::{EndpointPolicy, EndpointRefused};
 use super::session::project;
+use crate::net::{EndpointPolicy, EndpointRefused};
 
 /// Services that every migration needs, with the major version of the API that the calls are written for.
 pub(super) const SERVICES: [(ServiceType, u8); 4] = [

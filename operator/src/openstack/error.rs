@@ -10,7 +10,7 @@ use openstack_sdk::auth::AuthError;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::policy::EndpointRefused;
+use crate::net::EndpointRefused;
 
 /// Longest message that is taken over from a cloud, in characters.
 const MESSAGE_LIMIT: usize = 256;

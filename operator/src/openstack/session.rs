@@ -27,8 +27,8 @@ use super::credentials::Credentials;
 use super::discovery::{Finder, Found, SERVICES};
 use super::endpoint::{Call, Reply};
 use super::error::{CloudError, ErrorKind, connection_broke};
-use super::policy::{EndpointPolicy, GuardedResolver};
 use super::presence::Listed;
+use crate::net::{EndpointPolicy, GuardedResolver};
 
 /// How long requests may take, body included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use reqwest::StatusCode;
 
-use super::policy::RefusedAddress;
+use crate::net::RefusedAddress;
 
 /// A failed call to the store. No text in it holds a signed URL or a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

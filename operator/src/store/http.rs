@@ -6,10 +6,8 @@ use bytes::Bytes;
 use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
 use url::{Host, Url};
 
-use super::{
-    error::{StoreError, shown},
-    policy::{AddressCheck, policy_resolver},
-};
+use super::error::{StoreError, shown};
+use crate::net::{AddressCheck, policy_resolver};
 
 /// Answers to our own small calls are never larger.
 pub(super) const MAX_ANSWER: usize = 8 << 20;

@@ -14,8 +14,8 @@ use super::{
     http::{MAX_ANSWER, StoreOptions, bounded_body, client, refuse_literal, refused, send},
     keys::{self, StoreKeys},
     location::is_loopback,
-    policy::AddressCheck,
 };
+use crate::net::AddressCheck;
 
 /// As many names as Swift gives at once by default.
 const PAGE: &str = "10000";

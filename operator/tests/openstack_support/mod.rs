@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use vmmigration::{
     controller::context::Settings,
     migration::{decide::Limits, names::Identity},
-    openstack::{Cloud, CloudError, Credentials, EndpointPolicy, Timeouts},
+    net::EndpointPolicy,
+    openstack::{Cloud, CloudError, Credentials, Timeouts},
 };
 
 pub const PROJECT: &str = "0123456789abcdef0123456789abcdef";

@@ -27,8 +27,9 @@ use std::{
 };
 use vmmigration::{
     crd::v1alpha1::*,
-    openstack::{EndpointPolicy, Server},
-    store::{ObjectStoreLocation, Store, StoreKeys, StoreOptions, address_check},
+    net::{EndpointPolicy, address_check},
+    openstack::Server,
+    store::{ObjectStoreLocation, Store, StoreKeys, StoreOptions},
 };
 
 /// Tests that disturb everybody hold it alone. All tests are threads of one process.

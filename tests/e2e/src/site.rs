@@ -4,7 +4,10 @@ use crate::Rest;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::time::Duration;
-use vmmigration::openstack::{Cloud, Credentials, EndpointPolicy, Timeouts};
+use vmmigration::{
+    net::EndpointPolicy,
+    openstack::{Cloud, Credentials, Timeouts},
+};
 
 /// One cloud.
 #[derive(Clone, Debug)]

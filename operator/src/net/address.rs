@@ -7,7 +7,7 @@ use std::{
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::openstack::EndpointPolicy;
+use super::endpoint::EndpointPolicy;
 
 /// Says whether an address may be connected to; the text says why not.
 pub type AddressCheck = Arc<dyn Fn(IpAddr) -> Result<(), String> + Send + Sync>;
@@ -26,7 +26,7 @@ pub fn address_check(policy: EndpointPolicy) -> AddressCheck {
 struct PolicyResolver(AddressCheck);
 
 /// A resolver for an HTTP client that obeys the policy.
-pub(crate) fn policy_resolver(check: AddressCheck) -> impl Resolve + 'static {
+pub fn policy_resolver(check: AddressCheck) -> impl Resolve + 'static {
     PolicyResolver(check)
 }
 

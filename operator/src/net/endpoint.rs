@@ -109,7 +109,7 @@ fn is_unspecified(ip: IpAddr) -> bool {
 /// Name resolution of the HTTP clients: the system's, minus what the policy refuses. The check sits where the
 /// connection takes its address from, so a name that answers differently the second time gains nothing.
 #[derive(Clone, Debug)]
-pub(super) struct GuardedResolver(pub(super) EndpointPolicy);
+pub struct GuardedResolver(pub EndpointPolicy);
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
