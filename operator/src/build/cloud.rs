@@ -1,9 +1,9 @@
 //! Request bodies for the clouds. Every POST carries our marks, or a name that only we give.
 
 use crate::{
+    cloud::Image,
     crd::v1alpha1::{DiskAttributes, DiskKind, DiskStatus, Plan, PlannedPort},
     migration::names::{Identity, MARK_PREFIX, MARK_SOURCE, Role},
-    openstack::Image,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! Deterministic names, labels and ownership marks, on both sides.
 
 use crate::{
+    cloud::{Image, Port, Server, Snapshot, Volume},
     crd::v1alpha1::{HookRow, HookSide},
-    openstack::{Image, Port, Server, Snapshot, Volume},
 };
 use std::collections::BTreeMap;
 

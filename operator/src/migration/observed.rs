@@ -6,12 +6,12 @@ use super::{
     place::Place,
 };
 use crate::{
-    crd::v1alpha1::{Finding, VmMigrationStatus},
-    mover::result::ProgressLine,
-    openstack::{
+    cloud::{
         Flavor, Image, InstanceAction, Network, Port, Proof, SecurityGroup, Server, Sighting, Snapshot,
         Subnet, Volume, VolumeAttachment,
     },
+    crd::v1alpha1::{Finding, VmMigrationStatus},
+    mover::result::ProgressLine,
 };
 use std::collections::{BTreeMap, BTreeSet};
 

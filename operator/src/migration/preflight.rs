@@ -5,8 +5,8 @@ use super::{
     observed::{DestinationInventory, Inventory, SourceInventory},
 };
 use crate::{
+    cloud::{FixedIp as PortAddress, Network, Port, Server, Volume, VolumeAttachment},
     crd::v1alpha1::*,
-    openstack::{FixedIp as PortAddress, Network, Port, Server, Volume, VolumeAttachment},
 };
 use ipnet::IpNet;
 use std::{collections::BTreeMap, net::IpAddr};

@@ -11,7 +11,7 @@ use super::endpoint::{Call, path};
 use super::error::CloudError;
 use super::presence::whole_server;
 use super::session::Cloud;
-use super::types::{ActionDetails, Flavor, InstanceAction, Server, VolumeAttachment};
+use crate::cloud::{ActionDetails, Flavor, InstanceAction, Server, VolumeAttachment};
 
 pub(super) fn call(method: Method, segments: &[&str]) -> Call {
     Call::new(ServiceType::Compute, method, path(segments)).version((2, 1))

@@ -13,9 +13,8 @@ use serde_json::{Value, json};
 use super::bounded;
 use super::endpoint::{Call, path};
 use super::error::{CloudError, ErrorKind};
-use super::presence::Listed;
 use super::session::Cloud;
-use super::types::Image;
+use crate::cloud::{Image, Listed};
 
 /// A download on which nothing arrives for this long is given up.
 const IDLE: Duration = Duration::from_secs(300);

@@ -9,7 +9,8 @@
 //!
 //! ```no_run
 //! # async fn example(yaml: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
-//! use vmmigration::openstack::{Cloud, Credentials, EndpointPolicy, Timeouts};
+//! use vmmigration::net::EndpointPolicy;
+//! use vmmigration::openstack::{Cloud, Credentials, Timeouts};
 //! let credentials = Credentials::parse(yaml, None, None)?;
 //! let cloud = Cloud::connect(&credentials, &EndpointPolicy::default(), "site-a", Timeouts::default()).await?;
 //! for server in cloud.find_servers("web-1").await? {
@@ -31,13 +32,11 @@ mod image;
 mod network;
 mod presence;
 mod session;
-mod types;
 mod volume;
 
+pub use crate::cloud::*;
 pub use cluster_cloud::ClusterCloud;
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{CloudError, ErrorKind};
 pub use image::ImageDownload;
-pub use presence::{Listed, Proof, Sighting};
 pub use session::{Cloud, ServiceVersion, Timeouts};
-pub use types::*;

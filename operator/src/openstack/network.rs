@@ -8,10 +8,9 @@ use serde_json::{Value, json};
 
 use super::endpoint::{Call, path};
 use super::error::CloudError;
-use super::presence::Listed;
 use super::session::Cloud;
-use super::types::{Network, Port, Quota, SecurityGroup, Subnet, Trunk};
 use super::volume::quota;
+use crate::cloud::{Listed, Network, Port, Quota, SecurityGroup, Subnet, Trunk};
 
 fn call(method: Method, segments: &[&str]) -> Call {
     Call::new(ServiceType::Network, method, path(segments))

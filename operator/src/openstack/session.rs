@@ -27,7 +27,7 @@ use super::credentials::Credentials;
 use super::discovery::{Finder, Found, SERVICES};
 use super::endpoint::{Call, Reply};
 use super::error::{CloudError, ErrorKind, connection_broke};
-use super::presence::Listed;
+use crate::cloud::Listed;
 use crate::net::{EndpointPolicy, GuardedResolver};
 
 /// How long requests may take, body included.

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 use super::compute::available;
 use super::endpoint::{Call, path};
 use super::error::{CloudError, ErrorKind};
-use super::presence::Listed;
 use super::session::Cloud;
-use super::types::{FailureMessage, Quota, Snapshot, Volume, VolumeType};
+use crate::cloud::{FailureMessage, Listed, Quota, Snapshot, Volume, VolumeType};
 
 fn call(method: Method, segments: &[&str]) -> Call {
     Call::new(ServiceType::BlockStorage, method, path(segments)).version((3, 0))

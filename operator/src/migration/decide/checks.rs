@@ -7,9 +7,13 @@ use super::{
     parse_time,
 };
 use crate::{
+    cloud::Server,
     crd::v1alpha1::*,
-    migration::{checks::KEYS, checks::pattern, host_keys::host_keys_from_console, names::Side},
-    openstack::Server,
+    migration::{
+        checks::{KEYS, pattern},
+        host_keys::host_keys_from_console,
+        names::Side,
+    },
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 use serde_json::{Value, json};

@@ -8,13 +8,13 @@ use super::{
     requests, retire, retry, undo,
 };
 use crate::{
+    cloud::{Snapshot, Volume},
     crd::v1alpha1::*,
     migration::{
         names::{Role, Side, Tagged},
         observed::{ClusterView, DestinationView, Seen, SourceView, find},
         step::{ObjectKind, Step},
     },
-    openstack::{Snapshot, Volume},
 };
 use k8s_openapi::jiff::Timestamp;
 use std::{collections::BTreeSet, time::Duration};

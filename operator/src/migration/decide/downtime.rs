@@ -5,7 +5,7 @@
 //! ourselves, however wrong a clock is.
 
 use super::{Draft, parse_time};
-use crate::{crd::v1alpha1::*, migration::present, openstack::InstanceAction};
+use crate::{cloud::InstanceAction, crd::v1alpha1::*, migration::present};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 
 /// The source is seen SHUTOFF: its guest began to shut down when the cloud took our stop. One that was shut down by

@@ -8,6 +8,7 @@ use super::{
     requests, retry, set_at, warm,
 };
 use crate::{
+    cloud::{InstanceAction, Server},
     crd::v1alpha1::*,
     migration::{
         block_storage, checks as application, looks,
@@ -16,7 +17,6 @@ use crate::{
         place, preflight,
         step::Step,
     },
-    openstack::{InstanceAction, Server},
 };
 use std::time::Duration;
 

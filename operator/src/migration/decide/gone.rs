@@ -2,8 +2,8 @@
 
 use super::{Draft, SOON};
 use crate::{
+    cloud::{Proof, Server, Sighting},
     migration::observed::{DestinationView, Seen, SourceView},
-    openstack::{Proof, Server, Sighting},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 

@@ -4,7 +4,7 @@ use super::{
     gone::{AGAIN_SECONDS, EMPTY_SECONDS},
     tests::{HALF, Mirage, World, ask, settle},
 };
-use crate::{crd::v1alpha1::*, openstack::Proof};
+use crate::{cloud::Proof, crd::v1alpha1::*};
 use k8s_openapi::jiff::ToSpan;
 use serde_json::json;
 

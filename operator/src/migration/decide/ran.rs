@@ -2,8 +2,8 @@
 
 use super::parse_time;
 use crate::{
+    cloud::{InstanceAction, Server},
     crd::v1alpha1::SourceStatus,
-    openstack::{InstanceAction, Server},
 };
 use k8s_openapi::jiff::Timestamp;
 

@@ -4,7 +4,7 @@ use super::{
     AT_ONCE, Draft, Flow, checks as asking,
     jobs::{Progress, Wanted},
 };
-use crate::{crd::v1alpha1::*, migration::names::Side, openstack::Server};
+use crate::{cloud::Server, crd::v1alpha1::*, migration::names::Side};
 
 /// Purpose of the Job that asks the source after a rollback.
 pub(super) const OF_SOURCE: &str = "check-source";

@@ -3,13 +3,13 @@
 
 use super::{AT_ONCE, Decision, Draft, Flow, LATER, SOON, cleanup, gone, jobs::Progress, recheck, requests};
 use crate::{
+    cloud::{Server, Volume},
     crd::v1alpha1::*,
     migration::{
         names::{MARK_CLAIM, Side},
         observed::{Seen, SourceView},
         step::Step,
     },
-    openstack::{Server, Volume},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A new try of the same object: what the last one left proven, and how the next one begins.
 
 use super::{AT_ONCE, Decision, Draft, ran, requests, warm};
-use crate::{crd::v1alpha1::*, migration::step::Step, openstack::InstanceAction};
+use crate::{cloud::InstanceAction, crd::v1alpha1::*, migration::step::Step};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// Why nothing can be tried again while the destination has a server that once ran.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     build,
+    cloud::{Image, InstanceAction, Port, Proof, Server, Sighting, Snapshot, Volume, VolumeAttachment},
     crd::v1alpha1::*,
     migration::{
         block_storage::{BlockStorage, ClusterStorage, ReadyNode},
@@ -12,7 +13,6 @@ use crate::{
         present,
         step::{JobRequest, ObjectKind, StepFailure},
     },
-    openstack::{Image, InstanceAction, Port, Proof, Server, Sighting, Snapshot, Volume, VolumeAttachment},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::ToSpan};
 use serde_json::json;
@@ -193,7 +193,7 @@ fn spec() -> VmMigrationSpec {
 impl World {
     pub(super) fn new() -> Self {
         let address =
-            crate::openstack::ServerAddress { address: "10.0.0.4".into(), fixed: true, ..Default::default() };
+            crate::cloud::ServerAddress { address: "10.0.0.4".into(), fixed: true, ..Default::default() };
         let source = Server {
             id: "src".into(),
             name: "web-1".into(),
@@ -1015,7 +1015,7 @@ impl World {
         let body = build::cloud::server(&self.me, &plan, &self.status.disks, &[], "src");
         let metadata = serde_json::from_value(body["server"]["metadata"].clone()).unwrap();
         let address =
-            crate::openstack::ServerAddress { address: "10.0.0.5".into(), fixed: true, ..Default::default() };
+            crate::cloud::ServerAddress { address: "10.0.0.5".into(), fixed: true, ..Default::default() };
         let server = Server {
             id: id.clone(),
             status: "BUILD".into(),

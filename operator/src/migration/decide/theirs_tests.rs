@@ -5,9 +5,9 @@ use super::{
     tests::{World, ask, dice, me, settle},
 };
 use crate::{
+    cloud::{Image, Snapshot, Volume},
     crd::v1alpha1::*,
     migration::names::Role,
-    openstack::{Image, Snapshot, Volume},
 };
 use serde_json::json;
 

@@ -4,13 +4,13 @@ use super::{
     AT_ONCE, Decision, Draft, Flow, LATER, ROLLED_BACK, SOON, cleanup, clock, gone, hooks, recheck, requests,
 };
 use crate::{
+    cloud::Server,
     crd::v1alpha1::*,
     migration::{
         names::{MARK_CLAIM, Side},
         observed::{Seen, SourceView},
         step::{ObjectKind, Step},
     },
-    openstack::Server,
 };
 
 /// After success a rollback was asked for: is there a way back? Only then the destination is stopped.

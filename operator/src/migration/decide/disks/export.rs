@@ -5,6 +5,7 @@ use super::{
     transfer_seconds, usable, volume_device, volume_export, with_progress,
 };
 use crate::{
+    cloud::{Image, Snapshot, Volume},
     crd::v1alpha1::*,
     migration::{
         decide::{
@@ -15,7 +16,6 @@ use crate::{
         observed::{SourceView, find, find_attempt},
         step::Step,
     },
-    openstack::{Image, Snapshot, Volume},
 };
 
 /// In the source: until the disk's bytes are in the repository.

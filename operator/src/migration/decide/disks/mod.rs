@@ -17,6 +17,7 @@ pub(super) use {
 
 use super::{AT_ONCE, Draft, PROGRESS};
 use crate::{
+    cloud::Volume,
     crd::v1alpha1::*,
     migration::{
         names::Side,
@@ -24,7 +25,6 @@ use crate::{
         step::Step,
     },
     mover::result::FailureReason,
-    openstack::Volume,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
