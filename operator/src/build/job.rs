@@ -2,6 +2,7 @@
 
 use super::secret::Files;
 use crate::migration::{
+    block_storage::DEVICE,
     checks::KEYS,
     names::{Identity, LABEL_MIGRATION, LABEL_PURPOSE, Side},
     step::JobRequest,
@@ -136,7 +137,7 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
             ..Default::default()
         });
     }
-    let device = VolumeDevice { name: "disk".into(), device_path: super::volume::PATH.into() };
+    let device = VolumeDevice { name: "disk".into(), device_path: DEVICE.into() };
     Container {
         args: Some(args),
         volume_devices: request.device.as_ref().map(|_| vec![device]),
@@ -287,7 +288,7 @@ mod tests {
         let pod = job(&me, &request, &MoverImage::default(), "a").spec.unwrap().template.spec.unwrap();
         let device = pod.containers[0].volume_devices.clone().unwrap().remove(0);
         let volume = pod.volumes.unwrap().pop().unwrap();
-        assert_eq!((device.name, device.device_path), (volume.name, crate::build::volume::PATH.to_string()));
+        assert_eq!((device.name, device.device_path), (volume.name, DEVICE.to_string()));
         assert_eq!(Some(volume.persistent_volume_claim.unwrap().claim_name), request.device);
         let context = pod.security_context.unwrap();
         assert_eq!((context.run_as_user, context.run_as_non_root), (Some(USER), Some(true)));

@@ -1,8 +1,6 @@
-//! What is wanted, as values: requests to clouds, Kubernetes objects. No client, no clock, no randomness.
+//! Kubernetes objects that are wanted, as values. No client, no clock, no randomness.
 
-pub mod cloud;
 pub mod hook;
 pub mod job;
-pub mod report;
 pub mod secret;
 pub mod volume;

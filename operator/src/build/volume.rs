@@ -13,8 +13,6 @@ use k8s_openapi::{
 };
 use std::collections::BTreeMap;
 
-/// Where a Job finds its device.
-pub const PATH: &str = "/dev/vmm-disk";
 /// One pod, never two: neither attempts of a Job nor somebody else's.
 const MODE: &str = "ReadWriteOncePod";
 

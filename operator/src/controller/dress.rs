@@ -2,7 +2,11 @@
 //! it was made of.
 
 use super::execute::{Done, lasting};
-use crate::{build, crd::v1alpha1::DiskAttributes, migration::step::Effect, openstack::Cloud};
+use crate::{
+    crd::v1alpha1::DiskAttributes,
+    migration::{bodies, step::Effect},
+    openstack::Cloud,
+};
 use serde_json::json;
 
 /// Name, bootable flag and image metadata.
@@ -14,10 +18,10 @@ pub async fn volume(cloud: &Cloud, wanted: &DiskAttributes, id: &str) -> Done {
     if volume.bootable != wanted.bootable {
         cloud.set_bootable(id, wanted.bootable).await?;
     }
-    for key in volume.volume_image_metadata.keys().filter(|key| build::cloud::tells_of_our_image(key)) {
+    for key in volume.volume_image_metadata.keys().filter(|key| bodies::tells_of_our_image(key)) {
         cloud.unset_volume_image_metadata(id, key).await?;
     }
-    let metadata = build::cloud::image_metadata(wanted);
+    let metadata = bodies::image_metadata(wanted);
     if !metadata.is_empty() {
         cloud.set_volume_image_metadata(id, &metadata).await?;
     }

@@ -13,8 +13,10 @@ use crate::{
     build,
     crd::v1alpha1::{DiskStatus, VmMigration, VmMigrationReport, VmMigrationSpec, VmMigrationStatus},
     migration::{
+        bodies,
         names::{Identity, MARK_CLAIM, Role, Side},
         observed::Problem,
+        report,
         step::{Effect, JobRequest, Step, StepFailure},
     },
     openstack::{Cloud, CloudError, ErrorKind},
@@ -199,7 +201,7 @@ impl Hands<'_> {
                 Effect::Created { id: cloud.create_snapshot(volume_id, &name, &marks, true).await?.id }
             }
             Step::CreateExportVolume { disk, attempt, snapshot_id } => {
-                let body = build::cloud::export_volume(me, self.disk(*disk)?, *attempt, snapshot_id);
+                let body = bodies::export_volume(me, self.disk(*disk)?, *attempt, snapshot_id);
                 Effect::Created { id: cloud.create_volume(&body).await?.id }
             }
             Step::CreateServerImage { disk } => {
@@ -237,11 +239,11 @@ impl Hands<'_> {
                     Some(id) => self.cloud(Side::Source)?.get_image(id).await?,
                     None => None,
                 };
-                let body = build::cloud::import_image(me, self.disk(*disk)?, *attempt, like.as_ref());
+                let body = bodies::import_image(me, self.disk(*disk)?, *attempt, like.as_ref());
                 Effect::Created { id: cloud.create_image(&body).await?.id }
             }
             Step::CreateVolume { disk, image_id } => {
-                let body = build::cloud::volume(me, self.disk(*disk)?, &plan, image_id.as_deref());
+                let body = bodies::volume(me, self.disk(*disk)?, &plan, image_id.as_deref());
                 Effect::Created { id: cloud.create_volume(&body).await?.id }
             }
             Step::DressVolume { disk, volume_id } => {
@@ -250,7 +252,7 @@ impl Hands<'_> {
             }
             Step::CreatePort { index } => {
                 let up = self.status.source.as_ref().is_none_or(|s| s.was_running);
-                let body = build::cloud::port(me, *index, planned(index)?, up);
+                let body = bodies::port(me, *index, planned(index)?, up);
                 Effect::Created { id: cloud.create_port(&body).await?.id }
             }
             Step::FinishPort { index, port_id } => {
@@ -264,7 +266,7 @@ impl Hands<'_> {
             }
             Step::CreateServer => {
                 let ports = self.status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
-                let body = build::cloud::server(me, &plan, &self.status.disks, &ports, &self.server_id());
+                let body = bodies::server(me, &plan, &self.status.disks, &ports, &self.server_id());
                 Effect::Created { id: cloud.create_server(&body).await? }
             }
             Step::StopDestination { server_id } => {
@@ -288,7 +290,7 @@ impl Hands<'_> {
 
     async fn create_report(&self) -> Done {
         let api: Api<VmMigrationReport> = Api::namespaced(self.ctx.client.clone(), &self.me.namespace);
-        let report = build::report::report(self.me, self.spec(), self.status, self.ctx.now());
+        let report = report::report(self.me, self.spec(), self.status, self.ctx.now());
         match api.create(&PostParams::default(), &report).await {
             Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(Effect::Done),
             other => Ok(other.map(|_| Effect::Done)?),
@@ -297,7 +299,7 @@ impl Hands<'_> {
 
     async fn finish_report(&self) -> Done {
         let api: Api<VmMigrationReport> = Api::namespaced(self.ctx.client.clone(), &self.me.namespace);
-        let status = build::report::outcome(self.status, self.ctx.now());
+        let status = report::outcome(self.status, self.ctx.now());
         api.patch_status(
             &self.me.report(),
             &PatchParams::default(),

@@ -9,7 +9,7 @@ use super::{
     references::{References, SideRef},
 };
 use crate::{
-    build::{self, secret::ANNOTATION_COPIED},
+    build::secret::ANNOTATION_COPIED,
     crd::{
         stored::Stored,
         v1alpha1::{
@@ -23,6 +23,7 @@ use crate::{
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
         place::{self, Place, Recorded},
+        report,
     },
     openstack::{Cloud, CloudError, ErrorKind, Listed, Proof, Server, Sighting},
 };
@@ -532,8 +533,7 @@ async fn report(
         None => None,
     };
     let ours = found.filter(|r| r.spec.uid == me.uid);
-    let finished =
-        ours.as_ref().and_then(|r| r.status.as_ref()).is_some_and(|s| build::report::tells(s, status));
+    let finished = ours.as_ref().and_then(|r| r.status.as_ref()).is_some_and(|s| report::tells(s, status));
     Ok((ours.is_some(), finished))
 }
 

@@ -1,6 +1,7 @@
 //! The pure core: what is known of a migration, and what to do next. No client, no clock, no randomness.
 
 pub mod block_storage;
+pub mod bodies;
 pub mod checks;
 pub mod decide;
 pub mod hook_context;
@@ -11,4 +12,5 @@ pub mod observed;
 pub mod place;
 pub mod preflight;
 pub mod present;
+pub mod report;
 pub mod step;

@@ -2,15 +2,15 @@
 
 use super::*;
 use crate::{
-    build,
     cloud::{Image, InstanceAction, Port, Proof, Server, Sighting, Snapshot, Volume, VolumeAttachment},
     crd::v1alpha1::*,
     migration::{
         block_storage::{BlockStorage, ClusterStorage, ReadyNode},
+        bodies,
         names::{MARK_CLAIM, Role},
         observed::*,
         place::Place,
-        present,
+        present, report,
         step::{JobRequest, ObjectKind, StepFailure},
     },
 };
@@ -640,7 +640,7 @@ impl World {
             destination_cluster: self.cluster(Side::Destination),
             vault_exists: self.vault,
             report_exists: self.report,
-            report_finished: self.told.as_ref().is_some_and(|t| build::report::tells(t, &self.status)),
+            report_finished: self.told.as_ref().is_some_and(|t| report::tells(t, &self.status)),
             source_place: Some(Place { project_id: "pa".into(), ..Default::default() }),
             destination_place: Some(Place { project_id: "pb".into(), ..Default::default() }),
             ..Default::default()
@@ -944,7 +944,7 @@ impl World {
                 server.status = "SHUTOFF".into();
             }
             Step::CreateReport => self.report = true,
-            Step::FinishReport => self.told = Some(build::report::outcome(&self.status, self.now)),
+            Step::FinishReport => self.told = Some(report::outcome(&self.status, self.now)),
             Step::Delete { side, kind, id } => match self.kept(*side, *kind, id) {
                 None => self.delete(*kind, id),
                 Some(false) => {}
@@ -1012,7 +1012,7 @@ impl World {
         }
         let id = self.id("srv");
         let plan = self.status.plan.clone().unwrap_or_default();
-        let body = build::cloud::server(&self.me, &plan, &self.status.disks, &[], "src");
+        let body = bodies::server(&self.me, &plan, &self.status.disks, &[], "src");
         let metadata = serde_json::from_value(body["server"]["metadata"].clone()).unwrap();
         let address =
             crate::cloud::ServerAddress { address: "10.0.0.5".into(), fixed: true, ..Default::default() };

@@ -3,7 +3,7 @@
 use super::{
     Draft, MAKING, bandwidth, export, repository, transfer_seconds, usable, volume_device as device,
 };
-use crate::migration::{decide::jobs::Wanted, names::Side, observed::SourceView};
+use crate::migration::{block_storage::DEVICE, decide::jobs::Wanted, names::Side, observed::SourceView};
 
 /// In the source: until the disk's bytes are in the repository.
 pub(super) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
@@ -30,7 +30,7 @@ fn backup(d: &mut Draft<'_>, i: usize, volume_id: &str, claim: String) -> String
     let (repository, uid, disk) = (repository(d), d.input.me.uid.clone(), n.to_string());
     // Segments of another copy are never taken for this one's: it may be younger.
     let whose = ["backup", "--repository", &repository, "--migration-uid", &uid, "--disk", &disk];
-    let what = ["--device", crate::build::volume::PATH, "--device-id", volume_id, "--no-extra-verify"];
+    let what = ["--device", DEVICE, "--device-id", volume_id, "--no-extra-verify"];
     let args = whose.into_iter().chain(what).map(String::from);
     let args = args.chain(export::pass_args(d, i)).chain(bandwidth(d)).collect();
     let purpose = format!("backup-{n}");

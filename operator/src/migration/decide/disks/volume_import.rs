@@ -7,7 +7,7 @@ use super::{
 use crate::{
     crd::v1alpha1::*,
     migration::{
-        block_storage::pinned,
+        block_storage::{DEVICE, pinned},
         decide::jobs::{Progress, Wanted},
         names::{Role, Side},
         observed::{DestinationView, find},
@@ -78,7 +78,7 @@ fn fill(
     let (repository, n, pass) = (repository(d), d.status.disks[i].index, pass.to_string());
     let disk = n.to_string();
     let target = ["restore", "--repository", &repository, "--disk", &disk, "--pass", &pass];
-    let device = ["--device", crate::build::volume::PATH];
+    let device = ["--device", DEVICE];
     let mut args: Vec<String> = [&target[..], &device, more].concat().into_iter().map(String::from).collect();
     args.extend(found_args(d, i));
     args.extend(import::known_args(d, i, known));
