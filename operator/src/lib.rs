@@ -7,6 +7,7 @@ pub mod build;
 pub mod cli;
 pub mod client;
 pub mod cloud;
+pub mod contract;
 pub mod controller;
 pub mod crd;
 #[cfg(any(test, fuzzing))]

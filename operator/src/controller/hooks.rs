@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{
     build::hook::{Guest, Material, Place, job, secret},
+    contract::host_keys_from_console,
     crd::v1alpha1::{Finding, Hook, KeyRef, SshHook, VmMigration},
     migration::{
         hook_context::context,
-        host_keys::host_keys_from_console,
         names::{LABEL_HOOK, Side},
         observed::Problem,
         step::{Effect, HookRequest, StepFailure},

@@ -17,7 +17,7 @@ pub fn restic_output(data: &[u8]) {
     for line in data.split(|byte| *byte == b'\n') {
         let line = String::from_utf8_lossy(line);
         if let Line::Summary(summary) = Line::parse(&line) {
-            let id = summary.snapshot_id.parse::<crate::restic::SnapshotId>();
+            let id = summary.snapshot_id.parse::<crate::contract::SnapshotId>();
             assert!(id.is_err() || summary.snapshot_id.len() == 64);
         }
         tail.push(&line);

@@ -1,23 +1,12 @@
 //! Checks of the application: what can be said of them before anybody is asked.
 
-use super::host_keys::host_key;
-use crate::crd::v1alpha1::*;
-use regex::{Regex, RegexBuilder};
+use crate::{
+    contract::{host_key, pattern},
+    crd::v1alpha1::*,
+};
 
 /// Where the private keys of checks are mounted.
 pub const KEYS: &str = "/etc/vmmigration-check";
-/// More memory no pattern may take.
-const MAX_PATTERN: usize = 1 << 20;
-
-/// Reads a pattern as checks use it: `^` and `$` are the ends of a line, however it ends.
-pub fn pattern(text: &str) -> Result<Regex, String> {
-    let built = RegexBuilder::new(text).multi_line(true).crlf(true).size_limit(MAX_PATTERN).build();
-    built.map_err(|error| match &error {
-        regex::Error::CompiledTooBig(_) => "it is too large".into(),
-        // The last line says what; those before it show where.
-        other => other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").into(),
-    })
-}
 
 /// What is wrong with the checks, and with the host keys of hooks, whatever the clouds look like.
 pub fn findings(spec: &VmMigrationSpec) -> Vec<Finding> {
@@ -76,16 +65,6 @@ mod tests {
             "cutover": {"mode": "Now"}, "verification": {"checks": [check]}});
         let spec = serde_json::from_value(spec).unwrap();
         findings(&spec).into_iter().map(|f| (f.id, f.message)).collect()
-    }
-
-    #[test]
-    fn patterns_meet_lines() {
-        let log = "boot\r\n[ 1.2] App is ready\r\nlogin: ";
-        for (text, yes) in [("ready$", true), ("^login:", true), ("(?-m)^login", false), ("Ready", false)] {
-            assert_eq!(pattern(text).unwrap().is_match(log), yes, "{text}");
-        }
-        assert_eq!(pattern("a{1000}{1000}").unwrap_err(), "it is too large");
-        assert_eq!(pattern("(").unwrap_err(), "unclosed group");
     }
 
     #[test]

@@ -5,7 +5,6 @@ pub mod bodies;
 pub mod checks;
 pub mod decide;
 pub mod hook_context;
-pub mod host_keys;
 pub mod looks;
 pub mod names;
 pub mod observed;

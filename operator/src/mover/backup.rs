@@ -25,7 +25,7 @@ use super::{
     source::{Pieces, READ, Source},
 };
 use crate::{
-    restic::SnapshotId,
+    contract::SnapshotId,
     transfer::{BLOCK, Content, Layout, Manifest, Segment, Table, table::is_zero, tags::Kind},
 };
 

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{error::MoverError, repository::Repository, restore::RestoreRequest, result::FailureReason};
 use crate::{
-    restic::{Complaints, SnapshotId},
+    contract::SnapshotId,
+    restic::Complaints,
     transfer::{
         Content, Layout, Manifest,
         tags::{Kind, Listed, Listing},

@@ -17,7 +17,7 @@ use super::{
     ssh,
 };
 use crate::{
-    migration::checks::pattern,
+    contract::pattern,
     net::{AddressCheck, policy_resolver},
 };
 

@@ -26,9 +26,10 @@ use super::{
     ssh::{self, Output, Script, SshError, Target},
 };
 use crate::{
+    contract::SnapshotId,
     net::{AddressCheck, EndpointPolicy, address_check},
     openstack::Cloud,
-    restic::{Complaints, Restic, SnapshotId, Traffic, program_from_environment},
+    restic::{Complaints, Restic, Traffic, program_from_environment},
     signals::StopSignals,
     store::{ObjectStoreLocation, Store, StoreOptions},
     transfer::{BLOCK, ImageHash, manifest::MAX_PATCH, tags::PassKey},

@@ -27,7 +27,7 @@ use super::{
     source::READ,
 };
 use crate::{
-    restic::SnapshotId,
+    contract::SnapshotId,
     transfer::{BLOCK, Content, ImageHash, Layout, Manifest, Patch, table::is_zero, tags::Kind},
 };
 

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{error::MoverError, result::FailureReason, source::READ};
 use crate::{
-    restic::{BackupArgs, BackupSummary, Child, Line, Restic, ResticError, SnapshotId},
+    contract::SnapshotId,
+    restic::{BackupArgs, BackupSummary, Child, Line, Restic, ResticError},
     store::Store,
     transfer::{
         Layout, Manifest, Table,

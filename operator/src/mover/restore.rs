@@ -20,7 +20,7 @@ use super::{
     source::READ,
 };
 use crate::{
-    restic::SnapshotId,
+    contract::SnapshotId,
     transfer::{ImageHash, Manifest, tags::Kind},
 };
 

@@ -18,7 +18,7 @@ use super::{
     restore::{self, RestoreRequest, Restoring, Target},
     result::{FailureReason, SealResult},
 };
-use crate::{restic::SnapshotId, transfer::ImageHash};
+use crate::{contract::SnapshotId, transfer::ImageHash};
 
 /// Saves the whole disk; finds it when it was saved, and proven, before.
 pub async fn seal(

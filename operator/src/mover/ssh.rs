@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::result::shorten;
-use crate::{migration::host_keys::host_key, net::AddressCheck};
+use crate::{contract::host_key, net::AddressCheck};
 
 /// Between two tries to get a connection.
 const INTERVAL: Duration = Duration::from_secs(2);

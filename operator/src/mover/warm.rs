@@ -15,7 +15,7 @@ use super::{
     source::Source,
 };
 use crate::{
-    restic::SnapshotId,
+    contract::SnapshotId,
     transfer::{
         BLOCK, Content, Manifest, Patch, Runs, Segment, Table, manifest::MAX_PATCH, table::is_zero,
         tags::Kind,

@@ -5,7 +5,6 @@ pub mod key_file;
 mod output;
 mod process;
 
-pub(crate) use command::program_from_environment;
-pub use command::{BackupArgs, Restic, SnapshotId, Traffic};
+pub use command::{BackupArgs, Restic, Traffic, program_from_environment};
 pub use output::{BackupSummary, Complaints, Line, StderrTail};
 pub use process::{Child, Finished, ResticError};

@@ -148,7 +148,7 @@ fn element(body: &str, name: &str) -> Option<String> {
 }
 
 /// What a person may see of a text from elsewhere: the beginning, and nothing that a terminal would obey.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(256).collect()
 }
 

@@ -16,8 +16,7 @@ mod s3;
 mod swift;
 
 pub use client::{ProbeTimes, Store};
-pub use error::StoreError;
-pub(crate) use error::shown;
+pub use error::{StoreError, shown};
 pub use http::StoreOptions;
 pub use keys::StoreKeys;
 pub use location::{LocationError, ObjectStoreLocation};

@@ -9,7 +9,7 @@ use super::{
     layout::{BLOCK, Layout},
     runs::Runs,
 };
-use crate::restic::SnapshotId;
+use crate::contract::SnapshotId;
 
 const VERSION: u32 = 1;
 /// How many bytes one patch holds at most.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use super::layout::Layout;
-use crate::restic::SnapshotId;
+use crate::contract::SnapshotId;
 
 /// One disk in one pass, read from one source.
 #[derive(Debug, Clone, PartialEq, Eq)]

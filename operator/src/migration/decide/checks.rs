@@ -8,12 +8,9 @@ use super::{
 };
 use crate::{
     cloud::Server,
+    contract::{host_keys_from_console, pattern},
     crd::v1alpha1::*,
-    migration::{
-        checks::{KEYS, pattern},
-        host_keys::host_keys_from_console,
-        names::Side,
-    },
+    migration::{checks::KEYS, names::Side},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 use serde_json::{Value, json};

@@ -1,0 +1,9 @@
+//! What operator and mover must agree on. Plain types and rules: neither side's clients, no clock.
+
+mod host_keys;
+mod pattern;
+mod snapshot_id;
+
+pub use host_keys::{host_key, host_keys_from_console};
+pub use pattern::pattern;
+pub use snapshot_id::SnapshotId;
