@@ -10,6 +10,7 @@ pub mod cloud;
 pub mod contract;
 pub mod controller;
 pub mod crd;
+pub mod definitions;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod metrics;

@@ -4,14 +4,14 @@ use clap::Parser;
 use std::process::ExitCode;
 use vmmigration::{
     cli::{Cli, Command},
-    crd, mover, operator,
+    definitions, mover, operator,
 };
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Mover(command) => return mover::cli::run(command).await,
-        Command::Crd(args) => crd::write(args.dir.as_deref()),
+        Command::Crd(args) => definitions::write(args.dir.as_deref()),
         Command::Run(args) => operator::run(*args).await,
     };
     match done {

@@ -7,11 +7,12 @@
 
 mod answers;
 mod restic;
+mod store;
 mod transfer;
 
-pub use crate::store::fuzz::*;
 pub use answers::*;
 pub use restic::*;
+pub use store::*;
 pub use transfer::*;
 
 /// A property over any bytes; it panics where it does not hold.

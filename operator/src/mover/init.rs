@@ -136,7 +136,7 @@ pub(super) async fn read_marker(store: &Store) -> Result<Option<Marker>, MoverEr
 }
 
 /// Reads a marker. What stands in one of ours fits into a message.
-pub(crate) fn parse_marker(content: &[u8]) -> Result<Marker, String> {
+pub fn parse_marker(content: &[u8]) -> Result<Marker, String> {
     let marker: Marker = serde_json::from_slice(content).map_err(|error| shown(&error.to_string()))?;
     let ours = |text: &str, most| text.len() <= most && !text.chars().any(char::is_control);
     if ours(&marker.uid, MAX_UID) && ours(&marker.object, MAX_OBJECT) {

@@ -89,12 +89,12 @@ impl StoreError {
     }
 
     /// Whether the store answered, but only with trouble: worth asking again at once, within bounds.
-    pub(super) fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         matches!(self, Self::Transient { .. })
     }
 
     /// Sorts an answer that is no success.
-    pub(super) fn from_answer(what: String, status: StatusCode, body: &str) -> Self {
+    pub fn from_answer(what: String, status: StatusCode, body: &str) -> Self {
         let code = element(body, "Code").unwrap_or_default();
         let message = element(body, "Message").unwrap_or_default();
         let answer = match (code.is_empty(), message.is_empty()) {

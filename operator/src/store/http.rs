@@ -97,6 +97,6 @@ pub(super) async fn bounded_body(
 }
 
 /// An answer that makes no sense.
-pub(super) fn refused(what: &str, answer: &str) -> StoreError {
+pub fn refused(what: &str, answer: &str) -> StoreError {
     StoreError::Refused { what: what.to_owned(), answer: shown(answer) }
 }

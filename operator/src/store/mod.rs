@@ -4,10 +4,10 @@
 //! policy, the CA and "no redirects" hold for every byte. Keys are always relative to the location's prefix: nothing
 //! here can name an object outside of it.
 
+#[doc(hidden)]
+pub mod answers;
 mod client;
 mod error;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzz;
 mod http;
 mod keys;
 mod location;

@@ -109,7 +109,8 @@ impl Rest {
     }
 }
 
-pub(super) fn parse_names(body: &[u8]) -> Result<Vec<String>, String> {
+/// The names in a listing of restic's REST protocol.
+pub fn parse_names(body: &[u8]) -> Result<Vec<String>, String> {
     let entries: Option<Vec<Entry>> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let names = entries.unwrap_or_default().into_iter().map(|entry| entry.name);
     let hex = |name: &str| name.len() == 64 && name.bytes().all(|c| c.is_ascii_hexdigit());

@@ -125,13 +125,14 @@ impl S3 {
     }
 }
 
-pub(super) fn parse_list(body: &[u8]) -> Result<ListObjectsV2Response, String> {
+/// One page of a listing.
+pub fn parse_list(body: &[u8]) -> Result<ListObjectsV2Response, String> {
     ListObjectsV2::parse_response(&with_namespace(body, "ListBucketResult"))
         .map_err(|error| error.to_string())
 }
 
 /// Whether all of a batch was deleted; if not, why.
-pub(super) fn all_deleted(body: &[u8]) -> Result<(), String> {
+pub fn all_deleted(body: &[u8]) -> Result<(), String> {
     let answer = DeleteObjectsResponse::parse(&with_namespace(body, "DeleteResult"))
         .map_err(|error| error.to_string())?;
     let Some(first) = answer.errors.first() else { return Ok(()) };

@@ -200,7 +200,7 @@ fn login(keys: &StoreKeys) -> Value {
 }
 
 /// The public address of the object store.
-pub(super) fn parse_catalog(body: &[u8], region: Option<&str>) -> Result<Url, String> {
+pub fn parse_catalog(body: &[u8], region: Option<&str>) -> Result<Url, String> {
     let answer: TokenAnswer = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let stores = answer.token.catalog.into_iter().filter(|service| service.kind == "object-store");
     let here = |endpoint: &Endpoint| {
@@ -216,7 +216,7 @@ pub(super) fn parse_catalog(body: &[u8], region: Option<&str>) -> Result<Url, St
 }
 
 /// One page, all of it behind the marker: a listing that does not go on would keep us here for ever.
-pub(super) fn parse_page(body: &[u8], marker: &str) -> Result<Vec<String>, String> {
+pub fn parse_page(body: &[u8], marker: &str) -> Result<Vec<String>, String> {
     // An empty container is answered without a body by some.
     if body.is_empty() {
         return Ok(Vec::new());

@@ -1,17 +1,15 @@
-//! What stores answer: listings, errors, Keystone's catalog, our own marker. Here, because only the store's client
-//! reads them.
-#![allow(clippy::unwrap_used, reason = "what fails here is a finding")]
+//! What stores answer: listings, errors, Keystone's catalog, our own marker.
 
 use reqwest::StatusCode;
 
-use super::{
-    StoreError,
-    http::refused,
-    rest::parse_names,
-    s3::{all_deleted, parse_list},
-    swift::{parse_catalog, parse_page},
+use super::assert_showable;
+use crate::{
+    mover::init::parse_marker,
+    store::{
+        StoreError,
+        answers::{all_deleted, parse_catalog, parse_list, parse_names, parse_page, refused},
+    },
 };
-use crate::{fuzz::assert_showable, mover::init::parse_marker};
 
 /// What a person may see of one answer: a short text of ours, and of the store's a code and a message.
 const SHOWN: usize = 800;
