@@ -117,7 +117,7 @@ impl Bed {
         let hands = Hands { ctx, me: &me(), object, status, refs, look };
         let step = Step::Delete { side, kind: ObjectKind::Volume, id: "x".into() };
         let done = hands.execute(&step).await;
-        (!self.fake.seen("DELETE").is_empty(), done.err().map(|e| e.message).unwrap_or_default())
+        (!self.fake.seen("DELETE").is_empty(), done.err().map(|e| e.0.message).unwrap_or_default())
     }
 }
 

@@ -6,11 +6,11 @@ mod openstack_support;
 use openstack_support::{Fake, PROJECT, connected};
 use serde_json::{Value, json};
 use vmmigration::{
-    controller::remove,
+    controller::{execute::Done, remove},
     crd::v1alpha1::VmMigrationStatus,
     migration::{
         names::{Identity, MARK_CLAIM, MARK_MIGRATION, Role},
-        step::{Effect, ObjectKind, StepFailure},
+        step::{Effect, ObjectKind},
     },
     openstack::Cloud,
 };
@@ -187,7 +187,7 @@ async fn a_source_that_is_not_as_it_was_seen_is_not_deleted() {
     assert_eq!(deletions(&fake), Vec::<String>::new(), "the server is gone");
 }
 
-fn looks_again(done: &Result<Effect, StepFailure>) -> bool {
+fn looks_again(done: &Done) -> bool {
     done.as_ref().is_err_and(|e| e.conflict && e.transient)
 }
 
@@ -198,11 +198,7 @@ fn deleted_by_its_history(fake: &Fake) {
 }
 
 /// Deletes volume `x` with what is recorded; how it ended, and how often the cloud was asked to delete.
-async fn volume_deleted(
-    recorded: &Value,
-    fake: &Fake,
-    cloud: &Cloud,
-) -> (Result<Effect, StepFailure>, usize) {
+async fn volume_deleted(recorded: &Value, fake: &Fake, cloud: &Cloud) -> (Done, usize) {
     fake.on(&format!("DELETE {}", path(ObjectKind::Volume)), 202, Value::Null);
     let done = remove::source_volume(cloud, &status(recorded.clone()), "x").await;
     (done, deletions(fake).len())

@@ -271,7 +271,7 @@ impl Bed {
         let given = self.cluster.handles();
         done.map(|_| given.clone()).map_err(|e| {
             assert!(given.is_empty(), "{given:?}");
-            e.message
+            e.0.message
         })
     }
 }

@@ -31,7 +31,7 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, ops::Deref, time::Duration};
 use tokio::time::timeout;
 
 /// No step may take longer: what a cloud does later is observed later.
@@ -55,9 +55,22 @@ pub struct Hands<'a> {
     pub look: &'a Look,
 }
 
-pub(super) type Done = Result<Effect, StepFailure>;
+/// How a step ended.
+pub type Done = Result<Effect, Failed>;
 
-impl From<CloudError> for StepFailure {
+/// Why a step failed, made of what a cloud or a cluster answered.
+#[derive(Debug, PartialEq)]
+pub struct Failed(pub StepFailure);
+
+impl Deref for Failed {
+    type Target = StepFailure;
+
+    fn deref(&self) -> &StepFailure {
+        &self.0
+    }
+}
+
+impl From<CloudError> for Failed {
     fn from(e: CloudError) -> Self {
         // A conflict, or something that is gone: the state is not what we saw, and is looked at again. The others are what
         // somebody may mend while the bound lasts: to wait for that costs less than to begin anew.
@@ -69,25 +82,31 @@ impl From<CloudError> for StepFailure {
                 | ErrorKind::Forbidden
                 | ErrorKind::Quota
         );
-        StepFailure { transient: e.is_transient() || mended, conflict: false, message: e.to_string() }
+        Failed(StepFailure { transient: e.is_transient() || mended, conflict: false, message: e.to_string() })
     }
 }
 
-impl From<kube::Error> for StepFailure {
+impl From<kube::Error> for Failed {
     fn from(e: kube::Error) -> Self {
         // A quota and admission, too: a platform may mend them while the bound lasts. Policies answer 403, webhooks 400,
         // others 422, as for an object that is wrong.
-        StepFailure { transient: true, conflict: false, message: format!("Kubernetes: {e}") }
+        later(format!("Kubernetes: {e}"))
     }
 }
 
 /// The world has changed since it was looked at.
-pub(super) fn changed(message: impl Into<String>) -> StepFailure {
-    StepFailure { transient: true, conflict: true, message: message.into() }
+pub(super) fn changed(message: impl Into<String>) -> Failed {
+    Failed(StepFailure { transient: true, conflict: true, message: message.into() })
 }
 
-pub(super) fn lasting(message: impl Into<String>) -> StepFailure {
-    StepFailure { transient: false, conflict: false, message: message.into() }
+/// It may work later.
+pub(super) fn later(message: impl Into<String>) -> Failed {
+    Failed(StepFailure { transient: true, conflict: false, message: message.into() })
+}
+
+/// It will not work later either.
+pub(super) fn lasting(message: impl Into<String>) -> Failed {
+    Failed(StepFailure { transient: false, conflict: false, message: message.into() })
 }
 
 impl Hands<'_> {
@@ -96,11 +115,7 @@ impl Hands<'_> {
         tracing::info!(uid = %self.me.uid, name = %self.me.name, namespace = %self.me.namespace, step = step.name(), ?step, "step");
         match timeout(STEP_TIMEOUT, self.execute_unbounded(step)).await {
             Ok(done) => done,
-            Err(_) => Err(StepFailure {
-                transient: true,
-                conflict: false,
-                message: format!("{}: no answer within {} s", step.name(), STEP_TIMEOUT.as_secs()),
-            }),
+            Err(_) => Err(later(format!("{}: no answer within {} s", step.name(), STEP_TIMEOUT.as_secs()))),
         }
     }
 
@@ -146,23 +161,19 @@ impl Hands<'_> {
         }
     }
 
-    pub(super) fn cloud(&self, side: Side) -> Result<&Cloud, StepFailure> {
+    pub(super) fn cloud(&self, side: Side) -> Result<&Cloud, Failed> {
         let cloud = match side {
             Side::Source => &self.look.source,
             Side::Destination => &self.look.destination,
         };
-        cloud.as_ref().ok_or_else(|| StepFailure {
-            transient: true,
-            conflict: false,
-            message: format!("the {side} cloud was not seen"),
-        })
+        cloud.as_ref().ok_or_else(|| later(format!("the {side} cloud was not seen")))
     }
 
     fn spec(&self) -> &VmMigrationSpec {
         &self.object.spec
     }
 
-    fn disk(&self, n: i32) -> Result<&DiskStatus, StepFailure> {
+    fn disk(&self, n: i32) -> Result<&DiskStatus, Failed> {
         self.status
             .disks
             .iter()
@@ -281,7 +292,7 @@ impl Hands<'_> {
         })
     }
 
-    async fn own_server(&self, cloud: &Cloud, id: &str) -> Result<(), StepFailure> {
+    async fn own_server(&self, cloud: &Cloud, id: &str) -> Result<(), Failed> {
         match cloud.get_server(id).await? {
             Some(s) if self.me.server(&s).is_some() => Ok(()),
             _ => Err(lasting(format!("server {id} does not carry our mark"))),
@@ -309,7 +320,7 @@ impl Hands<'_> {
         Ok(Effect::Done)
     }
 
-    pub(super) async fn cluster(&self, side: Side) -> Result<super::clusters::MoverCluster, StepFailure> {
+    pub(super) async fn cluster(&self, side: Side) -> Result<super::clusters::MoverCluster, Failed> {
         let p = match self.refs.side(side) {
             Ok(r) => match self.ctx.clusters.get(r.cluster.as_deref()).await {
                 Ok(c) => return Ok(c),
@@ -317,7 +328,7 @@ impl Hands<'_> {
             },
             Err(p) => p.clone(),
         };
-        Err(StepFailure { transient: true, conflict: false, message: p.message })
+        Err(later(p.message))
     }
 
     async fn create_job(&self, request: &JobRequest) -> Done {
@@ -355,15 +366,16 @@ impl Hands<'_> {
         side: Side,
         disk: i32,
         volume_id: &str,
-    ) -> Result<(), StepFailure> {
-        let failure =
-            |p: &Problem| StepFailure { transient: p.transient, conflict: false, message: p.message.clone() };
+    ) -> Result<(), Failed> {
+        let failure = |p: &Problem| {
+            Failed(StepFailure { transient: p.transient, conflict: false, message: p.message.clone() })
+        };
         let r = self.refs.side(side).as_ref().map_err(failure)?;
         let (sessions, policy) = (&self.ctx.clouds, &self.ctx.policy());
         let access = Access { sessions, policy, credentials: &r.credentials, name: &r.name };
         let refused = |p: Problem| {
             let message = format!("volume {volume_id} is not given to the cluster: {}", p.message);
-            StepFailure { transient: p.transient, conflict: false, message }
+            Failed(StepFailure { transient: p.transient, conflict: false, message })
         };
         let cloud = vouched(cluster, access).await.map_err(refused)?;
         let recorded = [volume_id.to_string()];
@@ -373,7 +385,7 @@ impl Hands<'_> {
             None => {
                 let message =
                     format!("volume {volume_id} is not seen in the cloud that its cluster belongs to");
-                Err(StepFailure { transient: true, conflict: false, message })
+                Err(later(message))
             }
         }
     }
@@ -387,15 +399,14 @@ impl Hands<'_> {
     }
 
     /// Read when the Job is made: they may have changed since preflight.
-    async fn private_keys(&self, request: &JobRequest) -> Result<build::secret::Files, StepFailure> {
+    async fn private_keys(&self, request: &JobRequest) -> Result<build::secret::Files, Failed> {
         let mut keys = build::secret::Files::new();
         for (file, key) in &request.keys {
             let whose = format!("Job {}", self.me.job(&request.purpose, request.attempt));
             let namespace = &self.me.namespace;
             let found =
                 super::hooks::secret_of(self.ctx, namespace, &whose, &key.name, Some(&key.key)).await?;
-            let mut data =
-                found.map_err(|p| StepFailure { transient: true, conflict: false, message: p.message })?;
+            let mut data = found.map_err(|p| later(p.message))?;
             keys.insert(file.clone(), data.remove(&key.key).unwrap_or_default());
         }
         Ok(keys)
@@ -461,7 +472,7 @@ where
     }
 }
 
-async fn apply(cluster: super::clusters::MoverCluster, mut secret: Secret) -> Result<(), StepFailure> {
+async fn apply(cluster: super::clusters::MoverCluster, mut secret: Secret) -> Result<(), Failed> {
     let name = secret.name_any();
     secret.metadata.namespace = Some(cluster.namespace.clone());
     let api: Api<Secret> = Api::namespaced(cluster.client, &cluster.namespace);
@@ -484,7 +495,7 @@ mod tests {
     fn what_somebody_may_mend_is_tried_again() {
         let cloud = |kind| {
             let (cloud, action, message) = ("b".into(), "create volume".into(), "no".into());
-            StepFailure::from(CloudError { cloud, action, kind, status: None, message, request_id: None })
+            Failed::from(CloudError { cloud, action, kind, status: None, message, request_id: None })
         };
         for (kind, waits) in [
             (ErrorKind::Quota, true),
@@ -504,7 +515,7 @@ mod tests {
             (422, "ValidatingAdmissionPolicy 'p' denied request"),
         ] {
             let status = json!({"status": "Failure", "code": code, "message": why, "reason": ""});
-            let failure = StepFailure::from(kube::Error::Api(serde_json::from_value(status).unwrap()));
+            let failure = Failed::from(kube::Error::Api(serde_json::from_value(status).unwrap()));
             assert!(failure.transient && failure.message.contains(why), "{failure:?}");
         }
     }

@@ -4,7 +4,7 @@
 use super::{
     clusters::MoverCluster,
     context::{Context, Settings},
-    execute::{Hands, lasting},
+    execute::{Failed, Hands, lasting, later},
     observe::CONSOLE_LINES,
     references::files,
 };
@@ -16,7 +16,7 @@ use crate::{
         hook_context::context,
         names::{LABEL_HOOK, Side},
         observed::Problem,
-        step::{Effect, HookRequest, StepFailure},
+        step::{Effect, HookRequest},
     },
 };
 use k8s_openapi::api::{
@@ -183,7 +183,7 @@ pub(super) async fn secret_of(
 
 impl Hands<'_> {
     /// Makes the Job of an attempt. What it refers to may have changed since preflight.
-    pub(super) async fn run_hook(&self, request: &HookRequest) -> Result<Effect, StepFailure> {
+    pub(super) async fn run_hook(&self, request: &HookRequest) -> Result<Effect, Failed> {
         let hook = self.object.spec.hooks.iter().find(|h| h.name == request.hook);
         let row = self.status.hooks.iter().find(|r| r.name == request.hook);
         let (Some(hook), Some(row)) = (hook, row) else {
@@ -217,7 +217,7 @@ impl Hands<'_> {
     }
 
     /// Near our own clouds a hook runs in its tenant's namespace, elsewhere where movers run.
-    async fn hook_place(&self, side: Side) -> Result<(MoverCluster, Place), StepFailure> {
+    async fn hook_place(&self, side: Side) -> Result<(MoverCluster, Place), Failed> {
         let cluster = self.cluster_of_hooks(side).await?;
         if self.hooks_are_own(side) {
             return Ok((cluster, Place::Own));
@@ -233,7 +233,7 @@ impl Hands<'_> {
     }
 
     /// The cluster and the namespace in which hooks of a side run.
-    pub(super) async fn cluster_of_hooks(&self, side: Side) -> Result<MoverCluster, StepFailure> {
+    pub(super) async fn cluster_of_hooks(&self, side: Side) -> Result<MoverCluster, Failed> {
         let cluster = self.cluster(side).await?;
         Ok(if self.hooks_are_own(side) {
             MoverCluster { namespace: self.me.namespace.clone(), ..cluster }
@@ -243,7 +243,7 @@ impl Hands<'_> {
     }
 
     /// Address and host keys of the guest: as given, or as the cloud tells them.
-    async fn guest(&self, side: Side, ssh: &SshHook) -> Result<Guest, StepFailure> {
+    async fn guest(&self, side: Side, ssh: &SshHook) -> Result<Guest, Failed> {
         let (id, addresses) = match side {
             Side::Source => {
                 let s = self.status.source.clone().unwrap_or_default();
@@ -269,19 +269,15 @@ impl Hands<'_> {
         match host_keys_from_console(&console) {
             keys if !keys.is_empty() => Ok(Guest { address, host_keys: keys }),
             // A guest that has just started may print them soon; the hook's deadline ends the wait.
-            _ => Err(StepFailure {
-                transient: true,
-                conflict: false,
-                message: format!(
-                    "the console of server {id} shows no SSH host key, and a key that is not known is not trusted; give ssh.hostKey (ssh-keyscan {address}, compared in the guest), or let the guest print its keys on the console as cloud-init does"
-                ),
-            }),
+            _ => Err(later(format!(
+                "the console of server {id} shows no SSH host key, and a key that is not known is not trusted; give ssh.hostKey (ssh-keyscan {address}, compared in the guest), or let the guest print its keys on the console as cloud-init does"
+            ))),
         }
     }
 }
 
 /// What is there already was made by us before: its name carries the attempt.
-fn existing<T>(created: Result<T, kube::Error>) -> Result<(), StepFailure> {
+fn existing<T>(created: Result<T, kube::Error>) -> Result<(), Failed> {
     match created {
         Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(()),
         other => Ok(other.map(drop)?),

@@ -119,7 +119,12 @@ fn identity(object: &VmMigration) -> Identity {
 }
 
 async fn execute_all(hands: &Hands<'_>, steps: &[Step]) -> Vec<(Step, Result<Effect, StepFailure>)> {
-    join_all(steps.iter().map(|step| async { (step.clone(), hands.execute(step).await) })).await
+    join_all(
+        steps
+            .iter()
+            .map(|step| async { (step.clone(), hands.execute(step).await.map_err(|failed| failed.0)) }),
+    )
+    .await
 }
 
 /// A cloud that could not be seen gets a new session: its credentials may have changed meaning.
