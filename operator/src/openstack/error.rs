@@ -108,7 +108,8 @@ impl CloudError {
             // Neutron names the class of the error beside the message.
             (Some(class), Some(message)) => format!("{class}: {message}"),
             (_, Some(message)) => message.clone(),
-            _ => status.canonical_reason().unwrap_or_default().to_string(),
+            _ => text_of_page(status, body)
+                .unwrap_or_else(|| status.canonical_reason().unwrap_or_default().to_string()),
         };
         Self {
             cloud: cloud.into(),
@@ -265,6 +266,18 @@ impl From<&Value> for Extract {
     }
 }
 
+/// What a page says that WebOb made, as Glance's are: `<h1>`, the status, `</h1>`, the reason, `</body>`. Any other page is
+/// not quoted.
+fn text_of_page(status: StatusCode, body: &[u8]) -> Option<String> {
+    let page = std::str::from_utf8(body).ok()?;
+    let heading = format!("<h1>{} {}</h1>", status.as_u16(), status.canonical_reason()?);
+    let (text, _) = page.split_once(&heading)?.1.split_once("</body>")?;
+    let text = text.replace("<br />", " ").trim().to_string();
+    let entities = [("&quot;", "\""), ("&#x27;", "'"), ("&#39;", "'"), ("&amp;", "&")];
+    let plain = |text: String| entities.iter().fold(text, |text, (entity, sign)| text.replace(entity, sign));
+    (!text.is_empty() && !text.contains('<')).then(|| plain(text))
+}
+
 fn says_not_found(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
@@ -394,6 +407,33 @@ mod tests {
                 "No such image.",
             ),
             (302, "", ErrorKind::Unexpected, "redirect"),
+            (
+                415,
+                "<html>\n <head>\n  <title>415 Unsupported Media Type</title>\n </head>\n <body>\n  <h1>415 Unsupported Media \
+                 Type</h1>\n  The request media type application/octet-stream is not supported by this server.<br /><br />\n\
+                 Image failed safety checks\n\n\n </body>\n</html>",
+                ErrorKind::Unexpected,
+                "by this server. Image failed safety checks",
+            ),
+            (
+                400,
+                "<html>\n <head>\n  <title>400 Bad Request</title>\n </head>\n <body>\n  <h1>400 Bad Request</h1>\n  Getting \
+                 images randomly from this store is not supported. Offset: 0, length: 1<br /><br />\n\n\n\n </body>\n</html>",
+                ErrorKind::Invalid,
+                "Getting images randomly from this store is not supported. Offset: 0, length: 1",
+            ),
+            (
+                409,
+                "<h1>409 Conflict</h1> Image &#x27;x&#x27; is in use </body>",
+                ErrorKind::Conflict,
+                "Image 'x' is in use",
+            ),
+            (
+                503,
+                "<h1>503 Service Unavailable</h1><p>stack trace</p></body>",
+                ErrorKind::Transient,
+                "Service Unavailable",
+            ),
         ];
         for (status, body, kind, part) in cases {
             let error = answer(*status, body);
