@@ -26,7 +26,10 @@ use super::{
 };
 use crate::{
     contract::SnapshotId,
-    transfer::{BLOCK, Content, Layout, Manifest, Segment, Table, table::is_zero, tags::Kind},
+    transfer::{
+        BLOCK, Content, FIRST_BYTES, ImageChecks, Layout, Manifest, Segment, Table, first_bytes::objection,
+        table::is_zero, tags::Kind,
+    },
 };
 
 /// How often one segment is tried; each has restic's own retries inside.
@@ -49,6 +52,8 @@ pub struct BackupRequest {
     pub base: Option<SnapshotId>,
     /// Bytes of one patch.
     pub patch_bytes: u64,
+    /// What is known of the image service that the disk enters, if it enters one.
+    pub images: Option<ImageChecks>,
 }
 
 /// One pass under way.
@@ -80,6 +85,37 @@ pub async fn backup(
     cancel: &CancellationToken,
 ) -> Result<BackupResult, MoverError> {
     let start = Instant::now();
+    let objection = look(source, repository, request).await?;
+    let saved = save(source, repository, request, cancel, start).await?;
+    Ok(BackupResult { objection, ..saved })
+}
+
+/// The disk's first bytes come before anything else: what the way does not carry is known before it travels. What is
+/// against it, where that is not known to hold.
+async fn look(
+    source: &impl Source,
+    repository: &Repository,
+    request: &BackupRequest,
+) -> Result<Option<String>, MoverError> {
+    let Some(checks) = request.images else { return Ok(None) };
+    let mut pieces = source.read(0..source.bytes().min(FIRST_BYTES as u64));
+    let first = pieces.recv().await.transpose()?.unwrap_or_default();
+    let Some(objection) = objection(&first) else { return Ok(None) };
+    let message = format!("disk {} begins with {objection}", repository.key.disk);
+    if objection.holds(checks) {
+        return Err(MoverError::terminal(FailureReason::DiskRefused, message));
+    }
+    tracing::warn!("{message}");
+    Ok(Some(objection.to_string()))
+}
+
+async fn save(
+    source: &impl Source,
+    repository: &Repository,
+    request: &BackupRequest,
+    cancel: &CancellationToken,
+    start: Instant,
+) -> Result<BackupResult, MoverError> {
     let base = match &request.base {
         Some(id) => Some((id.clone(), super::warm::base(repository, id, source.bytes(), cancel).await?)),
         None => None,
@@ -207,6 +243,7 @@ fn result(
         changed_bytes: sent + manifest.changed_bytes(),
         stored_bytes: manifest.stored_bytes,
         seconds: start.elapsed().as_secs(),
+        objection: None,
     })
 }
 

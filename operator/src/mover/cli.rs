@@ -32,7 +32,7 @@ use crate::{
     restic::{Complaints, Restic, Traffic, program_from_environment},
     signals::StopSignals,
     store::{ObjectStoreLocation, Store, StoreOptions},
-    transfer::{BLOCK, ImageHash, manifest::MAX_PATCH, tags::PassKey},
+    transfer::{BLOCK, ImageChecks, ImageHash, manifest::MAX_PATCH, tags::PassKey},
 };
 
 /// restic gets its time to release the lock, and we some to say so.
@@ -198,6 +198,10 @@ pub struct BackupCommand {
     /// Length of a segment; by default it follows from the disk's
     #[arg(long, value_parser = clap::value_parser!(u64).range(BLOCK..))]
     pub segment_bytes: Option<u64>,
+    /// The disk enters an image service. It does, does not, or may judge what raw images hold (checked, unchecked,
+    /// unknown): a disk that it refuses ends the Job before anything else is read
+    #[arg(long)]
+    pub images: Option<ImageChecks>,
     /// For tests: length of a patch
     #[arg(long, hide = true, default_value_t = MAX_PATCH)]
     pub patch_bytes: u64,
@@ -526,6 +530,7 @@ async fn backup_with(args: &BackupCommand, cancel: &CancellationToken) -> Result
         keep_table: args.keep_digests || args.pass > 0,
         base,
         patch_bytes: args.patch_bytes,
+        images: args.images,
     };
     let key = PassKey { migration: args.migration_uid.clone(), disk: args.disk, pass: args.pass };
     let traffic = args.transfer.traffic(DEFAULT_TRAFFIC.connections);

@@ -37,6 +37,12 @@ impl MoverError {
         )
     }
 
+    /// The same failure with words after its message.
+    #[must_use]
+    pub fn and(self, after: &str) -> Self {
+        Self { message: format!("{}; {after}", self.message), ..self }
+    }
+
     /// The same failure with words before its message.
     #[must_use]
     pub fn context(self, before: &str) -> Self {
@@ -79,6 +85,7 @@ impl From<ImageError> for MoverError {
             ImageError::Transient(message) => Self::retryable(FailureReason::CloudError, message),
             ImageError::Unauthorized(message) => Self::terminal(FailureReason::CloudUnauthorized, message),
             ImageError::Refused(message) => Self::terminal(FailureReason::CloudError, message),
+            ImageError::Content(message) => Self::terminal(FailureReason::DiskRefused, message),
         }
     }
 }

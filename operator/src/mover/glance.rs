@@ -13,6 +13,9 @@ use super::{
 };
 use crate::openstack::{Cloud, CloudError, Credentials, ErrorKind, Timeouts};
 
+/// What Glance answers to an upload whose content it refuses.
+const UNSUPPORTED_MEDIA_TYPE: u16 = 415;
+
 /// Logs in with the Job's credentials: the only entry of its `clouds.yaml`.
 pub async fn connect(config: &ConfigDir, job: &JobArgs) -> Result<Cloud, MoverError> {
     let yaml = config.required(config::CLOUDS_YAML)?;
@@ -31,6 +34,7 @@ impl From<CloudError> for ImageError {
         match error.kind {
             _ if error.is_transient() => Self::Transient(message),
             ErrorKind::Unauthorized | ErrorKind::Forbidden => Self::Unauthorized(message),
+            _ if error.status == Some(UNSUPPORTED_MEDIA_TYPE) => Self::Content(message),
             _ => Self::Refused(message),
         }
     }

@@ -43,6 +43,9 @@ pub enum ImageError {
     /// Will not work later either.
     #[error("{0}")]
     Refused(String),
+    /// What the image holds is not taken.
+    #[error("{0}")]
+    Content(String),
 }
 
 /// An image service, of a cloud or of a test.

@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::stream;
 use tokio::{
     io::AsyncReadExt,
     process::ChildStdout,
@@ -20,7 +19,8 @@ use super::{
     catalog::Catalog,
     digest::{Digests, Extra, Hasher},
     error::MoverError,
-    image::{ByteStream, ImageRecord, ImageService},
+    gate::{Gate, Piece, gate},
+    image::{ImageRecord, ImageService},
     pause::pause,
     restore::{ATTEMPTS, Restoring, Suspect, Target, expect_end, next_piece, short_dump, zeros},
     result::FailureReason,
@@ -28,7 +28,9 @@ use super::{
 };
 use crate::{
     restic::Child,
-    transfer::{BLOCK, Content, ImageHash, Layout, Manifest, Patch, Runs, tags::Kind},
+    transfer::{
+        BLOCK, Content, ImageHash, Layout, Manifest, Patch, Runs, first_bytes::objection, tags::Kind,
+    },
 };
 
 /// How long the image service may take to call a finished upload active.
@@ -41,14 +43,15 @@ pub struct ImageTarget<I> {
 }
 
 impl<I: ImageService> ImageTarget<I> {
-    /// The image must be queued: every attempt needs a new one.
+    /// The image must be queued: every attempt needs a new one. One whose content was refused is queued again, but has a
+    /// hash, and a second upload into it is 500.
     pub async fn open(images: I, image: &str) -> Result<Self, MoverError> {
         let record = images.get_image(image).await?.ok_or_else(|| not_found(image))?;
-        if record.status == "queued" {
+        if record.status == "queued" && record.hash_value.is_none() {
             return Ok(Self { images, image: image.to_owned() });
         }
-        let message =
-            format!("image {image} is {}, not queued; every attempt needs a new image", record.status);
+        let state = if record.status == "queued" { "written to already" } else { record.status.as_str() };
+        let message = format!("image {image} is {state}, not queued; every attempt needs a new image");
         Err(MoverError::terminal(FailureReason::ImageNotReady, message))
     }
 }
@@ -60,12 +63,12 @@ impl<I: ImageService> Target for ImageTarget<I> {
         restoring: &Restoring<'_>,
         catalog: watch::Receiver<Catalog>,
     ) -> Result<Option<ImageHash>, MoverError> {
-        let (sender, body) = gated_body();
+        let (sender, gate) = gate();
         // Its own token: an upload that fails stops restic, too.
         let stop = restoring.cancel.child_token();
         let (uploaded, sent) = tokio::join!(
             async {
-                let uploaded = self.images.upload_image(&self.image, body).await;
+                let uploaded = self.upload(gate).await;
                 if uploaded.is_err() {
                     stop.cancel();
                 }
@@ -73,8 +76,22 @@ impl<I: ImageService> Target for ImageTarget<I> {
             },
             send_all(restoring, catalog, sender, &stop),
         );
-        let digests = self.judge(uploaded.map_err(MoverError::from), sent)?;
+        let digests = self.judge(uploaded, sent)?;
         self.verify(&digests).await
+    }
+}
+
+impl<I: ImageService> ImageTarget<I> {
+    /// Begins when there is something to send. An image service that refuses the content says little of why.
+    async fn upload(&self, mut gate: Gate) -> Result<(), MoverError> {
+        let Some(first) = gate.first().await else { return Ok(()) };
+        let uploaded = self.images.upload_image(&self.image, gate.body()).await;
+        uploaded.map_err(|error| match (MoverError::from(error), objection(&first)) {
+            (refused, Some(objection)) if refused.reason == FailureReason::DiskRefused => {
+                refused.and(&format!("the disk begins with {objection}"))
+            }
+            (error, _) => error,
+        })
     }
 }
 
@@ -488,63 +505,4 @@ impl Layer {
 fn open_patch(restoring: &Restoring<'_>, patch: &Patch) -> Result<OpenPatch, MoverError> {
     let (child, stdout) = restoring.repository.dump(&patch.snapshot, Kind::Patch(0))?;
     Ok(OpenPatch { blocks: blocks(&patch.blocks), child, stdout })
-}
-
-/// What the upload's body is made of.
-pub(super) enum Piece {
-    Data(Bytes),
-    End,
-}
-
-/// A body that ends well only after [`Piece::End`]: a sender that is dropped before makes it fail. The last piece comes
-/// only then, too: who is told the length beforehand, and sees all of it arrive, waits for no end.
-pub(super) fn gated_body() -> (mpsc::Sender<Piece>, ByteStream) {
-    let (sender, receiver) = mpsc::channel(8);
-    let body = stream::unfold(Some((receiver, None)), |gate| async {
-        let (mut receiver, mut held): (mpsc::Receiver<Piece>, Option<Bytes>) = gate?;
-        loop {
-            match receiver.recv().await {
-                Some(Piece::Data(piece)) => {
-                    if let Some(before) = held.replace(piece) {
-                        return Some((Ok(before), Some((receiver, held))));
-                    }
-                }
-                Some(Piece::End) => return held.map(|last| (Ok(last), None)),
-                None => {
-                    let broken = "the disk's stream broke off before it was proven whole";
-                    return Some((Err(std::io::Error::other(broken)), None));
-                }
-            }
-        }
-    });
-    (sender, Box::pin(body))
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::StreamExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_body_ends_well_only_when_told_and_keeps_its_last_piece_until_then() {
-        let pieces = ["x", "yz"].map(|piece| Bytes::from_static(piece.as_bytes()));
-        for told in [false, true] {
-            let (sender, body) = gated_body();
-            for piece in &pieces {
-                sender.send(Piece::Data(piece.clone())).await.unwrap();
-            }
-            if told {
-                sender.send(Piece::End).await.unwrap();
-            }
-            drop(sender);
-            let items: Vec<_> = body.collect().await;
-            let (good, bad): (Vec<_>, Vec<_>) = items.into_iter().partition(Result::is_ok);
-            let good: Vec<_> = good.into_iter().map(Result::unwrap).collect();
-            assert_eq!((good.as_slice(), bad.len()), if told { (&pieces[..], 0) } else { (&pieces[..1], 1) });
-        }
-        let (sender, body) = gated_body();
-        sender.send(Piece::End).await.unwrap();
-        assert_eq!(body.count().await, 0);
-    }
 }

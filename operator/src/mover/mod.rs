@@ -13,6 +13,7 @@ pub mod device_target;
 pub mod digest;
 pub mod error;
 pub mod feed;
+mod gate;
 pub mod glance;
 pub mod guard;
 pub mod image;

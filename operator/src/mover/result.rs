@@ -40,6 +40,9 @@ pub struct BackupResult {
     pub stored_bytes: u64,
     /// How long the whole step took.
     pub seconds: u64,
+    /// Where it enters an image service: what some of them have against what the disk begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objection: Option<String>,
 }
 
 /// Result of `mover restore`.
@@ -159,6 +162,8 @@ pub enum FailureReason {
     WrongSegment,
     /// The new image is not what was sent.
     UploadMismatch,
+    /// The disk begins with something that the cloud does not take as an image.
+    DiskRefused,
     /// The store refused the keys.
     StoreUnauthorized,
     /// The bucket is not there.
@@ -365,6 +370,7 @@ mod tests {
             changed_bytes: 3,
             stored_bytes: 2,
             seconds: 3,
+            objection: None,
         }
     }
 

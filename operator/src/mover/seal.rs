@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     catalog::Catalog,
     error::MoverError,
-    image_target::{SendError, gated_body, send_all},
+    gate::gate,
+    image_target::{SendError, send_all},
     repository::{Repository, Saved},
     restore::{self, RestoreRequest, Restoring, Target},
     result::{FailureReason, SealResult},
@@ -57,7 +58,8 @@ impl Target for Whole<'_> {
     ) -> Result<Option<ImageHash>, MoverError> {
         let bytes = catalog.borrow().layout.bytes();
         let stream = restoring.repository.stream_whole(self.manifest, bytes)?;
-        let (sender, mut body) = gated_body();
+        let (sender, gate) = gate();
+        let mut body = gate.body();
         // Its own token: a snapshot that fails stops what reads for it, too.
         let stop = restoring.cancel.child_token();
         let saving = async {

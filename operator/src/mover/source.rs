@@ -13,7 +13,7 @@ use super::{
     block_file::BlockFile,
     digest,
     error::MoverError,
-    image::{ImageError, ImageRecord, ImageService},
+    image::{ImageBody, ImageError, ImageRecord, ImageService},
     result::FailureReason,
 };
 use crate::transfer::ImageHash;
@@ -169,6 +169,7 @@ impl<I: ImageService + 'static> Source for ImageSource<I> {
             end: range.end,
             at: range.start,
             piece: BytesMut::new(),
+            without_ranges: false,
             sender,
         };
         tokio::spawn(download.run());
@@ -184,6 +185,8 @@ struct Download<I> {
     end: u64,
     at: u64,
     piece: BytesMut,
+    /// The service takes no ranges.
+    without_ranges: bool,
     sender: mpsc::Sender<Result<Bytes, MoverError>>,
 }
 
@@ -208,8 +211,7 @@ impl<I: ImageService> Download<I> {
 
     async fn attempt(&mut self) -> Result<(), MoverError> {
         let whole = self.at == 0 && self.end == self.bytes;
-        let range = (!whole).then_some(self.at..self.end);
-        let body = self.images.download_image(&self.image, range).await?;
+        let body = self.open(whole).await?;
         // What comes before our range in an answer that knows no ranges.
         let mut skip = if whole || body.partial { 0 } else { self.at };
         let announced = body.content_length.map(|length| length.saturating_sub(skip));
@@ -246,6 +248,20 @@ impl<I: ImageService> Download<I> {
                 return Ok(());
             }
         }
+    }
+
+    /// Where a store such as Ceph takes no ranges the whole image is asked for, and what was read of it is skipped.
+    async fn open(&mut self, whole: bool) -> Result<ImageBody, ImageError> {
+        if !whole && !self.without_ranges {
+            match self.images.download_image(&self.image, Some(self.at..self.end)).await {
+                Err(ImageError::Refused(why)) => {
+                    tracing::warn!(image = self.image, why, "the image service takes no ranges");
+                    self.without_ranges = true;
+                }
+                other => return other,
+            }
+        }
+        self.images.download_image(&self.image, None).await
     }
 
     /// Sends what is a whole piece, or the last. False when nobody takes it any more.

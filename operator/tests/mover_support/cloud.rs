@@ -44,6 +44,10 @@ pub enum Mischief {
     RefusesUpload,
     /// Keeps other bytes than were sent.
     StoresOther,
+    /// Refuses the content of every upload, after its last byte, as Glance of 2025.1 and later does.
+    RefusesContent,
+    /// As Ceph does behind Glance: no ranges; and each connection breaks, 2 MiB later than the one before.
+    BreaksWithoutRanges,
 }
 
 #[derive(Clone, Default)]
@@ -57,6 +61,10 @@ pub struct Image {
 struct Inner {
     images: HashMap<String, Image>,
     mischief: Mischief,
+    /// How many downloads of a whole image were begun.
+    downloads: usize,
+    /// How many uploads were begun.
+    uploads: usize,
 }
 
 #[derive(Clone)]
@@ -92,6 +100,11 @@ impl FakeCloud {
         self.inner.lock().unwrap().images.get(id).cloned().unwrap()
     }
 
+    /// How many uploads were begun.
+    pub fn uploads(&self) -> usize {
+        self.inner.lock().unwrap().uploads
+    }
+
     pub fn misbehave(&self, mischief: Mischief) {
         self.inner.lock().unwrap().mischief = mischief;
     }
@@ -114,7 +127,11 @@ async fn answer(State(cloud): State<FakeCloud>, request: Request) -> Response {
                 request.headers().get("range").and_then(|range| range.to_str().ok()).map(str::to_owned);
             download(&cloud, id, range.as_deref())
         }
-        (Method::PUT, ["image", "v2", "images", id, "file"]) => upload(&cloud, id, request.into_body()).await,
+        (Method::PUT, ["image", "v2", "images", id, "file"]) => {
+            let accept = request.headers().get("accept").and_then(|accept| accept.to_str().ok());
+            let json = accept.is_some_and(|accept| accept.contains("application/json"));
+            upload(&cloud, id, json, request.into_body()).await
+        }
         _ => no_image(),
     }
 }
@@ -170,7 +187,9 @@ fn record(cloud: &FakeCloud, id: &str) -> Response {
 }
 
 fn download(cloud: &FakeCloud, id: &str, range: Option<&str>) -> Response {
-    let inner = cloud.inner.lock().unwrap();
+    let mut inner = cloud.inner.lock().unwrap();
+    inner.downloads += usize::from(range.is_none());
+    let downloads = inner.downloads;
     let Some(image) = inner.images.get(id) else { return no_image() };
     let (mut content, mischief) = (image.content.clone(), inner.mischief);
     if mischief == Mischief::FlipsAByte {
@@ -181,8 +200,9 @@ fn download(cloud: &FakeCloud, id: &str, range: Option<&str>) -> Response {
     let (mut from, mut to) = (0, content.len());
     let mut response = Response::builder().header("content-type", "application/octet-stream");
     if let Some(range) = range.filter(|_| mischief != Mischief::IgnoresRanges) {
-        if mischief == Mischief::RefusesRanges {
-            return reply(StatusCode::BAD_REQUEST, &json!({"message": "random access is not supported"}));
+        if matches!(mischief, Mischief::RefusesRanges | Mischief::BreaksWithoutRanges) {
+            let why = "Getting images randomly from this store is not supported. Offset: 0, length: 1";
+            return refusal(StatusCode::BAD_REQUEST, why, false);
         }
         let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         (from, to) = (first.parse().unwrap(), last.parse::<usize>().unwrap() + 1);
@@ -195,8 +215,9 @@ fn download(cloud: &FakeCloud, id: &str, range: Option<&str>) -> Response {
             let body = stream::iter([Ok::<_, Infallible>(first_half)]);
             response.body(Body::from_stream(body)).unwrap()
         }
-        Mischief::Breaks | Mischief::BreaksOften => {
+        Mischief::Breaks | Mischief::BreaksOften | Mischief::BreaksWithoutRanges => {
             let sent = match mischief {
+                Mischief::BreaksWithoutRanges => content.slice(..to.min(downloads * (2 << 20))),
                 Mischief::BreaksOften => content.slice(from..to.min(from + (512 << 10))),
                 _ => first_half,
             };
@@ -216,11 +237,18 @@ fn download(cloud: &FakeCloud, id: &str, range: Option<&str>) -> Response {
     }
 }
 
-async fn upload(cloud: &FakeCloud, id: &str, body: Body) -> Response {
+async fn upload(cloud: &FakeCloud, id: &str, json: bool, body: Body) -> Response {
     let mischief = {
         let mut inner = cloud.inner.lock().unwrap();
+        inner.uploads += 1;
         let mischief = inner.mischief;
         match inner.images.get_mut(id) {
+            // Its content was refused before.
+            Some(image) if image.status == "queued" && image.hash.is_some() => {
+                let why =
+                    "The server has either erred or is incapable of performing the requested operation.";
+                return refusal(StatusCode::INTERNAL_SERVER_ERROR, why, json);
+            }
             Some(image) if image.status == "queued" => image.status = "saving".into(),
             _ => return reply(StatusCode::CONFLICT, &json!({})),
         }
@@ -239,11 +267,31 @@ async fn upload(cloud: &FakeCloud, id: &str, body: Body) -> Response {
             return reply(StatusCode::PAYLOAD_TOO_LARGE, &json!({"message": "quota for images is used up"}));
         }
     }
+    if mischief == Mischief::RefusesContent {
+        let hash = Some(hex::encode(Sha512::digest(&content)));
+        cloud.set(id, Image { status: "queued".into(), hash, ..Image::default() });
+        let why = "The request media type application/octet-stream is not supported by this server.<br /><br />\nImage failed \
+                   safety checks\n\n";
+        return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, why, json);
+    }
     if mischief == Mischief::StoresOther {
         content[0] ^= 1;
     }
     cloud.add_active(id, content);
     reply(StatusCode::NO_CONTENT, &Value::Null)
+}
+
+/// As Glance refuses: a page of WebOb's, and JSON to whoever asks for it.
+fn refusal(status: StatusCode, why: &str, json: bool) -> Response {
+    if json {
+        let title = status.canonical_reason();
+        return reply(status, &json!({"message": why, "code": status.to_string(), "title": title}));
+    }
+    let page = format!(
+        "<html>\n <head>\n  <title>{status}</title>\n </head>\n <body>\n  <h1>{status}</h1>\n  {why}\n\n\n </body>\n</html>"
+    );
+    let response = Response::builder().status(status).header("content-type", "text/html; charset=UTF-8");
+    response.body(Body::from(page)).unwrap()
 }
 
 /// As Glance says it to whoever asks for JSON.

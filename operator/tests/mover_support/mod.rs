@@ -1,6 +1,7 @@
 //! A store, a cloud and the mover's binary, all on loopback.
 
 pub mod cloud;
+mod images;
 pub mod rest;
 pub mod s3;
 pub mod swift;
