@@ -130,7 +130,8 @@ impl Bed {
             // The sessions are there already: only a test may have clouds on loopback.
             ctx.clouds.session(&by_credential(fake, SECRET), &loopback(), name).await.unwrap();
         }
-        let transfer = transfer.map(|mode| Transfer { mode, assume_zero_target: false });
+        let transfer =
+            transfer.map(|mode| Transfer { mode, assume_zero_target: false, takes_any_disk: false });
         let side = |(name, fake): (&str, &Arc<Fake>)| {
             let credentials = by_credential(fake, SECRET);
             Ok(SideRef { name: name.into(), cluster: None, credentials, transfer })

@@ -19,7 +19,7 @@ use crate::{
     },
     migration::{
         block_storage::{fills_while_copying, pinned as pinned_mode},
-        looks,
+        image_checks, looks,
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
         place::{self, Place, Recorded},
@@ -200,6 +200,8 @@ pub async fn observe(
     let destination = destination.and_then(|cloud| held(cloud, place::settled(status, Side::Destination)));
     look.seen.source_place = source.as_ref().ok().map(place_of);
     look.seen.destination_place = destination.as_ref().ok().map(place_of);
+    let judges = |cloud: &Cloud| image_checks::judges(&cloud.versions());
+    look.seen.judging = [source.as_ref().ok().and_then(judges), destination.as_ref().ok().and_then(judges)];
     // Credentials that do not open what this migration works on are not handed on.
     if source.is_err() || destination.is_err() {
         for cluster in [&mut look.seen.source_cluster, &mut look.seen.destination_cluster] {

@@ -15,7 +15,7 @@ use crate::{
         stored::Stored,
         v1alpha1::*,
     },
-    migration::{block_storage::resolve, names::Side},
+    migration::{block_storage::resolve, image_checks, names::Side},
     openstack::{Cloud, CloudError},
 };
 use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
@@ -84,7 +84,11 @@ async fn look(
             let policy = ctx.policy();
             let access =
                 Access { sessions: &ctx.clouds, policy: &policy, credentials: &credentials, name: &name };
-            Ok(transfer(&cluster, object.spec.transfer, access, status).await)
+            let takes_any = object.spec.transfer.is_some_and(|t| t.takes_any_disk);
+            let judges = if takes_any { Some(false) } else { image_checks::judges(&cloud.versions()) };
+            let outcome = transfer(&cluster, object.spec.transfer, access, status).await;
+            status.transfer.iter_mut().for_each(|t| t.judges_images = judges);
+            Ok(outcome)
         }
         Err(e) => {
             ctx.clouds.forget(&credentials, &name).await;

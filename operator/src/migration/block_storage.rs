@@ -72,6 +72,7 @@ pub fn resolve(storage: &BlockStorage, zones: &[String]) -> Result<ResolvedTrans
         mode: ResolvedTransfer::VOLUME.into(),
         reason,
         assume_zero_target,
+        ..Default::default()
     };
     let image = |reason: String| ResolvedTransfer {
         mode: ResolvedTransfer::IMAGE.into(),
@@ -94,7 +95,7 @@ pub fn resolve_again(
     begun: &ResolvedTransfer,
 ) -> Result<ResolvedTransfer, String> {
     let mode = if begun.is_volume() { TransferMode::Volume } else { TransferMode::Image };
-    let asked = Some(Transfer { mode, assume_zero_target: begun.assume_zero_target });
+    let asked = Some(Transfer { mode, assume_zero_target: begun.assume_zero_target, takes_any_disk: false });
     resolve(&BlockStorage { asked, ..storage.clone() }, zones).map(|_| begun.clone())
 }
 
@@ -179,7 +180,7 @@ mod tests {
             (image, unseen(), foreign(), &[], "Image", "asked for"),
         ];
         for (asked, cluster, belongs, zones, mode, reason) in table {
-            let asked = asked.map(|mode| Transfer { mode, assume_zero_target: false });
+            let asked = asked.map(|mode| Transfer { mode, assume_zero_target: false, takes_any_disk: false });
             let storage = BlockStorage { asked, cluster, belongs };
             let zones: Vec<String> = zones.iter().map(ToString::to_string).collect();
             let (got, why) = match resolve(&storage, &zones) {
@@ -227,7 +228,8 @@ mod tests {
 
     #[test]
     fn a_target_is_zero_only_where_somebody_says_so() {
-        let asked = Some(Transfer { mode: TransferMode::Auto, assume_zero_target: true });
+        let asked =
+            Some(Transfer { mode: TransferMode::Auto, assume_zero_target: true, takes_any_disk: false });
         let cluster = Ok(ClusterStorage { driver: true, ready_nodes: vec![node(None)] });
         let of = |asked| {
             resolve(&BlockStorage { asked, cluster: cluster.clone(), belongs: Ok(()) }, &[])

@@ -5,6 +5,7 @@ pub mod bodies;
 pub mod checks;
 pub mod decide;
 pub mod hook_context;
+pub mod image_checks;
 pub mod looks;
 pub mod names;
 pub mod observed;

@@ -99,6 +99,8 @@ pub struct Observed {
     pub source_place: Option<Place>,
     /// Where the session with the destination works.
     pub destination_place: Option<Place>,
+    /// The image services of source and destination judge what raw images hold, if that can be told.
+    pub judging: [Option<bool>; 2],
 }
 
 impl Observed {
@@ -107,6 +109,14 @@ impl Observed {
         match side {
             Side::Source => self.source_place.as_ref(),
             Side::Destination => self.destination_place.as_ref(),
+        }
+    }
+
+    /// Does the image service of one side judge what raw images hold? `None`: that cannot be told.
+    pub fn judges_images(&self, side: Side) -> Option<bool> {
+        match side {
+            Side::Source => self.judging[0],
+            Side::Destination => self.judging[1],
         }
     }
 

@@ -167,7 +167,11 @@ impl Lab {
         for (cloud, cluster) in [("site-a", None), ("site-b", Some("site-b".to_string()))] {
             let credentials_ref = CloudCredentialsRef { secret_name: cloud.into(), cloud_name: None };
             // What a test does not say otherwise (`volume_mode::modes`) is about images.
-            let transfer = Some(Transfer { mode: TransferMode::Image, assume_zero_target: false });
+            let transfer = Some(Transfer {
+                mode: TransferMode::Image,
+                assume_zero_target: false,
+                takes_any_disk: false,
+            });
             let spec = OpenStackCloudSpec { credentials_ref, cluster, transfer };
             self.api(namespace).create(&PostParams::default(), &OpenStackCloud::new(cloud, spec)).await?;
         }

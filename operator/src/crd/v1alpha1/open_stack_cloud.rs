@@ -70,6 +70,10 @@ pub struct Transfer {
     /// types, and where the storage hands out what another volume held.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub assume_zero_target: bool,
+    /// With images: the image service of this cloud takes disks whatever they begin with, although its release (2025.1 or
+    /// later) refuses some of them by default: its operator has allowed it. Disks are then not refused before they travel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_any_disk: bool,
 }
 
 /// How disks leave and enter a cloud.
@@ -146,6 +150,10 @@ pub struct ResolvedTransfer {
     /// As `spec.transfer.assumeZeroTarget` said.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub assume_zero_target: bool,
+    /// The cloud's image service refuses some disks for what they begin with (2025.1 and later, unless
+    /// `spec.transfer.takesAnyDisk`). Unset: that cannot be told by the versions of its services.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judges_images: Option<bool>,
 }
 
 impl ResolvedTransfer {

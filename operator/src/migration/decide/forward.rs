@@ -11,7 +11,7 @@ use crate::{
     cloud::{InstanceAction, Server},
     crd::v1alpha1::*,
     migration::{
-        block_storage, checks as application, looks,
+        block_storage, checks as application, image_checks, looks,
         names::{MARK_CLAIM, Role, Side},
         observed::{DestinationView, Problem, Seen, SourceView},
         place, preflight,
@@ -151,6 +151,7 @@ fn look(d: &mut Draft<'_>) -> Look {
     let waiting = if problems.is_empty() { probe(d, &mut findings) } else { None };
     findings.extend(transfer_modes(d));
     findings.extend(warm::plan(d));
+    findings.extend(judged_late(d));
     findings.sort_by_key(|f| f.severity);
     // A reference that leads nowhere is met by the cloud and by its cluster.
     findings.dedup();
@@ -219,12 +220,26 @@ fn transfer_modes(d: &mut Draft<'_>) -> Vec<Finding> {
                 begun
             }
         };
+        let takes_any = storage.asked.is_some_and(|t| t.takes_any_disk);
+        let judges = if takes_any { Some(false) } else { seen.judges_images(side) };
+        let transfer = transfer.map(|t| ResolvedTransfer { judges_images: judges, ..t });
         match side {
             Side::Source => d.source().transfer = transfer,
             Side::Destination => d.destination().transfer = transfer,
         }
     }
     findings
+}
+
+/// Image services that refuse some disks, where that is not known before the stop.
+fn judged_late(d: &Draft<'_>) -> Vec<Finding> {
+    let clouds = [&d.input.spec.source.cloud, &d.input.spec.destination.cloud];
+    let late = |side| {
+        let judges = |t: &&ResolvedTransfer| t.judges_images == Some(true) && !t.is_volume();
+        block_storage::pinned(&d.status, side).filter(judges).is_some() && !warm::applies(d)
+    };
+    let sides = super::SIDES.into_iter().zip(clouds).filter(|(side, _)| late(*side));
+    sides.map(|(side, cloud)| image_checks::late(side, cloud)).collect()
 }
 
 /// All addresses, fixed ones first.

@@ -46,6 +46,9 @@ mod lost_tests;
 mod proof_tests;
 
 #[cfg(test)]
+mod refused_disk_tests;
+
+#[cfg(test)]
 mod refused_tests;
 
 #[cfg(test)]

@@ -92,6 +92,20 @@ pub(super) struct World {
     pub(super) failing_for: &'static str,
     /// So many images vanish while they are made, of those with this in their name; what they were made of is free again.
     pub(super) vanishing: (&'static str, u32),
+    /// What the cloud tells of those.
+    pub(super) lost_because: &'static str,
+    /// Do the image services of source and destination judge what raw images hold, as their versions tell?
+    pub(super) judging: [Option<bool>; 2],
+    /// What the `OpenStackCloud`s say of that.
+    pub(super) takes_any_disk: bool,
+    /// What backups have against what the second disk begins with.
+    pub(super) objection: Option<&'static str>,
+    /// The source's image service has no hashes.
+    pub(super) hashless: bool,
+    /// How long images are.
+    pub(super) image_bytes: i64,
+    /// The destination's volume type encrypts.
+    pub(super) encrypts_in_b: bool,
     /// How many images were asked for, by what they are for.
     pub(super) uploads: BTreeMap<String, u32>,
     /// The root disk of the source is local.
@@ -254,6 +268,13 @@ impl World {
             failing: None,
             failing_for: "X",
             vanishing: ("", 0),
+            lost_because: "no space left on device (req-9)",
+            judging: [None, None],
+            takes_any_disk: false,
+            objection: None,
+            hashless: false,
+            image_bytes: 100,
+            encrypts_in_b: false,
             uploads: BTreeMap::new(),
             local_root: false,
             ceph: false,
@@ -309,10 +330,13 @@ impl World {
         self.lose_images();
         self.snapshots.retain(|s| s.status != "deleting");
         self.snapshots.iter_mut().for_each(|s| s.status = "available".into());
-        for (_, i) in self.images.iter_mut().filter(|(_, i)| i.status == "saving") {
+        for (side, i) in self.images.iter_mut().filter(|(_, i)| i.status == "saving") {
             let wrong = self.corrupt && i.name.contains("readback");
             i.status = "active".into();
-            i.size = Some(100);
+            i.size = Some(self.image_bytes);
+            if self.hashless && *side == Side::Source {
+                continue;
+            }
             (i.os_hash_algo, i.os_hash_value) =
                 (Some("sha512".into()), Some(if wrong { "bad".into() } else { self.content[&i.id].clone() }));
         }
@@ -495,10 +519,12 @@ impl World {
             let at = args.iter().position(|a| a == key).unwrap_or(usize::MAX - 1);
             args.get(at + 1).cloned().unwrap_or_default()
         };
+        let hashless = self.hashless;
         // Of a device nobody but the mover knows a digest.
         let device = self.device_of(name);
         let digest = |snapshot: &str, hash: &str| {
-            let algo = if args.contains(&"--device".to_string()) { "" } else { "sha512" };
+            let unhashed = hashless && args[0] == "backup";
+            let algo = if unhashed || args.contains(&"--device".to_string()) { "" } else { "sha512" };
             let value = if algo.is_empty() { "" } else { hash };
             json!({"snapshotId": snapshot, "bytes": 100, "sha256": hash, "hashAlgo": algo, "hashValue": value,
                 "changedBytes": 10, "storedBytes": 5, "seconds": 2})
@@ -521,7 +547,11 @@ impl World {
                 let keeps = args.iter().any(|a| a == "--keep-digests");
                 self.manifests.insert(snapshot.clone(), (disk, pass, keeps));
                 self.rests.insert(snapshot.clone(), hash.clone());
-                Ok(digest(&snapshot, &hash))
+                let mut result = digest(&snapshot, &hash);
+                if let Some(objection) = self.objection.filter(|_| arg("--disk") == "1") {
+                    result["objection"] = json!(objection);
+                }
+                Ok(result)
             }
             "restore" => {
                 let (recorded, image) = (arg("--snapshot"), arg("--image"));
@@ -577,7 +607,11 @@ impl World {
         let jobs =
             self.jobs.iter().filter(|(_, (s, _))| *s == side).map(|(n, (_, j))| (n.clone(), j.clone()));
         let devices = self.devices.iter().filter(|(_, (s, _))| *s == side);
-        let asked = self.modes.get(&side).map(|mode| Transfer { mode: *mode, assume_zero_target: true });
+        let asked = self.modes.get(&side).map(|mode| Transfer {
+            mode: *mode,
+            assume_zero_target: true,
+            takes_any_disk: self.takes_any_disk,
+        });
         let cluster = ClusterStorage { driver: asked.is_some(), ready_nodes: vec![ReadyNode::default()] };
         Seen::View(ClusterView {
             anchor: self.anchors,
@@ -643,6 +677,7 @@ impl World {
             report_finished: self.told.as_ref().is_some_and(|t| report::tells(t, &self.status)),
             source_place: Some(Place { project_id: "pa".into(), ..Default::default() }),
             destination_place: Some(Place { project_id: "pb".into(), ..Default::default() }),
+            judging: self.judging,
             ..Default::default()
         };
         let half = |side: Side| Problem {
@@ -908,7 +943,7 @@ impl World {
                         message: "it is there".into(),
                     });
                 }
-                return Ok(Effect::Lost { why: "no space left on device (req-9)".into() });
+                return Ok(Effect::Lost { why: self.lost_because.into() });
             }
             Step::CreateImportImage { disk, attempt, .. } => {
                 let local = self.local_root && *disk == 0;
@@ -923,7 +958,8 @@ impl World {
                 self.content.insert(id.clone(), content);
                 self.parents.extend(image_id.clone().map(|image| (id.clone(), image)));
                 let name = me.object_name(Role::Volume, *disk, 1);
-                self.made.push(creating(id.clone(), name, metadata, self.made_at()));
+                let encrypted = self.encrypts_in_b;
+                self.made.push(Volume { encrypted, ..creating(id.clone(), name, metadata, self.made_at()) });
                 return Ok(Effect::Created { id });
             }
             Step::CreatePort { index } => {

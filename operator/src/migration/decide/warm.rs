@@ -20,6 +20,7 @@ use crate::{
         present::{human, seconds},
         step::Step,
     },
+    mover::result::FailureReason,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -212,6 +213,9 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Flow {
     }
     give_up_in_time(d);
     let reading = read(d, view);
+    if d.status.failure.is_some() {
+        return Flow::Wait;
+    }
     let filling = fill_volumes(d);
     d.removing = !past_is_written(d) || remove(d, view);
     if reading.is_none() && filling.is_none() && !d.removing {
@@ -302,9 +306,13 @@ fn fill_volumes(d: &mut Draft<'_>) -> Option<String> {
     waiting.into_iter().next()
 }
 
-/// What would end the migration ends only this pass.
+/// What would end the migration ends only this pass; but no later pass carries a disk that a cloud refuses for what it
+/// begins with, and the source still runs.
 fn given_up(d: &mut Draft<'_>) -> bool {
-    let Some(failure) = d.status.failure.take() else { return false };
+    let refused = FailureReason::DiskRefused.to_string();
+    let Some(failure) = d.status.failure.take_if(|failure| failure.reason != refused) else {
+        return d.status.failure.is_some();
+    };
     // Its row in the timeline tells of an end; this is none.
     d.status.timeline.pop();
     give_up(d, failure.message);

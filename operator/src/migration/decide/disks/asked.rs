@@ -1,13 +1,14 @@
 //! What a cloud was asked for and is neither there nor in progress any more came to nothing: the cloud is asked why,
 //! and a few times for another one; then it is given up. Without that a cloud that cannot make it is asked for ever.
 
-use super::{super::clock, Draft, import};
+use super::{super::clock, Draft, import, refused};
 use crate::{
     crd::v1alpha1::{AskedRow, DiskStatus, VmMigrationStatus},
     migration::{
         names::{Role, Side},
         step::Step,
     },
+    mover::result::FailureReason,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -51,11 +52,15 @@ impl<'a> Asked<'a> {
             return Err(self.find(d, n, what, id, since));
         }
         let (lost, why, since) = (row.lost, row.why.clone().unwrap_or_default(), row.missed_at.clone());
+        if let Some(refused) = self.volume_id.and_then(|_| refused::upload(d, self.side, &why)) {
+            let reason = FailureReason::DiskRefused.to_string();
+            d.fail(&reason, format!("{what}: it came to nothing: {refused}"));
+            return Err(String::new());
+        }
         if lost >= ATTEMPTS {
-            d.fail(
-                "UnrecoverableError",
-                format!("{what}: asked for {lost} times, it came to nothing: {why}"),
-            );
+            let hint = refused::hint(d, self.side, &why);
+            let text = format!("{what}: asked for {lost} times, it came to nothing: {why}{hint}");
+            d.fail("UnrecoverableError", text);
             return Err(String::new());
         }
         let pause = SignedDuration::from_secs(PAUSE_SECONDS * i64::from(lost));

@@ -1,7 +1,7 @@
 //! In the source cloud: from a disk to its bytes in the repository.
 
 use super::{
-    AT_ONCE, Draft, SAVING, asked::Asked, available, bandwidth, copy_failed, digest, repository,
+    AT_ONCE, Draft, SAVING, asked::Asked, available, bandwidth, copy_failed, digest, refused, repository,
     transfer_seconds, usable, volume_device, volume_export, with_progress,
 };
 use crate::{
@@ -43,8 +43,8 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
     if let Some(image) = find_attempt(&view.images, Role::ExportImage, n, attempt) {
         asked.seen(d, i, &image.id);
         let what = format!("{cloud}: image {} of disk {n}", image.id);
-        return usable(d, i, &what, (&image.status, "active"), &SAVING, &image.created_at)
-            .map(|()| image.clone());
+        usable(d, i, &what, (&image.status, "active"), &SAVING, &image.created_at)?;
+        return fits(d, i, image).map(|()| image.clone());
     }
     let busy = view.found().and_then(|s| s.task_state.clone());
     if d.status.disks[i].kind == DiskKind::Image {
@@ -69,6 +69,21 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
         volume_id: copy.id.clone(),
     });
     Err(what)
+}
+
+/// An encrypted volume is uploaded as it lies on the storage: longer than the volume, and of no use in another cloud.
+fn fits(d: &mut Draft<'_>, i: usize, image: &Image) -> Result<(), String> {
+    let (disk, bytes) = (&d.status.disks[i], image.size.unwrap_or(0));
+    if disk.kind == DiskKind::Image || bytes <= disk.size_gib << 30 {
+        return Ok(());
+    }
+    let text = format!(
+        "{}: image {} of disk {} has {bytes} bytes, more than the volume's {} GiB, as if that were encrypted, which is \
+         not carried: retype it to an unencrypted type",
+        d.input.spec.source.cloud, image.id, disk.index, disk.size_gib
+    );
+    d.fail("UnrecoverableError", text);
+    Err(String::new())
 }
 
 /// The temporary volume, as it was asked for; or what it waits for.
@@ -152,6 +167,7 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
         .map(String::from)
         .to_vec(),
         pass_args(d, i),
+        refused::args(d, i),
         bandwidth(d),
     ];
     let wanted = Wanted {
@@ -164,7 +180,8 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
     };
     let progress = d.job(wanted);
     let size = image.size;
-    backed_up(d, i, progress, |read| read.hash_value.is_some() && Some(read.bytes) == size)
+    // An image service need not have a hash, as when Ceph makes a server's image: ours is enough.
+    backed_up(d, i, progress, |read| read.sha256.is_some() && Some(read.bytes) == size)
 }
 
 /// How far the backup's Job is; its digest is recorded when it is one.
@@ -184,6 +201,11 @@ pub(super) fn backed_up(
                 return String::new();
             }
             d.recheck = Some(AT_ONCE);
+            if let Some(objection) = result["objection"].as_str() {
+                d.note(format!(
+                    "disk {n} may not be taken as an image, for what it begins with: {objection}"
+                ));
+            }
             if !warm::record(d, i, &digest, &result) {
                 d.note(format!("disk {n}: {} bytes are in the repository", digest.bytes));
                 d.status.disks[i].backup = Some(digest);
@@ -194,7 +216,7 @@ pub(super) fn backed_up(
         Progress::Running(why) => format!("Backing up disk {n}: {}", with_progress(d, i, &why)),
         Progress::Again => format!("Backing up disk {n} again"),
         Progress::Failed(why) => {
-            copy_failed(d, Side::Source, &format!("backup-{n}"), why);
+            copy_failed(d, i, Side::Source, &format!("backup-{n}"), why);
             String::new()
         }
     }

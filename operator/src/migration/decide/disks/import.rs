@@ -16,6 +16,7 @@ use crate::{
         step::{ObjectKind, Step},
     },
     mover::result::FailureReason,
+    openstack::Image,
 };
 
 /// In the destination: until the image service holds exactly the bytes that were read in the source. It begins while
@@ -46,7 +47,7 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
     args.extend(bandwidth(d));
     let job = d.input.me.job(&purpose, attempt);
     let started = d.input.seen.destination_cluster.view().is_some_and(|c| c.jobs.contains_key(&job));
-    if d.input.seen.destination_cluster.view().is_some() && !started && image.status != "queued" {
+    if d.input.seen.destination_cluster.view().is_some() && !started && used(image) {
         // The Job is gone and its image was begun: only a new image can be filled.
         d.next_attempt(&purpose, None);
         return format!("Restoring disk {n} again");
@@ -69,6 +70,11 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
         usable(d, i, &what, (&image.status, "active"), &SAVING, "")?;
         Ok(image.os_hash_value == restore.hash_value && image.size == Some(backup.bytes))
     })
+}
+
+/// An upload was begun into it. One that was refused is queued again, and has a hash.
+fn used(image: &Image) -> bool {
+    image.status != "queued" || image.os_hash_value.is_some()
 }
 
 /// What the image is for that a disk is restored into.
@@ -95,7 +101,7 @@ pub(super) fn restored(
         Progress::Running(why) => return format!("Restoring disk {n}: {}", with_progress(d, i, &why)),
         Progress::Again => return format!("Restoring disk {n} again"),
         Progress::Failed(why) => {
-            copy_failed(d, Side::Destination, &format!("restore-{n}"), why);
+            copy_failed(d, i, Side::Destination, &format!("restore-{n}"), why);
             return String::new();
         }
     };

@@ -39,6 +39,10 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
     asked.seen(d, i, &volume.id);
     d.status.disks[i].import.volume_id = Some(volume.id.clone());
     let what = format!("{cloud}: volume {} of disk {n}", volume.id);
+    if volume.encrypted {
+        d.fail("UnrecoverableError", encrypted(&what));
+        return Some(String::new());
+    }
     let reads_back = volume.status == "uploading" && readback.is_some();
     if !reads_back && let Err(waiting) = available(d, i, &what, volume) {
         return Some(waiting);
@@ -81,6 +85,15 @@ pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stag
     };
     read_back(d, i, read);
     Some(format!("Disk {n} was read back"))
+}
+
+/// What such a volume uploads is longer than the disk, and none of its bytes.
+fn encrypted(what: &str) -> String {
+    format!(
+        "{what} is encrypted by its volume type: read back as an image it cannot be compared. Map the type to one \
+         without encryption (spec.destination.volumeTypes), or let disks travel as block devices (transfer.mode Volume \
+         of the OpenStackCloud)"
+    )
 }
 
 /// The disk was read back in the destination: it is proven, which is recorded here and nowhere else, or the migration

@@ -1,7 +1,7 @@
 //! In the source cloud, as a block device: the temporary volume is read by the backup Job itself.
 
 use super::{
-    Draft, MAKING, bandwidth, export, repository, transfer_seconds, usable, volume_device as device,
+    Draft, MAKING, bandwidth, export, refused, repository, transfer_seconds, usable, volume_device as device,
 };
 use crate::migration::{block_storage::DEVICE, decide::jobs::Wanted, names::Side, observed::SourceView};
 
@@ -32,7 +32,7 @@ fn backup(d: &mut Draft<'_>, i: usize, volume_id: &str, claim: String) -> String
     let whose = ["backup", "--repository", &repository, "--migration-uid", &uid, "--disk", &disk];
     let what = ["--device", DEVICE, "--device-id", volume_id, "--no-extra-verify"];
     let args = whose.into_iter().chain(what).map(String::from);
-    let args = args.chain(export::pass_args(d, i)).chain(bandwidth(d)).collect();
+    let args = args.chain(export::pass_args(d, i)).chain(refused::args(d, i)).chain(bandwidth(d)).collect();
     let purpose = format!("backup-{n}");
     let wanted = Wanted {
         side: Side::Source,
