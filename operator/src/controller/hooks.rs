@@ -13,6 +13,7 @@ use crate::{
     contract::host_keys_from_console,
     crd::v1alpha1::{Finding, Hook, KeyRef, SshHook, VmMigration},
     migration::{
+        checks::trusted,
         hook_context::context,
         names::{LABEL_HOOK, Side},
         observed::Problem,
@@ -25,6 +26,10 @@ use k8s_openapi::api::{
 };
 use kube::{Api, ResourceExt, api::PostParams};
 use std::collections::BTreeMap;
+
+/// How long the new server's console may take to show host keys before `hostKey` alone is trusted, in seconds; at most
+/// half of the hook's time.
+const CONSOLE_SECONDS: i64 = 120;
 
 /// An argument of a program may have 128 KiB.
 const SCRIPT_BYTES: usize = 64 << 10;
@@ -193,8 +198,9 @@ impl Hands<'_> {
             let all: Vec<_> = problems.into_iter().map(|p| p.message).collect();
             lasting(all.join("; "))
         })?;
+        let begun = row.started_at.as_ref().map_or(0, |t| self.ctx.now().duration_since(t.0).as_secs());
         let guest = match &hook.ssh {
-            Some(ssh) => Some(self.guest(request.side, ssh).await?),
+            Some(ssh) => Some(self.guest(request.side, (hook, ssh), begun).await?),
             None => None,
         };
         let (cluster, place) = self.hook_place(request.side).await?;
@@ -208,7 +214,6 @@ impl Hands<'_> {
         let told = context(self.me, &self.object.spec, self.status, row);
         let kind = (hook, row, request.side);
         let image = (&self.ctx.settings.image, &place);
-        let begun = row.started_at.as_ref().map_or(0, |t| self.ctx.now().duration_since(t.0).as_secs());
         let left = (hook.timeout_seconds() - begun).max(1);
         let job = job(self.me, kind, (&material, guest.as_ref()), (&told, left), image);
         let api: Api<Job> = Api::namespaced(cluster.client, &cluster.namespace);
@@ -242,8 +247,8 @@ impl Hands<'_> {
         })
     }
 
-    /// Address and host keys of the guest: as given, or as the cloud tells them.
-    async fn guest(&self, side: Side, ssh: &SshHook) -> Result<Guest, Failed> {
+    /// Address and host keys of the guest: as given, or as the cloud tells them; the attempt began `begun` seconds ago.
+    async fn guest(&self, side: Side, (hook, ssh): (&Hook, &SshHook), begun: i64) -> Result<Guest, Failed> {
         let (id, addresses) = match side {
             Side::Source => {
                 let s = self.status.source.clone().unwrap_or_default();
@@ -257,22 +262,44 @@ impl Hands<'_> {
         let address = ssh.address.clone().or_else(|| addresses.first().cloned()).ok_or_else(|| {
             lasting(format!("nothing to run on: no address of the {side} server is known; give ssh.address"))
         })?;
-        if let Some(key) = &ssh.host_key {
-            return Ok(Guest { address, host_keys: vec![key.clone()] });
-        }
-        if id.is_empty() {
-            return Err(lasting(format!(
-                "the {side} server is not known yet, so its console cannot be read; give ssh.hostKey"
-            )));
-        }
-        let console = self.cloud(side)?.console_output(&id, CONSOLE_LINES).await?;
-        match host_keys_from_console(&console) {
-            keys if !keys.is_empty() => Ok(Guest { address, host_keys: keys }),
+        let given = ssh.host_key.as_deref();
+        let printed = match (side, given, id.is_empty()) {
+            (Side::Source, Some(_), _) | (Side::Destination, Some(_), true) => vec![],
+            (_, None, true) => {
+                return Err(lasting(format!(
+                    "the {side} server is not known yet, so its console cannot be read; give ssh.hostKey"
+                )));
+            }
+            // With another key at hand a console that cannot be read is one that shows nothing.
+            (_, Some(_), false) => self.printed(side, &id).await.unwrap_or_default(),
+            (_, None, false) => self.printed(side, &id).await?,
+        };
+        let waits = !id.is_empty() && begun < CONSOLE_SECONDS.min(hook.timeout_seconds() / 2);
+        match trusted(side, given, printed, waits) {
+            Some(host_keys) => Ok(Guest { address, host_keys }),
             // A guest that has just started may print them soon; the hook's deadline ends the wait.
-            _ => Err(later(format!(
-                "the console of server {id} shows no SSH host key, and a key that is not known is not trusted; give ssh.hostKey (ssh-keyscan {address}, compared in the guest), or let the guest print its keys on the console as cloud-init does"
-            ))),
+            None => Err(later(no_key(&id, &address, given))),
         }
+    }
+
+    /// The host keys that a guest has printed on its console.
+    async fn printed(&self, side: Side, id: &str) -> Result<Vec<String>, Failed> {
+        let console = self.cloud(side)?.console_output(id, CONSOLE_LINES).await?;
+        Ok(host_keys_from_console(&console))
+    }
+}
+
+fn no_key(id: &str, address: &str, given: Option<&str>) -> String {
+    match given {
+        Some(_) => format!(
+            "the console of server {id} shows no SSH host key yet; it is waited for, since cloud-init makes new keys for a \
+             new instance, and then hostKey alone is tried"
+        ),
+        None => format!(
+            "the console of server {id} shows no SSH host key, and a key that is not known is not trusted; give ssh.hostKey \
+             (ssh-keyscan {address}, compared in the guest), or let the guest print its keys on the console as cloud-init \
+             does"
+        ),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     },
     migration::{
         block_storage::{fills_while_copying, pinned as pinned_mode},
-        image_checks, looks,
+        checks, image_checks, looks,
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::*,
         place::{self, Place, Recorded},
@@ -145,7 +145,7 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
 
 /// A check is about the console, or wants the host keys that the guest prints on it.
 fn reads_console(spec: &VmMigrationSpec) -> bool {
-    let wants = |c: &Check| c.console.is_some() || c.ssh.as_ref().is_some_and(|s| s.host_key.is_none());
+    let wants = |c: &Check| c.console.is_some() || c.ssh.is_some();
     spec.verification.iter().flat_map(|v| &v.checks).any(wants)
 }
 
@@ -276,10 +276,10 @@ async fn take_inventory(
     source: Result<Cloud, Problem>,
     destination: Result<Cloud, Problem>,
 ) {
-    let server = object.spec.source.server.clone();
+    let spec = &object.spec;
     let a = async {
         let cloud = source?;
-        let found = source_inventory(&cloud, &server).await.map_err(|e| cloud_problem(Side::Source, &e))?;
+        let found = source_inventory(&cloud, spec).await.map_err(|e| cloud_problem(Side::Source, &e))?;
         Ok::<_, Problem>((cloud, found))
     };
     let b = async {
@@ -311,8 +311,8 @@ async fn take_inventory(
 
 type SourceFound = (Vec<Server>, SourceInventory);
 
-async fn source_inventory(cloud: &Cloud, server: &str) -> Result<SourceFound, CloudError> {
-    let candidates = cloud.find_servers(server).await?;
+async fn source_inventory(cloud: &Cloud, spec: &VmMigrationSpec) -> Result<SourceFound, CloudError> {
+    let candidates = cloud.find_servers(&spec.source.server).await?;
     let [one] = &candidates[..] else { return Ok((candidates, SourceInventory::default())) };
     let (attachments, ports, networks, security_groups) = tokio::try_join!(
         cloud.volume_attachments(&one.id),
@@ -329,8 +329,13 @@ async fn source_inventory(cloud: &Cloud, server: &str) -> Result<SourceFound, Cl
         .filter_map(|(a, d)| d.ok().flatten().map(|d| (a.volume_id.clone(), d)))
         .collect();
     let volumes = volumes.into_iter().flatten().collect();
+    let console = match checks::want_the_sources_console(spec) {
+        true => Some(cloud.console_output(&one.id, CONSOLE_LINES).await.map_err(|e| e.to_string())),
+        false => None,
+    };
+    let flavors = vec![];
     let found =
-        SourceInventory { attachments, volumes, drivers, ports, networks, security_groups, flavors: vec![] };
+        SourceInventory { attachments, volumes, drivers, ports, networks, security_groups, flavors, console };
     Ok((candidates, found))
 }
 

@@ -230,6 +230,8 @@ pub struct SourceInventory {
     pub security_groups: Vec<SecurityGroup>,
     /// Flavors, to see ephemeral and swap disks of old servers.
     pub flavors: Vec<Flavor>,
+    /// Its console, or why it cannot be read. Only where a hook wants the host keys that the guest printed.
+    pub console: Option<Result<String, String>>,
 }
 
 /// What there is in the destination.

@@ -771,7 +771,7 @@ mod tests {
                 ports: vec![of(&w["port"])],
                 networks: vec![of(&json!({"id": "na", "name": "net"}))],
                 security_groups: vec![of(&json!({"id": "ga", "name": "default"}))],
-                flavors: vec![],
+                ..Default::default()
             },
             destination: DestinationInventory {
                 unread_servers: usize::try_from(w["unread"].as_u64().unwrap_or(0)).unwrap(),

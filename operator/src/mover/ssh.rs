@@ -312,8 +312,8 @@ fn wrong_host_key(log: &str, at: &str) -> String {
     let shown = words.rfind(|word| word.starts_with("SHA256:"));
     let shown = shown.map_or(String::new(), |key| format!(" ({key})"));
     format!(
-        "{at} has a host key{shown} that is none of the known ones; nothing was sent. If this is the guest, and it has \
-         a new key, name that in hostKey"
+        "{at} has a host key{shown} that is none of the known ones; nothing was sent. cloud-init makes new ones for a new \
+         instance: let the guest print them on its console, have it keep the old ones, or name the new one in hostKey"
     )
 }
 

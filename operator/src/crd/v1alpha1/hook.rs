@@ -161,8 +161,9 @@ pub struct SshHook {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// The guest's public host key, such as `ssh-ed25519 AAAA…`. Unset: what the guest printed on its console, as
-    /// cloud-init does; a key that is found in neither is not trusted.
+    /// The guest's public host key, such as `ssh-ed25519 AAAA…`. In the source it alone is trusted; in the destination it
+    /// is trusted besides what the new server prints on its console, since cloud-init makes new keys for a new instance.
+    /// Unset: what the guest printed on its console, as cloud-init does. A key that is found in neither is not trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 16, max = 4096))]
     pub host_key: Option<String>,

@@ -8,11 +8,18 @@ use super::{
 };
 use crate::{
     cloud::Server,
-    contract::{host_keys_from_console, pattern},
+    contract::{host_key, host_keys_from_console, pattern},
     crd::v1alpha1::*,
-    migration::{checks::KEYS, names::Side},
+    migration::{
+        checks::KEYS,
+        names::Side,
+        observed::{JobState, JobView},
+    },
 };
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -66,8 +73,7 @@ pub(super) fn of_destination(d: &mut Draft<'_>, server: &Server) -> Flow {
     rows.extend(answers.iter().map(|a| a.row.clone()));
     d.status.checks = rows;
     if answers.iter().any(|a| a.row.passed) {
-        let told = outcome(d, side, purpose);
-        let first = told.as_ref().and_then(|t| parse_time(t["result"]["firstPassedAt"].as_str()?));
+        let first = first_pass(d, side, purpose);
         downtime::ends(d, first);
     }
     judge(d, &answers, &format!("Checking the server at {address}"), &since, longest(wanted))
@@ -143,13 +149,24 @@ fn read_console(d: &Draft<'_>, of: &Asked, check: &Check, console: &ConsoleCheck
 type ByName = BTreeMap<String, (CheckRow, bool)>;
 
 fn ask_by_job(d: &mut Draft<'_>, of: &Asked, checks: &[Check]) -> ByName {
+    let printed = of.console.as_deref().map(host_keys_from_console).unwrap_or_default();
+    let mut found = ask_job_that_trusts(d, of, checks, &printed);
+    for check in checks.iter().filter(|c| has_another_key(c, &printed)) {
+        if let Some((row, _)) = found.get_mut(&check.name).filter(|(row, _)| !row.passed) {
+            row.message = format!("{} ({ANOTHER_KEY})", row.message);
+        }
+    }
+    found
+}
+
+fn ask_job_that_trusts(d: &mut Draft<'_>, of: &Asked, checks: &[Check], printed: &[String]) -> ByName {
     let all = |message: &str, over: bool| -> ByName {
         checks.iter().map(|c| (c.name.clone(), (row(&c.name, false, message), over))).collect()
     };
-    let host_keys = of.console.as_deref().map(host_keys_from_console).unwrap_or_default();
     let unknown =
-        host_keys.is_empty() && checks.iter().any(|c| c.ssh.as_ref().is_some_and(|s| s.host_key.is_none()));
-    if unknown && !job_exists(d, of) {
+        printed.is_empty() && checks.iter().any(|c| c.ssh.as_ref().is_some_and(|s| s.host_key.is_none()));
+    let purpose = purpose(d, of, checks, printed);
+    if unknown && job(d, of.side, &purpose).is_none() {
         let late = d.past(&Some(of.since.clone()), longest(checks).into());
         return all(
             "waits for the guest's SSH host keys, which the console does not show; give ssh.hostKey, or let the guest \
@@ -158,10 +175,10 @@ fn ask_by_job(d: &mut Draft<'_>, of: &Asked, checks: &[Check]) -> ByName {
         );
     }
     let seconds = longest(checks);
-    let json = arguments(checks, &of.address, &host_keys);
+    let json = arguments(checks, &of.address, printed);
     let wanted = Wanted {
         side: of.side,
-        purpose: of.purpose.into(),
+        purpose: purpose.clone(),
         args: ["check", "--checks", &json, "--deadline-seconds", &seconds.to_string()]
             .map(String::from)
             .to_vec(),
@@ -177,26 +194,56 @@ fn ask_by_job(d: &mut Draft<'_>, of: &Asked, checks: &[Check]) -> ByName {
         Progress::Again => all("asked once more", false),
         Progress::Failed(why) => {
             let mut found = all(&why, true);
-            found.extend(last_answers(d, of).into_iter().map(|r| (r.name.clone(), (r, true))));
+            let last = job(d, of.side, &purpose).and_then(|job| job.outcome());
+            let last = last.map_or(vec![], |told| rows(&told["result"]));
+            found.extend(last.into_iter().map(|r| (r.name.clone(), (r, true))));
             found
         }
     }
 }
 
-fn job_exists(d: &mut Draft<'_>, of: &Asked) -> bool {
-    let name = d.input.me.job(of.purpose, d.job_record(of.purpose).attempt);
-    d.input.seen.cluster(of.side).view().is_some_and(|c| c.jobs.contains_key(&name))
+/// Why a key that was good in the source is not the guest's in the destination.
+const ANOTHER_KEY: &str =
+    "the guest printed another key than hostKey: cloud-init makes new ones for a new instance";
+
+fn has_another_key(check: &Check, printed: &[String]) -> bool {
+    let given = check.ssh.as_ref().and_then(|s| s.host_key.as_ref());
+    let same = |key: &String| host_key(key).is_ok_and(|key| printed.contains(&key));
+    !printed.is_empty() && given.is_some_and(|key| !same(key))
 }
 
-/// What a Job that failed has told of each check.
-fn last_answers(d: &mut Draft<'_>, of: &Asked) -> Vec<CheckRow> {
-    outcome(d, of.side, of.purpose).map_or(vec![], |told| rows(&told["result"]))
+/// A Job cannot learn another key once it runs. So one that trusts `hostKey` alone, because the console shows nothing yet, has
+/// a purpose of its own, and another one follows when the guest has printed other keys.
+fn purpose(d: &Draft<'_>, of: &Asked, checks: &[Check], printed: &[String]) -> String {
+    let given_only = of_given(of.purpose);
+    let given = checks.iter().any(|c| c.ssh.as_ref().is_some_and(|s| s.host_key.is_some()));
+    if !given || job(d, of.side, of.purpose).is_some() {
+        return of.purpose.into();
+    }
+    let stays = match job(d, of.side, &given_only) {
+        Some(job) => job.state == JobState::Succeeded || !checks.iter().any(|c| has_another_key(c, printed)),
+        None => printed.is_empty(),
+    };
+    if stays { given_only } else { of.purpose.into() }
 }
 
-/// What a Job has told in the end, whichever it was.
-fn outcome(d: &mut Draft<'_>, side: Side, purpose: &str) -> Option<Value> {
-    let name = d.input.me.job(purpose, d.job_record(purpose).attempt);
-    d.input.seen.cluster(side).view()?.jobs.get(&name)?.outcome()
+/// The purpose of the Job that trusts `hostKey` alone.
+fn of_given(purpose: &str) -> String {
+    format!("{purpose}-given")
+}
+
+/// The Job that asks, as it is now.
+fn job<'d>(d: &Draft<'d>, side: Side, purpose: &str) -> Option<&'d JobView> {
+    d.input.seen.job(d.input.me, &d.status, side, purpose)
+}
+
+/// When the first check passed, by the Job that was asked first.
+fn first_pass(d: &Draft<'_>, side: Side, purpose: &str) -> Option<Timestamp> {
+    let told = |purpose: &str| {
+        let outcome = job(d, side, purpose)?.outcome()?;
+        parse_time(outcome["result"]["firstPassedAt"].as_str()?)
+    };
+    [of_given(purpose), purpose.to_string()].iter().filter_map(|purpose| told(purpose)).min()
 }
 
 /// The private keys that the Job needs, by the name of the file.
@@ -206,7 +253,7 @@ fn keys(checks: &[Check]) -> BTreeMap<String, KeyRef> {
 }
 
 /// The checks as `vmmigration mover check` takes them; all but console checks. `address` is the server's, and
-/// `host_keys` are those that it printed on its console.
+/// `host_keys` are those that it printed on its console; what a check gives is trusted besides.
 pub(super) fn arguments(checks: &[Check], address: &str, host_keys: &[String]) -> String {
     let one = |(n, c): (usize, &Check)| {
         let mut argument = json!({"name": c.name, "timeoutSeconds": timeout(c)});
@@ -222,7 +269,7 @@ pub(super) fn arguments(checks: &[Check], address: &str, host_keys: &[String]) -
                 "address": ssh.address.as_deref().unwrap_or(address),
                 "port": ssh.port.unwrap_or(22),
                 "keyFile": format!("{KEYS}/{n}"),
-                "hostKeys": ssh.host_key.as_ref().map_or(host_keys.to_vec(), |k| vec![k.clone()]),
+                "hostKeys": host_keys.iter().chain(&ssh.host_key).collect::<Vec<_>>(),
                 "command": ssh.command,
             });
         }
@@ -307,7 +354,7 @@ mod tests {
                 json!({"ssh": {"user": "u", "privateKeySecretRef": key, "command": "true", "address": "x", "port": 2,
                     "hostKey": "ssh-ed25519 GIVEN"}}),
                 json!({"ssh": {"user": "u", "address": "x", "port": 2, "keyFile": "/etc/vmmigration-check/1",
-                    "hostKeys": ["ssh-ed25519 GIVEN"], "command": "true"}}),
+                    "hostKeys": ["ssh-ed25519 CONSOLE", "ssh-ed25519 GIVEN"], "command": "true"}}),
             ),
         ];
         for (mut check, mut expected) in cases {

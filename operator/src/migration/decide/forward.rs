@@ -136,6 +136,8 @@ fn look(d: &mut Draft<'_>) -> Look {
     let mut findings: Vec<Finding> = problems.iter().map(Problem::blocker).collect();
     findings.extend(seen.hook_findings.clone());
     findings.extend(application::findings(d.input.spec));
+    let console = seen.inventory.as_ref().and_then(|i| i.source.console.as_ref());
+    findings.extend(application::host_keys(d.input.spec, &d.status.hooks, console));
     if let Some(inventory) = &seen.inventory {
         let project = seen.destination_place.as_ref().map(|p| p.project_id.as_str()).unwrap_or_default();
         let found = preflight::preflight(d.input.me, d.input.spec, project, inventory);

@@ -37,6 +37,9 @@ mod gone_tests;
 mod history_tests;
 
 #[cfg(test)]
+mod host_key_tests;
+
+#[cfg(test)]
 mod looks_tests;
 
 #[cfg(test)]

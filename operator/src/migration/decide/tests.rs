@@ -75,7 +75,7 @@ pub(super) struct World {
     /// The read-back of disks differs from what was read in the source.
     pub(super) corrupt: bool,
     /// What the new server's console shows.
-    console: Result<String, String>,
+    pub(super) console: Result<String, String>,
     /// The termination message of Jobs of checks; null: they do not end.
     pub(super) checked: serde_json::Value,
     /// This step is not answered.
@@ -2439,7 +2439,7 @@ fn what_hooks_refer_to_blocks_before_anything_runs() {
     assert_eq!(w.phase(), Some(Phase::Succeeded));
 }
 
-fn checked(checks: serde_json::Value) -> World {
+pub(super) fn checked(checks: serde_json::Value) -> World {
     let mut w = World::new();
     w.spec.verification = serde_json::from_value(json!({"checks": checks})).unwrap();
     w
@@ -2449,9 +2449,10 @@ fn answers(w: &World) -> Vec<(String, bool, String)> {
     w.status.checks.iter().map(|c| (c.name.clone(), c.passed, c.message.clone())).collect()
 }
 
-const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHxVNrdUMyEeQmxaOXLMud0uwgOFNu0sqwMoly0uKS0C";
+pub(super) const HOST_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHxVNrdUMyEeQmxaOXLMud0uwgOFNu0sqwMoly0uKS0C";
 
-fn over_ssh(host_key: Option<&str>) -> serde_json::Value {
+pub(super) fn over_ssh(host_key: Option<&str>) -> serde_json::Value {
     let mut ssh = json!({"user": "u", "command": "true", "privateKeySecretRef": {"name": "s", "key": "k"}});
     if let Some(key) = host_key {
         ssh["hostKey"] = json!(key);
@@ -2461,7 +2462,7 @@ fn over_ssh(host_key: Option<&str>) -> serde_json::Value {
 
 impl World {
     /// The Job of checks as it was asked for, when it was.
-    fn check_job(&mut self) -> Option<JobRequest> {
+    pub(super) fn check_job(&mut self) -> Option<JobRequest> {
         let seen = self.observe();
         let decision = decide(Input {
             me: &self.me.clone(),
@@ -2476,7 +2477,7 @@ impl World {
             now: self.now,
         });
         decision.steps.into_iter().find_map(|s| match s {
-            Step::CreateJob(j) if j.purpose == "check" => Some(j),
+            Step::CreateJob(j) if j.purpose.starts_with("check") => Some(j),
             _ => None,
         })
     }
