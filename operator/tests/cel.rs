@@ -146,6 +146,7 @@ const LOCATION: &str = "location must be s3:https://host[:port]/bucket[/prefix],
                         rest:https://host[:port][/prefix] or swift:container:/[prefix]";
 const JOB_HOOK: &str = "a job hook is exactly one of script, configMap";
 const SSH_HOOK: &str = "an ssh hook is exactly one of script, configMap";
+const USER_DATA: &str = "userData is exactly one of secretRef, preset";
 const POLICY: &str = "sourcePolicy.after is needed with action Delete, and only with it";
 const SOURCE: &str = "spec.source cannot be changed any more: only while the phase is Blocked; \
                       delete this VmMigration and create another";
@@ -163,6 +164,7 @@ fn cases() -> Vec<Case> {
     let map = || json!({"name": "scripts", "key": "stop.sh"});
     let job = |script: &str| hook(json!({"job": {"script": script}}));
     let policy = |policy: Value| change(json!({"sourcePolicy": policy}));
+    let user_data = |wanted: Value| change(json!({"destination": {"userData": wanted}}));
     let console = || json!({"pattern": "login:"});
     let by_ssh =
         || json!({"user": "root", "privateKeySecretRef": {"name": "key", "key": "id"}, "command": "true"});
@@ -265,6 +267,18 @@ fn cases() -> Vec<Case> {
             SSH_HOOK,
             Create(ssh_hook(json!({"configMap": map()}))),
             Create(ssh_hook(json!({"script": "true", "configMap": map()}))),
+        ),
+        case(
+            USER_DATA,
+            Create(user_data(json!({"secretRef": {"name": "web", "key": "user-data"}}))),
+            Create(user_data(json!({}))),
+        ),
+        case(
+            USER_DATA,
+            Create(user_data(json!({"preset": "KeepGuest"}))),
+            Create(user_data(
+                json!({"preset": "KeepGuest", "secretRef": {"name": "web", "key": "user-data"}}),
+            )),
         ),
         case(
             POLICY,

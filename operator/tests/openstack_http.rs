@@ -579,6 +579,10 @@ async fn bodies_and_paths_of_the_remaining_calls() {
     fake.on("POST /compute/v2.1/servers", 202, json!({"server": {"id": "s9", "adminPass": "x"}}));
     assert_eq!(cloud.create_server(&json!({"server": {"name": "n"}})).await.unwrap(), "s9");
     assert_eq!(fake.last("POST /compute").header("openstack-api-version"), "compute 2.67");
+    // Older ones refuse the field.
+    assert!(cloud.takes_hostname());
+    cloud.create_server(&json!({"server": {"name": "n", "hostname": "n"}})).await.unwrap();
+    assert_eq!(fake.last("POST /compute").header("openstack-api-version"), "compute 2.90");
     fake.on("GET /compute/v2.1/servers/s1/os-volume_attachments", 200,
         json!({"volumeAttachments": [{"volumeId": "v1", "device": "/dev/vda", "tag": null, "delete_on_termination": true}]}));
     assert!(cloud.volume_attachments("s1").await.unwrap()[0].delete_on_termination);

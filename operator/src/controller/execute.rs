@@ -6,7 +6,7 @@ use super::{
     context::Context,
     dress, lost,
     observe::Look,
-    references::References,
+    references::{self, References},
     remove,
 };
 use crate::{
@@ -278,7 +278,7 @@ impl Hands<'_> {
             Step::CreateServer => {
                 let ports = self.status.destination.as_ref().map(|x| x.port_ids.clone()).unwrap_or_default();
                 let body = bodies::server(me, &plan, &self.status.disks, &ports, &self.server_id());
-                Effect::Created { id: cloud.create_server(&body).await? }
+                Effect::Created { id: self.create_server(cloud, body).await? }
             }
             Step::StopDestination { server_id } => {
                 self.own_server(cloud, server_id).await?;
@@ -289,6 +289,20 @@ impl Hands<'_> {
                 Effect::Done
             }
             other => return Err(lasting(format!("{} is no step in the destination", other.name()))),
+        })
+    }
+
+    /// The server with its user data, which may have changed since preflight.
+    async fn create_server(&self, cloud: &Cloud, body: serde_json::Value) -> Result<String, Failed> {
+        let Some(wanted) = &self.spec().destination.user_data else {
+            return Ok(cloud.create_server(&body).await?);
+        };
+        let found = references::user_data(&self.ctx.client, &self.me.namespace, wanted).await?;
+        let data = found.map_err(|p| later(p.message))?;
+        let created = cloud.create_server(&bodies::with_user_data(body, &data)).await;
+        created.map_err(|mut e| {
+            e.message = bodies::without_user_data(&e.message, &data);
+            e.into()
         })
     }
 

@@ -6,7 +6,7 @@ use super::{
     clusters::MoverCluster,
     context::Context,
     hooks,
-    references::{References, SideRef},
+    references::{self, References, SideRef},
 };
 use crate::{
     build::secret::ANNOTATION_COPIED,
@@ -164,6 +164,11 @@ pub async fn observe(
     if needs.inventory {
         look.seen.hook_findings =
             hooks::findings(ctx, object).await.map_err(Error::kube("read what hooks refer to"))?;
+        if let Some(wanted) = &object.spec.destination.user_data {
+            let found = references::user_data(&ctx.client, &me.namespace, wanted).await;
+            let problem = found.map_err(Error::kube("read the user data"))?.err();
+            look.seen.hook_findings.extend(problem.map(|p| p.blocker()));
+        }
     }
     let captured = captured(me, object, status);
     match &refs.store {
@@ -364,6 +369,7 @@ async fn destination_inventory(cloud: &Cloud) -> Result<DestinationInventory, Cl
         servers: servers.items,
         unread_servers,
         zones,
+        takes_hostname: cloud.takes_hostname(),
     })
 }
 

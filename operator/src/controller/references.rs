@@ -6,10 +6,14 @@ use crate::{
     build::secret::{Files, digest, of_side, vault},
     crd::{
         stored::Stored,
-        v1alpha1::{ObjectStore, OpenStackCloud, Transfer, VmMigration, VmMigrationSpec, VmMigrationStatus},
+        v1alpha1::{
+            KeyRef, ObjectStore, OpenStackCloud, Transfer, UserData, VmMigration, VmMigrationSpec,
+            VmMigrationStatus,
+        },
     },
     migration::{
-        names::{Identity, Side},
+        guest::{self, USER_DATA_BYTES},
+        names::{Identity, LABEL_HOOK, Side},
         observed::{Problem, StoreView},
         place::settled,
     },
@@ -17,7 +21,7 @@ use crate::{
     store::{ObjectStoreLocation, StoreError, StoreKeys},
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeMap;
 
 /// One side, resolved.
@@ -213,6 +217,56 @@ pub async fn credentials(
     Ok(parsed.map_err(|e| format!("Secret {}: {e}", r.secret_name)))
 }
 
+/// The user data that the new server is to get, or what is wrong with what they refer to. Read in preflight and again
+/// when the server is asked for; kept nowhere.
+pub async fn user_data(
+    client: &Client,
+    namespace: &str,
+    wanted: &UserData,
+) -> Result<Result<Vec<u8>, Problem>, kube::Error> {
+    let Some(r) = &wanted.secret_ref else {
+        return Ok(Ok(wanted.preset.map(guest::ready_made).unwrap_or_default().into()));
+    };
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    Ok(user_data_in(secrets.get_opt(&r.name).await?, namespace, r))
+}
+
+/// The guest sees what is in there, and so does whoever may log in to it: the Secret's owner has to agree, as for hooks.
+fn user_data_in(secret: Option<Secret>, namespace: &str, r: &KeyRef) -> Result<Vec<u8>, Problem> {
+    let name = &r.name;
+    let wrong = |what: &str, why: String, todo: String| {
+        problem(&format!("user-data-{what}"), format!("destination.userData: {why}"), &todo)
+    };
+    let Some(secret) = secret else {
+        let why = format!("there is no Secret {name:?} in namespace {namespace}");
+        return Err(wrong("secret-missing", why, format!("create it, with the label {LABEL_HOOK}=true")));
+    };
+    if secret.labels().get(LABEL_HOOK).map(String::as_str) != Some("true") {
+        let todo = format!("kubectl label secret {name} -n {namespace} {LABEL_HOOK}=true");
+        return Err(wrong("secret-not-allowed", format!("Secret {name} may not be given to a server"), todo));
+    }
+    let Some(data) = files(secret).remove(&r.key) else {
+        let why = format!("Secret {name} has no key {:?}", r.key);
+        return Err(wrong("secret-key-missing", why, "add the user data under that key".into()));
+    };
+    match data.len() {
+        0 => Err(wrong(
+            "empty",
+            format!("key {} of Secret {name} is empty", r.key),
+            "leave userData out for none".into(),
+        )),
+        bytes if bytes > USER_DATA_BYTES => Err(wrong(
+            "too-large",
+            format!(
+                "key {} of Secret {name} has {bytes} bytes; Nova takes {USER_DATA_BYTES}, which are 64 KiB in base64",
+                r.key
+            ),
+            "compress it with gzip, which cloud-init reads, or have it fetch the rest (#include)".into(),
+        )),
+        _ => Ok(data),
+    }
+}
+
 async fn store(
     ctx: &Context,
     me: &Identity,
@@ -303,4 +357,35 @@ pub async fn store_files(
 pub fn keys(location: &ObjectStoreLocation, files: &Files) -> Result<StoreKeys, StoreError> {
     let text = |key: &str| files.get(key).and_then(|v| String::from_utf8(v.clone()).ok());
     StoreKeys::find(location, |key| Ok(text(key).map(|v| v.trim().to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn user_data_are_in_a_secret_that_may_be_used_and_not_too_large() {
+        let secret = |label: &str, key: &str, bytes: usize| -> Option<Secret> {
+            let data = k8s_openapi::ByteString(vec![b'x'; bytes]);
+            let metadata = json!({"name": "web", "labels": {LABEL_HOOK: label}});
+            let mut secret: Secret = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+            secret.data = Some(BTreeMap::from([(key.to_string(), data)]));
+            Some(secret)
+        };
+        let r = KeyRef { name: "web".into(), key: "user-data".into() };
+        let of = |secret| user_data_in(secret, "team", &r);
+        for (secret, id) in [
+            (None, "user-data-secret-missing"),
+            (secret("false", "user-data", 1), "user-data-secret-not-allowed"),
+            (secret("true", "other", 1), "user-data-secret-key-missing"),
+            (secret("true", "user-data", 0), "user-data-empty"),
+            (secret("true", "user-data", USER_DATA_BYTES + 1), "user-data-too-large"),
+        ] {
+            let found = of(secret).unwrap_err();
+            assert_eq!((found.id.as_str(), found.transient), (id, false));
+            assert!(!format!("{found:?}").contains("xx"), "what is in it is not told");
+        }
+        assert_eq!(of(secret("true", "user-data", USER_DATA_BYTES)).unwrap().len(), USER_DATA_BYTES);
+    }
 }

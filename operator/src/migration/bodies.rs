@@ -5,6 +5,7 @@ use crate::{
     crd::v1alpha1::{DiskAttributes, DiskKind, DiskStatus, Plan, PlannedPort},
     migration::names::{Identity, MARK_PREFIX, MARK_SOURCE, Role},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -188,6 +189,7 @@ pub fn server(
         ("imageRef", root_image),
         ("key_name", plan.keypair.clone()),
         ("description", plan.description.clone()),
+        ("hostname", plan.hostname.clone()),
         ("availability_zone", plan.availability_zone.clone()),
     ];
     for (key, value) in optional {
@@ -199,6 +201,27 @@ pub fn server(
         body["tags"] = json!(plan.tags);
     }
     json!({"server": body})
+}
+
+/// The new server with user data, in base64 as Nova takes them.
+pub fn with_user_data(mut server: Value, user_data: &[u8]) -> Value {
+    server["server"]["user_data"] = json!(BASE64.encode(user_data));
+    server
+}
+
+/// So many characters of base64 tell that a text repeats user data.
+const TELLTALE: usize = 16;
+
+/// What a cloud answered, without user data: Nova repeats what it refuses, and answers are shown.
+pub fn without_user_data(answer: &str, user_data: &[u8]) -> String {
+    let encoded = BASE64.encode(user_data);
+    let Some(beginning) = encoded.get(..TELLTALE.min(encoded.len())).filter(|b| !b.is_empty()) else {
+        return answer.into();
+    };
+    let of_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=…".contains(c);
+    let mut parts = answer.split(beginning);
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |told, rest| told + "(not shown)" + rest.trim_start_matches(of_base64))
 }
 
 fn block_device(disk: &DiskStatus) -> Value {
@@ -315,6 +338,34 @@ mod tests {
         );
         assert_eq!(devices[0]["delete_on_termination"], false);
         assert_eq!(body["server"]["metadata"][MARK_SOURCE], "src");
+    }
+
+    #[test]
+    fn a_host_name_and_user_data_are_told_where_they_are_planned() {
+        let plan = Plan { hostname: Some("web-1".into()), config_drive: true, ..Default::default() };
+        let body = server(&me(), &plan, &[], &[], "src");
+        let told = |body: &Value, key: &str| body["server"].get(key).cloned();
+        assert_eq!(told(&body, "hostname"), Some(json!("web-1")));
+        assert_eq!(told(&body, "config_drive"), Some(json!(true)));
+        assert_eq!(told(&body, "user_data"), None);
+        let body = with_user_data(body, b"#cloud-config\n");
+        assert_eq!(told(&body, "user_data"), Some(json!("I2Nsb3VkLWNvbmZpZwo=")));
+        let body = server(&me(), &Plan::default(), &[], &[], "src");
+        assert_eq!(told(&body, "hostname"), None, "Nova before 2.90 knows no such field");
+    }
+
+    #[test]
+    fn what_a_cloud_repeats_of_user_data_is_not_shown() {
+        let secret = b"#cloud-config\nchpasswd: {list: 'root:geheim'}\n";
+        let encoded = BASE64.encode(secret);
+        let answer = format!("Invalid input for user_data. Value: {encoded}. '{encoded}' is too long");
+        let told = without_user_data(&answer, secret);
+        assert_eq!(told, "Invalid input for user_data. Value: (not shown). '(not shown)' is too long");
+        let cut = format!("Value: {}…", &encoded[..40]);
+        assert_eq!(without_user_data(&cut, secret), "Value: (not shown)");
+        assert_eq!(without_user_data("Quota exceeded", secret), "Quota exceeded");
+        assert_eq!(without_user_data("Value: YQ==.", b"a"), "Value: (not shown).");
+        assert_eq!(without_user_data("nothing", b""), "nothing");
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod block_storage;
 pub mod bodies;
 pub mod checks;
 pub mod decide;
+pub mod guest;
 pub mod hook_context;
 pub mod image_checks;
 pub mod looks;

@@ -257,6 +257,8 @@ pub struct DestinationInventory {
     pub unread_servers: usize,
     /// Availability zones of the compute service.
     pub zones: Vec<String>,
+    /// A server can be given a host name.
+    pub takes_hostname: bool,
 }
 
 /// One cluster, as far as this migration is concerned.

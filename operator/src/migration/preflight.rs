@@ -1,6 +1,7 @@
 //! Preflight: can this server be moved, and what will be made? Pure; every blocker is found in one look.
 
 use super::{
+    guest,
     names::{Identity, MARK_CLAIM, MARK_MIGRATION, MARK_ROLE, MARK_SOURCE, without_marks},
     observed::{DestinationInventory, Inventory, SourceInventory},
 };
@@ -34,7 +35,7 @@ impl Preflight {
         self.findings.iter().any(|f| f.severity == Severity::Blocker)
     }
 
-    fn add(
+    pub(super) fn add(
         &mut self,
         severity: Severity,
         id: &str,
@@ -45,11 +46,11 @@ impl Preflight {
         self.findings.push(Finding { id: id.into(), severity, message: message.into(), suggestion });
     }
 
-    fn block(&mut self, id: &str, message: impl Into<String>, suggestion: impl Into<String>) {
+    pub(super) fn block(&mut self, id: &str, message: impl Into<String>, suggestion: impl Into<String>) {
         self.add(Severity::Blocker, id, message, suggestion);
     }
 
-    fn row(&mut self, attribute: impl Into<String>, fate: Fate, why: impl Into<String>) {
+    pub(super) fn row(&mut self, attribute: impl Into<String>, fate: Fate, why: impl Into<String>) {
         self.fidelity.push(FidelityRow { attribute: attribute.into(), fate, why: why.into() });
     }
 }
@@ -72,6 +73,7 @@ pub fn preflight(
     for (n, port) in source.ports.iter().enumerate() {
         plan_port(&mut p, n, port, &Ports { spec, project: destination_project, source, target });
     }
+    guest::plan(&mut p, spec, &server, target);
     if source.ports.is_empty() {
         p.add(
             Severity::Warning,
@@ -266,15 +268,9 @@ fn plan_server(p: &mut Preflight, spec: &VmMigrationSpec, server: &Server, targe
     }
     p.plan.description = server.description.clone().filter(|d| !d.is_empty());
     p.plan.tags = server.tags.clone();
-    p.plan.config_drive = server.config_drive;
     p.plan.metadata = without_marks(&server.metadata);
     p.plan.metadata.extend(without_marks(&to.metadata));
-    p.row(
-        "metadata, tags, description, config drive",
-        Fate::Kept,
-        "copied, without this operator's own marks",
-    );
-    p.row("user data", Fate::Dropped, "the cloud does not show it; the guest has run it already");
+    p.row("metadata, tags, description", Fate::Kept, "copied, without this operator's own marks");
     if !server.server_groups.is_empty() {
         p.row("server group", Fate::Dropped, "server groups are not carried yet");
     }
@@ -784,6 +780,7 @@ mod tests {
                 ports: of(&w["ports"]),
                 servers: of(&w["servers"]),
                 zones: vec!["nova".into()],
+                takes_hostname: w["takesHostname"].as_bool().unwrap_or(true),
             },
         };
         preflight(&me(), &of(&spec), "pb", &inventory)

@@ -43,7 +43,12 @@ fn looks_like_id(text: &str) -> bool {
 impl Cloud {
     /// 2.73 has tags, description and the lock's reason; from 2.90 on a member also sees the host name.
     pub(super) fn server_version(&self) -> (u8, u8) {
-        if self.offers(&ServiceType::Compute, (2, 90)) { (2, 90) } else { (2, 73) }
+        if self.takes_hostname() { (2, 90) } else { (2, 73) }
+    }
+
+    /// Can a server be given a host name (2.90)?
+    pub fn takes_hostname(&self) -> bool {
+        self.offers(&ServiceType::Compute, (2, 90))
     }
 
     /// The server with this id, or all servers with exactly this name. Names are not unique: the caller decides

@@ -668,6 +668,12 @@ pub struct Plan {
     /// It has a config drive.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub config_drive: bool,
+    /// The host name that the cloud tells the guest; unset: Nova makes one of the server's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Where its user data are from: a Secret and its key, or the preset. Never what they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
     /// Its description.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,

@@ -172,6 +172,18 @@ pub struct Destination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub server_name: Option<String>,
+    /// The host name that the cloud tells the guest; without a domain. Unset: that of the source, where its cloud shows it
+    /// and the destination takes it (Nova with microversion 2.90); else Nova makes one of the server's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 63), regex(pattern = "^[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]$"))]
+    pub hostname: Option<String>,
+    /// Whether the new server has a config drive. Unset: if the source has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_drive: Option<bool>,
+    /// What cloud-init is told in the new server. Unset: nothing; what the source was told no cloud shows, and it is not
+    /// told again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<UserData>,
     /// Name or id of a flavor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
@@ -203,6 +215,29 @@ pub struct Destination {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub metadata: BTreeMap<String, String>,
+}
+
+/// What cloud-init is told in the new server. It takes that server for a new instance, so it does all of it, whatever was
+/// done in the source before.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.secretRef) != has(self.preset)").message("userData is exactly one of secretRef, preset"))]
+#[serde(rename_all = "camelCase")]
+pub struct UserData {
+    /// A Secret of this namespace, with the label `vmmigration.io/hook: "true"`, that holds the user data as cloud-init
+    /// reads it, not in base64; at most 49149 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<KeyRef>,
+    /// A ready-made one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<UserDataPreset>,
+}
+
+/// Ready-made user data.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+pub enum UserDataPreset {
+    /// Tells cloud-init to keep what it can: host keys, users, root's login and authorized keys; the host name from the
+    /// second boot on.
+    KeepGuest,
 }
 
 /// A name in the source cloud and the name that takes its place in the destination cloud.
@@ -432,7 +467,8 @@ pub struct SshCheck {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// The guest's public host key. Unset: what the guest printed on its console.
+    /// A public host key that is trusted besides those that the new server prints on its console. Unset: only those.
+    /// cloud-init makes new host keys for a new instance, so that one read in the source may be the wrong one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 16, max = 4096))]
     pub host_key: Option<String>,

@@ -77,10 +77,10 @@ fn a_guest_that_prints_nothing_or_the_given_key_is_asked_once() {
 }
 
 #[test]
-fn a_plan_says_that_keys_may_be_new() {
+fn a_plan_says_that_the_guest_is_a_new_instance_and_that_its_keys_may_be_new() {
     let mut w = checked(json!([over_ssh(Some(HOST_KEY))]));
     w.run(20, |w| !w.status.preflight.is_empty(), || false);
-    for id in ["host-key-may-be-new"] {
+    for id in ["guest-is-a-new-instance", "host-key-may-be-new"] {
         let found = w.status.preflight.iter().find(|f| f.id == id);
         assert_eq!(found.map(|f| f.severity), Some(Severity::Warning), "{id}");
     }

@@ -118,6 +118,7 @@ async fn out_of_order(lab: &Rc<Lab>) -> Result<MadeServer> {
 fn as_it_was(b: &Server, a: &Server) -> Result<()> {
     ensure!(b.name == a.name && b.description == a.description, "{b:?}");
     ensure!(b.tags == a.tags && b.key_name == a.key_name && b.config_drive, "{b:?}");
+    ensure!(b.hostname.is_some() && b.hostname == a.hostname, "{:?}, was {:?}", b.hostname, a.hostname);
     for (key, value) in &a.metadata {
         ensure!(b.metadata.get(key) == Some(value), "metadata {key} is {:?}", b.metadata.get(key));
     }

@@ -126,6 +126,7 @@ const CHECK: &str = "a check is exactly one of tcp, http, console, ssh";
 const HOOK: &str = "a hook is exactly one of job, ssh, client";
 const JOB_HOOK: &str = "a job hook is exactly one of script, configMap";
 const SSH_HOOK: &str = "an ssh hook is exactly one of script, configMap";
+const USER_DATA: &str = "userData is exactly one of secretRef, preset";
 const POLICY: &str = "sourcePolicy.after is needed with action Delete, and only with it";
 const LOCATION: &str = "location must be s3:https://host[:port]/bucket[/prefix], \
                         rest:https://host[:port][/prefix] or swift:container:/[prefix]";
@@ -155,6 +156,7 @@ fn cases() -> Vec<Case> {
         merge(&mut ssh, more);
         hook(json!({"ssh": ssh}))
     };
+    let user_data = |wanted: Value| Create(migration(json!({"destination": {"userData": wanted}})));
     let policy = |policy: Value| Create(migration(json!({"sourcePolicy": policy})));
     vec![
         case(LOCATION, good(), store("s3:http://s3.example.com/bucket")),
@@ -214,6 +216,9 @@ fn cases() -> Vec<Case> {
         case("spec.maxDowntime is immutable",
             replace(migration(json!({"maxDowntime": "30m"})), migration(json!({"maxDowntime": "30m"}))),
             edit("Blocked", json!({"maxDowntime": "30m"}))),
+        case(USER_DATA, user_data(json!({"secretRef": {"name": "web", "key": "user-data"}})), user_data(json!({}))),
+        case(USER_DATA, user_data(json!({"preset": "KeepGuest"})),
+            user_data(json!({"preset": "KeepGuest", "secretRef": {"name": "web", "key": "user-data"}}))),
         case(POLICY, policy(json!({"action": "Delete", "after": "7d"})), policy(json!({"action": "Delete"}))),
         case(POLICY, policy(json!({"action": "Keep"})), policy(json!({"action": "Keep", "after": "7d"}))),
         case("a report's spec is evidence and cannot be changed",
