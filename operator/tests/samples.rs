@@ -11,7 +11,12 @@
 
 mod common;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use common::{repository, typed};
 use k8s_openapi::api::{
@@ -153,4 +158,53 @@ fn the_platforms_sample_has_room_for_hooks() {
     // Where the LimitRange sets a limit, it would be set on hooks that have none, too.
     assert!(range.default.unwrap().keys().all(|kind| limits.contains_key(kind)));
     assert_eq!(of("Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
+}
+
+/// The hook that tells cloud-init what to keep, as the sample has it.
+fn keep_guest() -> String {
+    let path = repository().join("config/samples/migration-cloud-init.yaml");
+    let sample: VmMigration = serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    sample.spec.hooks[0].ssh.clone().unwrap().script.unwrap()
+}
+
+/// Runs it in a guest that is a directory, as somebody who needs `sudo` unless the test is run by root.
+fn run_in(guest: &Path, script: &str) -> String {
+    let bin = guest.join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    fs::write(bin.join("sudo"), "#!/bin/sh\n[ \"$1\" = -n ] && shift && exec \"$@\"\n").unwrap();
+    fs::set_permissions(bin.join("sudo"), fs::Permissions::from_mode(0o755)).unwrap();
+    let script = script.replace("/etc/cloud", &guest.join("etc/cloud").to_string_lossy());
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let ended = Command::new("sh").args(["-c", "eval \"$0\"", &script]).env("PATH", path).output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    String::from_utf8(ended.stdout).unwrap()
+}
+
+#[test]
+fn the_hook_for_cloud_init_writes_one_file_however_often_it_runs() {
+    let (guest, script) = (tempfile::tempdir().unwrap(), keep_guest());
+    let configuration = guest.path().join("etc/cloud/cloud.cfg.d");
+    fs::create_dir_all(configuration.parent().unwrap()).unwrap();
+    let mut texts = vec![];
+    for _ in 0..2 {
+        assert_eq!(run_in(guest.path(), &script), "");
+        let files: Vec<_> = fs::read_dir(&configuration).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(files, [configuration.join("99-vmmigration.cfg")], "nothing is left beside it");
+        assert_eq!(fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o644);
+        texts.push(fs::read_to_string(&files[0]).unwrap());
+    }
+    assert_eq!(texts[0], texts[1]);
+    // What the page, the preset and the plan say is what the hook writes.
+    let read = |text: &str| -> Value { serde_saphyr::from_str(text).unwrap() };
+    assert_eq!(read(&texts[0]), read(vmmigration::migration::guest::KEEP_GUEST));
+    let page = fs::read_to_string(repository().join("docs/cloud-init.md")).unwrap();
+    let shown = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(read(&texts[0]), read(shown));
+}
+
+#[test]
+fn the_hook_for_cloud_init_leaves_a_guest_without_it_alone() {
+    let guest = tempfile::tempdir().unwrap();
+    assert!(run_in(guest.path(), &keep_guest()).contains("no cloud-init"));
+    assert!(!guest.path().join("etc").exists());
 }

@@ -5,10 +5,11 @@
 use std::{collections::BTreeSet, path::Path};
 
 /// Pages whose commands are run by a test or by CI.
-pub const PAGES: [&str; 6] = [
+pub const PAGES: [&str; 7] = [
     "README.md",
     "docs/checks.md",
     "docs/client.md",
+    "docs/cloud-init.md",
     "docs/getting-started.md",
     "docs/hooks.md",
     "docs/operations.md",

@@ -177,10 +177,13 @@ async fn secrets(lab: &Rc<Lab>, desk: &Desk) -> Result<()> {
         lab.secret(&lab.name, name, &[("key", "value".into())]).await?;
     }
     desk.platform("kubectl label secret shop-ssh vmmigration.io/hook=true", &[]).await?;
+    desk.platform.script("user-data", "#cloud-config\nusers: []\n")?;
+    desk.platform("kubectl create secret generic shop-2 --from-file=user-data", &[]).await?;
+    desk.platform("kubectl label secret shop-2 vmmigration.io/hook=true", &[]).await?;
     desk.platform("kubectl label secret web-ssh vmmigration.io/hook=true", &[]).await?;
     let named = "kubectl label secret NAME vmmigration.io/hook=true";
     desk.platform(named, &[("web-1", "tools")]).await?;
-    for name in ["shop-ssh", "web-ssh", "tools"] {
+    for name in ["shop-ssh", "shop-2", "web-ssh", "tools"] {
         let secret = lab.api::<Secret>(&lab.name).get(name).await?;
         ensure!(
             secret.labels().get("vmmigration.io/hook").is_some_and(|v| v == "true"),
