@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must say so")]
 
+mod mover_stores;
 mod mover_support;
 
 use std::{process::Stdio, time::Duration};
@@ -500,7 +501,7 @@ async fn a_full_store_is_named_in_time() {
     assert!(message.contains("minimum free drive threshold"), "{message}");
     assert_eq!((bed.snapshots(), bed.locks()), (0, 0));
     let probed = bed.run(&["probe"]).await;
-    assert!(probed.failed("StoreError", 1).contains("minimum free drive threshold"), "{probed:?}");
+    assert!(probed.failed("StoreFull", 1).contains("minimum free drive threshold"), "{probed:?}");
     assert!(bed.s3.keys("").iter().all(|key| !key.contains(".probe-")), "{:?}", bed.s3.keys(""));
     bed.s3.fill_up(false);
     bed.backup(SOURCE).await.ok();

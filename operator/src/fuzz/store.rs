@@ -7,7 +7,10 @@ use crate::{
     mover::init::parse_marker,
     store::{
         StoreError,
-        answers::{all_deleted, parse_catalog, parse_list, parse_names, parse_page, refused},
+        answers::{
+            failure, parse_catalog, parse_deletion, parse_list, parse_lock, parse_names, parse_page,
+            parse_swift_versions, parse_uploads, parse_versions, refused,
+        },
     },
 };
 
@@ -18,10 +21,15 @@ const SHOWN: usize = 800;
 pub fn s3_answer(data: &[u8]) {
     match parse_list(data) {
         // An entry takes more than its elements' names.
-        Ok(page) => assert!(page.contents.len() <= data.len() / 32),
+        Ok(page) => assert!(page.rows.len() <= data.len() / 16),
         Err(why) => assert_refused(&why),
     }
-    if let Err(why) = all_deleted(data) {
+    match parse_versions(data) {
+        Ok(page) => assert!(page.rows.len() <= data.len() / 16),
+        Err(why) => assert_refused(&why),
+    }
+    let others = [parse_deletion(data).map(drop), parse_uploads(data).map(drop), parse_lock(data).map(drop)];
+    for why in others.into_iter().filter_map(Result::err) {
         assert_refused(&why);
     }
     any_error(data);
@@ -49,6 +57,10 @@ pub fn swift_answer(data: &[u8]) {
             }
             Err(why) => assert_refused(&why),
         }
+    }
+    match parse_swift_versions(data) {
+        Ok(rows) => assert!(rows.is_sorted_by(|one, next| one.0 <= next.0)),
+        Err(why) => assert_refused(&why),
     }
     for region in [None, Some("a")] {
         match parse_catalog(data, region) {
@@ -79,12 +91,19 @@ fn any_error(data: &[u8]) {
     let body = String::from_utf8_lossy(data);
     for status in [301, 400, 401, 403, 404, 408, 429, 500, 503, 507, 599] {
         let status = StatusCode::from_u16(status).unwrap();
-        let error = StoreError::from_answer("GET x".to_owned(), status, &body);
+        let error = failure(status, &body);
         assert_showable(&error.to_string(), SHOWN);
         assert!(
             !status.is_server_error()
                 || error.is_busy()
-                || matches!(error, StoreError::NoBucket { .. } | StoreError::ClockSkew { .. })
+                || matches!(
+                    error,
+                    StoreError::NoBucket { .. }
+                        | StoreError::ClockSkew { .. }
+                        | StoreError::Full { .. }
+                        | StoreError::WrongRegion { .. }
+                        | StoreError::Unsupported { .. }
+                )
         );
     }
 }

@@ -85,6 +85,7 @@ pub async fn backup(
     cancel: &CancellationToken,
 ) -> Result<BackupResult, MoverError> {
     let start = Instant::now();
+    repository.store.require_place().await?;
     let objection = look(source, repository, request).await?;
     let saved = save(source, repository, request, cancel, start).await?;
     Ok(BackupResult { objection, ..saved })

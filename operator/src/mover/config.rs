@@ -40,14 +40,13 @@ impl ConfigDir {
     pub fn required(&self, key: &str) -> Result<Vec<u8>, MoverError> {
         match self.optional(key)? {
             Some(content) if !content.is_empty() => Ok(content),
-            _ => Err(invalid(format!("the Job's Secret has no key {key}, or an empty one"))),
+            _ => Err(invalid(format!("the Secret has no key {}, or an empty one", given(key)))),
         }
     }
 
     /// A file that need not be there.
     pub fn optional(&self, key: &str) -> Result<Option<Vec<u8>>, MoverError> {
-        let unreadable =
-            |error: std::io::Error| invalid(format!("{key} of the Job's Secret cannot be read: {error}"));
+        let unreadable = |error: std::io::Error| invalid(format!("{} cannot be read: {error}", given(key)));
         let file = match File::open(self.0.join(key)) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -56,7 +55,7 @@ impl ConfigDir {
         let mut content = Vec::new();
         file.take(MAX_FILE + 1).read_to_end(&mut content).map_err(unreadable)?;
         if content.len() as u64 > MAX_FILE {
-            return Err(invalid(format!("{key} of the Job's Secret is larger than {MAX_FILE} bytes")));
+            return Err(invalid(format!("{} is larger than {MAX_FILE} bytes", given(key))));
         }
         Ok(Some(content))
     }
@@ -92,8 +91,7 @@ impl ConfigDir {
     /// A one-line value without the newline that editors add.
     fn text(&self, key: &str) -> Result<Option<String>, MoverError> {
         let Some(content) = self.optional(key)? else { return Ok(None) };
-        let text = String::from_utf8(content)
-            .map_err(|_| invalid(format!("{key} of the Job's Secret is no text")))?;
+        let text = String::from_utf8(content).map_err(|_| invalid(format!("{} is no text", given(key))))?;
         let text = text.trim();
         Ok((!text.is_empty()).then(|| text.to_owned()))
     }
@@ -113,6 +111,15 @@ fn yaml_secrets(yaml: &str) -> impl Iterator<Item = String> {
 /// Replaces every secret in a text.
 pub fn mask(text: &str, secrets: &[String]) -> String {
     secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+}
+
+/// What a person calls a key: under this name it stands in the Secret of the cloud or of the store.
+fn given(key: &str) -> &str {
+    match key {
+        CLOUD_CACERT => "cacert of the cloud's Secret",
+        STORE_CACERT => "cacert of the store's Secret",
+        key => key,
+    }
 }
 
 fn invalid(message: String) -> MoverError {

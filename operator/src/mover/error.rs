@@ -55,7 +55,8 @@ impl From<StoreError> for MoverError {
         let reason = match &error {
             StoreError::Unauthorized { .. } => FailureReason::StoreUnauthorized,
             StoreError::NoBucket { .. } => FailureReason::NoBucket,
-            StoreError::Invalid(_) => FailureReason::InvalidConfiguration,
+            StoreError::Invalid(_) | StoreError::WrongRegion { .. } => FailureReason::InvalidConfiguration,
+            StoreError::Full { .. } => FailureReason::StoreFull,
             _ => FailureReason::StoreError,
         };
         Self { reason, retryable: error.is_transient(), message: error.to_string() }
@@ -71,6 +72,7 @@ impl From<ResticError> for MoverError {
             ResticError::WrongPassword(_) => (FailureReason::WrongPassword, false),
             ResticError::SnapshotNotFound(_) => (FailureReason::SnapshotNotFound, false),
             ResticError::Unauthorized(_) => (FailureReason::StoreUnauthorized, false),
+            ResticError::ClockSkew(_) => (FailureReason::StoreError, false),
             ResticError::StoreFull(_) => (FailureReason::StoreFull, true),
             ResticError::Terminated => return Self::terminated(),
             ResticError::Killed(_) | ResticError::Failed { .. } => (FailureReason::ResticFailed, true),

@@ -52,6 +52,7 @@ pub async fn init(
     cancel: &CancellationToken,
 ) -> Result<InitResult, MoverError> {
     require_uid(store, owner.uid)?;
+    store.look().await?;
     if store.takes_any_name() {
         match read_marker(store).await? {
             Some(marker) => require_ours(store, &marker, owner.uid)?,

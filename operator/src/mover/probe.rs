@@ -7,7 +7,7 @@ use super::{
     image::ImageService,
     result::{FailureReason, ProbeResult},
 };
-use crate::store::{ProbeTimes, Store};
+use crate::store::{Probed, Store};
 
 /// An image that cannot be there: "not found" proves login, endpoint and rights as well as "found" would.
 const NO_IMAGE: &str = "00000000-0000-0000-0000-000000000000";
@@ -36,13 +36,14 @@ pub async fn probe<I: ImageService>(
     }
 }
 
-fn result(store: ProbeTimes, (cloud_connect_ms, cloud_image_ms): (u64, u64)) -> ProbeResult {
+fn result(store: Probed, (cloud_connect_ms, cloud_image_ms): (u64, u64)) -> ProbeResult {
     ProbeResult {
         store_write_ms: store.write_ms,
         store_read_ms: store.read_ms,
         store_delete_ms: store.delete_ms,
         cloud_connect_ms,
         cloud_image_ms,
+        store_keeps: store.kept,
     }
 }
 

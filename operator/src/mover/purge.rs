@@ -6,44 +6,64 @@ use super::{
     key::KEYS,
     result::{FailureReason, PurgeResult},
 };
-use crate::store::Store;
+use crate::store::{Removed, Store, Stored};
 
-/// Deletes everything below the prefix when it is ours, what says so last, and looks again.
+/// Deletes everything below the prefix when it is ours, down to old versions, what says so last, and looks again. What
+/// the store does not let go of is told, and so is until when.
 pub async fn purge(store: &Store, uid: &str, password: &str) -> Result<PurgeResult, MoverError> {
     require_uid(store, uid)?;
-    let keys = store.list_all("").await?;
-    if !store.takes_any_name() {
-        require_own_key(store, &keys, password).await?;
-    } else if let Some(marker) = read_marker(store).await? {
-        require_ours(store, &marker, uid)?;
-    } else {
-        require_nothing_but_probes(store, &keys)?;
+    let there = store.list_stored().await?;
+    require_owned(store, &there, uid, password).await?;
+    store.abort_uploads().await?;
+    let (mut removed, mut proof) = remove_data(store, there).await?;
+    // Last, so that a purge that is cut short, or that is held, can be repeated.
+    if proof.iter().all(|stored| is_proof(store, stored)) {
+        removed = removed.and(store.remove(&proof).await?);
+        proof = store.list_stored().await?;
+    } else if let Some(kept) = &mut removed.kept {
+        kept.objects = proof.len() as u64;
     }
-    let is_proof = |key: &String| match store.takes_any_name() {
-        true => key == MARKER,
-        false => key.starts_with(KEYS),
-    };
-    let mut deleted_objects = 0;
-    let mut rest = keys;
+    if removed.kept.is_none() {
+        require_empty(store, proof.len())?;
+    }
+    tracing::info!(repository = %store.location(), deleted = removed.deleted, kept = ?removed.kept, "repository purged");
+    Ok(PurgeResult { deleted_objects: removed.deleted, kept: removed.kept })
+}
+
+/// Removes all but what says whose it is; gives that, and what the store keeps.
+async fn remove_data(store: &Store, mut there: Vec<Stored>) -> Result<(Removed, Vec<Stored>), MoverError> {
+    let mut removed = Removed::default();
     // A second round for what a pod that was still ending wrote meanwhile.
     for _ in 0..2 {
-        rest.retain(|key| !is_proof(key));
-        store.delete_many(&rest).await?;
-        deleted_objects += rest.len() as u64;
-        rest = store.list_all("").await?;
-        if rest.iter().all(is_proof) {
+        there.retain(|stored| !is_proof(store, stored));
+        removed = removed.and(store.remove(&there).await?);
+        there = store.list_stored().await?;
+        if removed.kept.is_some() || there.iter().all(|stored| is_proof(store, stored)) {
             break;
         }
     }
-    require_empty(store, rest.iter().filter(|key| !is_proof(key)).count())?;
-    // Last, so that a purge that is cut short can be repeated.
-    if !rest.is_empty() {
-        store.delete_many(&rest).await?;
-        deleted_objects += rest.len() as u64;
-        require_empty(store, store.list_all("").await?.len())?;
+    if removed.kept.is_none() {
+        require_empty(store, there.iter().filter(|stored| !is_proof(store, stored)).count())?;
     }
-    tracing::info!(repository = %store.location(), deleted_objects, "repository purged");
-    Ok(PurgeResult { deleted_objects })
+    Ok((removed, there))
+}
+
+fn is_proof(store: &Store, stored: &Stored) -> bool {
+    match store.takes_any_name() {
+        true => stored.key == MARKER,
+        false => stored.key.starts_with(KEYS),
+    }
+}
+
+async fn require_owned(store: &Store, there: &[Stored], uid: &str, password: &str) -> Result<(), MoverError> {
+    let keys: Vec<String> = there.iter().map(|stored| stored.key.clone()).collect();
+    if !store.takes_any_name() {
+        require_own_key(store, &keys, password).await
+    } else if let Some(marker) = read_marker(store).await? {
+        require_ours(store, &marker, uid)
+    } else {
+        require_nothing_but_probes(store, &keys)
+    }
 }
 
 fn require_nothing_but_probes(store: &Store, keys: &[String]) -> Result<(), MoverError> {

@@ -81,6 +81,7 @@ pub(super) async fn restore(
     cancel: &CancellationToken,
 ) -> Result<RestoreResult, MoverError> {
     let start = Instant::now();
+    repository.store.require_place().await?;
     let (watcher, first) = match &request.snapshot {
         Some(id) => {
             let manifest = repository.manifest(id, cancel).await?;

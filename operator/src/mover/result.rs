@@ -3,6 +3,8 @@
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::store::Kept;
+
 /// The kubelet keeps 4096 bytes of a termination message; we stay below.
 pub const MAX_TERMINATION_MESSAGE: usize = 4000;
 /// A failure's message in characters.
@@ -94,6 +96,9 @@ pub struct ProbeResult {
     pub cloud_connect_ms: u64,
     /// Milliseconds for one call to its image service.
     pub cloud_image_ms: u64,
+    /// What the store kept of the object that was written and deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_keeps: Option<Kept>,
 }
 
 /// Result of `mover init`.
@@ -108,8 +113,11 @@ pub struct InitResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PurgeResult {
-    /// How many objects were deleted; 0 when nothing was there any more.
+    /// How many objects were deleted, each version being one; 0 when nothing was there any more.
     pub deleted_objects: u64,
+    /// What the store does not let go of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
 }
 
 /// Result of `mover check`; on failure too, inside of [`Failure::result`].

@@ -29,6 +29,7 @@ pub async fn seal(
     cancel: &CancellationToken,
 ) -> Result<SealResult, MoverError> {
     let (start, file) = (Instant::now(), repository.whole_file());
+    repository.store.require_place().await?;
     if let Some(id) = repository.find_whole(manifest, cancel).await? {
         let snapshot_id = id.to_string();
         return Ok(SealResult { snapshot_id, file, stored_bytes: 0, seconds: start.elapsed().as_secs() });

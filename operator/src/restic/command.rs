@@ -176,6 +176,7 @@ mod tests {
             "AWS_ACCESS_KEY_ID" => Some("key-id".to_owned()),
             "AWS_SECRET_ACCESS_KEY" => Some("secret-key".to_owned()),
             "AWS_SESSION_TOKEN" => Some("session-token".to_owned()),
+            "AWS_DEFAULT_REGION" => Some("eu-north-7".to_owned()),
             _ => None,
         };
         let keys = StoreKeys::find(&location, |name| Ok::<_, crate::store::StoreError>(value(name))).unwrap();

@@ -8,11 +8,13 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::store::says_full;
+
 /// How many lines of stderr are kept for a message.
 const TAIL_LINES: usize = 8;
 /// How much of one line of stderr is kept.
 const TAIL_CHARS: usize = 256;
-/// How often a store may say that it is full, or that a token has run out, before it is believed.
+/// How often a store may say that it is full, that a token has run out or that clocks differ, before it is believed.
 const BELIEVED_LINES: usize = 3;
 /// How restic speaks of a call that it makes again after a pause.
 const MADE_AGAIN: &str = "returned error, retrying";
@@ -90,6 +92,8 @@ pub struct StderrTail {
     full_lines: usize,
     expired: Option<String>,
     expired_lines: usize,
+    skewed: Option<String>,
+    skewed_lines: usize,
     exit_error: Option<String>,
     lines: VecDeque<String>,
 }
@@ -116,6 +120,10 @@ impl StderrTail {
         if says_expired(&text) {
             self.expired = Some(last_chars(&text));
             self.expired_lines += 1;
+        }
+        if says_skewed(&text) {
+            self.skewed = Some(last_chars(&text));
+            self.skewed_lines += 1;
         }
         if self.lines.len() == TAIL_LINES {
             self.lines.pop_front();
@@ -145,27 +153,15 @@ impl StderrTail {
         self.expired.as_deref().filter(|_| self.expired_lines >= BELIEVED_LINES)
     }
 
+    /// The same of clocks that differ.
+    pub fn skewed(&self) -> Option<&str> {
+        self.skewed.as_deref().filter(|_| self.skewed_lines >= BELIEVED_LINES)
+    }
+
     /// Whether any kept line holds this text.
     pub fn mentions(&self, text: &str) -> bool {
         self.exit_error.iter().chain(&self.lines).any(|line| line.contains(text))
     }
-}
-
-/// What stores say when there is no room: MinIO, Ceph, quotas of rest-server and Swift, a server's own disk. restic
-/// would go on for a quarter of an hour.
-fn says_full(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    [
-        "minimum free drive threshold",
-        "storagefull",
-        "quotaexceeded",
-        "quota exceeded",
-        "insufficient storage",
-        "request entity too large",
-        "no space left on device",
-    ]
-    .iter()
-    .any(|words| text.contains(words))
 }
 
 /// What S3 says of a session token that has run out, by code or in words. restic takes it for trouble that passes.
@@ -180,6 +176,14 @@ pub(super) fn says_expired(text: &str) -> bool {
     ]
     .iter()
     .any(|words| text.contains(words))
+}
+
+/// What S3 says of a signature by a clock that is wrong, by code or in words.
+pub(super) fn says_skewed(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["requesttimetooskewed", "request time and the server's time", "request time and the current time"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 /// The end of a text, on one line: the cause comes last in Go's wrapped errors.
@@ -203,6 +207,37 @@ mod tests {
         }
         let _ = tail.push(line);
         assert!(tail.full().unwrap().ends_with("507 Insufficient Storage"));
+    }
+
+    #[test]
+    fn a_full_store_is_believed_whatever_it_is() {
+        for said in [
+            "client.PutObject: Storage backend has reached its minimum free drive threshold.",
+            "client.PutObject: Error response code QuotaExceeded.",
+            "client.PutObject: Upload exceeds quota.",
+            "client.PutObject: Too Large Object",
+            "unexpected HTTP response (507): 507 Insufficient Storage",
+        ] {
+            let mut tail = StderrTail::default();
+            for _ in 0..BELIEVED_LINES {
+                let _ = tail.push(&format!("Save(<data/ab>) returned error, retrying after 1s: {said}"));
+            }
+            assert!(tail.full().is_some_and(|full| full.ends_with(said)), "{said}");
+        }
+    }
+
+    #[test]
+    fn clocks_that_differ_are_believed_in_the_end() {
+        for said in [
+            "Stat: The difference between the request time and the server's time is too large.",
+            "Stat: Error response code RequestTimeTooSkewed.",
+        ] {
+            let mut tail = StderrTail::default();
+            for times in 1..=BELIEVED_LINES {
+                let _ = tail.push(&format!("Load(<key/ab>) returned error, retrying after 1s: {said}"));
+                assert_eq!(tail.skewed().is_some(), times == BELIEVED_LINES);
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Complaints, StderrTail, says_expired};
+use super::output::{Complaints, StderrTail, says_expired, says_skewed};
+use crate::store::says_full;
 
 /// How long restic may take to release its lock after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(20);
@@ -40,6 +41,11 @@ pub enum ResticError {
     /// The store has no room; we stopped it.
     #[error("the store is full ({0}); make room there, or raise its quota")]
     StoreFull(String),
+    /// The store's clock and ours differ too much for signatures; we stopped it.
+    #[error(
+        "the store refused restic's signatures ({0}); set the clock that is wrong, the store's or this node's"
+    )]
+    ClockSkew(String),
     /// We stopped it (exit code 130, or killed after its time).
     #[error("restic was stopped by SIGTERM")]
     Terminated,
@@ -76,6 +82,9 @@ impl Finished {
         if let Some(answer) = self.stderr.expired() {
             return Err(ResticError::Unauthorized(answer.to_owned()));
         }
+        if let Some(answer) = self.stderr.skewed() {
+            return Err(ResticError::ClockSkew(answer.to_owned()));
+        }
         if self.stopped_by_us {
             return Err(ResticError::Terminated);
         }
@@ -93,6 +102,8 @@ fn judge(code: i32, stderr: &StderrTail) -> ResticError {
         10 => ResticError::NoRepository(message),
         11 => ResticError::Locked(message),
         12 => ResticError::WrongPassword(message),
+        _ if says_full(&message) => ResticError::StoreFull(message),
+        _ if says_skewed(&message) => ResticError::ClockSkew(message),
         _ if any(&["Access Denied", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
             || any(&["The Access Key Id you provided", "The request signature we calculated"])
             || says_expired(&message) =>
@@ -133,7 +144,7 @@ impl Child {
         self.stdout.take().ok_or_else(|| ResticError::Spawn("its output is not connected".to_owned()))
     }
 
-    /// Waits for the end. On `cancel`, or when the store is full or its token has run out, it gets SIGTERM, and SIGKILL when it does not end in
+    /// Waits for the end. On `cancel`, or when the store is full, its token has run out or clocks differ, it gets SIGTERM, and SIGKILL when it does not end in
     /// time.
     pub async fn wait(mut self, cancel: &CancellationToken) -> Result<Finished, ResticError> {
         let lost = |error: io::Error| ResticError::Spawn(format!("waiting for it failed: {error}"));
@@ -217,7 +228,7 @@ async fn read_stderr(
         if let Some(complaint) = tail.push(&String::from_utf8_lossy(&line)) {
             complaints.tell(complaint);
         }
-        if tail.full().or(tail.expired()).is_some() {
+        if tail.full().or(tail.expired()).or(tail.skewed()).is_some() {
             hopeless.cancel();
         }
     }
@@ -243,6 +254,10 @@ mod tests {
         assert!(matches!(judge(1, &tail("Fatal: Access Denied.")), ResticError::Unauthorized(_)));
         let expired = tail("Fatal: unable to open config file: Stat: The provided token has expired.");
         assert!(matches!(judge(1, &expired), ResticError::Unauthorized(_)));
+        assert!(matches!(
+            judge(1, &tail("Fatal: client.PutObject: Upload exceeds quota.")),
+            ResticError::StoreFull(_)
+        ));
         let missing =
             tail(r#"{"message_type":"exit_error","code":1,"message":"Fatal: failed to find snapshot: x"}"#);
         assert!(matches!(judge(1, &missing), ResticError::SnapshotNotFound(_)));

@@ -7,7 +7,6 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -15,8 +14,10 @@ use super::{
     http::{StoreOptions, refused},
     keys::StoreKeys,
     location::{ObjectStoreLocation, Place},
+    removal,
     rest::Rest,
     s3::S3,
+    stored::{Kept, Removed, Stored},
     swift::Swift,
 };
 
@@ -29,16 +30,17 @@ const DELETIONS: usize = 8;
 /// How often a call is made that a store in trouble refuses.
 const TRIES: u32 = 5;
 
-/// How long the three calls of a probe took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ProbeTimes {
+/// How the three calls of a probe went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
     /// Milliseconds for the write.
     pub write_ms: u64,
     /// Milliseconds for reading it back.
     pub read_ms: u64,
     /// Milliseconds for the deletion.
     pub delete_ms: u64,
+    /// What of it stays, and until when.
+    pub kept: Option<Kept>,
 }
 
 /// One place in an object store. Cheap to clone.
@@ -94,14 +96,41 @@ impl Store {
         }
     }
 
+    /// Sees that bucket or container is there and takes our keys; writes nothing.
+    pub async fn look(&self) -> Result<(), StoreError> {
+        patiently(|| self.look_once().boxed()).await
+    }
+
+    /// To be called before restic, which makes a container that is missing. Whatever else is wrong restic meets, too,
+    /// and waits for it.
+    pub async fn require_place(&self) -> Result<(), StoreError> {
+        match self.look_once().await {
+            Err(error @ (StoreError::NoBucket { .. } | StoreError::ClockSkew { .. })) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn look_once(&self) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::S3(s3) => s3.look(&self.base()).await,
+            Backend::Rest(rest) => rest.look(&self.base()).await,
+            Backend::Swift(swift) => swift.look().await.map(drop),
+        }
+    }
+
     /// Writes one object.
     pub async fn put(&self, key: &str, body: impl Into<Bytes>) -> Result<(), StoreError> {
-        let (key, body) = (self.full_key(key)?, body.into());
+        self.write(key, body.into()).await.map(drop)
+    }
+
+    /// Writes one object; gives the version that it became.
+    async fn write(&self, key: &str, body: Bytes) -> Result<Option<String>, StoreError> {
+        let key = self.full_key(key)?;
         patiently(|| {
             async {
                 match &self.backend {
                     Backend::S3(s3) => s3.put(&key, body.clone()).await,
-                    Backend::Rest(rest) => rest.put(&key, body.clone()).await,
+                    Backend::Rest(rest) => rest.put(&key, body.clone()).await.map(|()| None),
                     Backend::Swift(swift) => swift.put(&key, body.clone()).await,
                 }
             }
@@ -134,7 +163,7 @@ impl Store {
                 match &self.backend {
                     Backend::S3(s3) => s3.delete(&key).await,
                     Backend::Rest(rest) => rest.delete(&key).await,
-                    Backend::Swift(swift) => swift.delete(&key).await,
+                    Backend::Swift(swift) => swift.delete(&key, None).await,
                 }
             }
             .boxed()
@@ -159,49 +188,129 @@ impl Store {
             }
             .boxed()
         });
-        let relative = |key: String| {
-            let ours = key.strip_prefix(&base).filter(|_| key.starts_with(&prefix)).map(str::to_owned);
-            ours.ok_or_else(|| refused(&format!("LIST {prefix}"), "a key outside of the prefix was listed"))
+        listed.await?.into_iter().map(|key| self.relative(key, &prefix)).collect()
+    }
+
+    /// Everything below the prefix, down to versions and markers of deletions, as far as the store shows them.
+    pub async fn list_stored(&self) -> Result<Vec<Stored>, StoreError> {
+        let base = self.base();
+        let seen = match &self.backend {
+            Backend::S3(s3) => removal::seen(patiently(|| s3.versions(&base).boxed()).await)?,
+            Backend::Swift(swift) => {
+                let rows = patiently(|| swift.versions(&base).boxed()).await?;
+                let stored = |(key, version)| Stored { key, version, written: None };
+                Some(rows.into_iter().map(stored).collect())
+            }
+            Backend::Rest(_) => None,
         };
-        listed.await?.into_iter().map(relative).collect()
+        let Some(seen) = seen else {
+            let plain = |key| Stored { key, version: None, written: None };
+            return Ok(self.list_all("").await?.into_iter().map(plain).collect());
+        };
+        let relative =
+            |stored: Stored| Ok::<_, StoreError>(Stored { key: self.relative(stored.key, &base)?, ..stored });
+        seen.into_iter().map(relative).collect()
+    }
+
+    /// What the store said, without our prefix.
+    fn relative(&self, key: String, prefix: &str) -> Result<String, StoreError> {
+        let ours = key.strip_prefix(&self.base()).filter(|_| key.starts_with(prefix)).map(str::to_owned);
+        ours.ok_or_else(|| refused(&format!("LIST {prefix}"), "a key outside of the prefix was listed"))
+    }
+
+    /// Removes objects and versions for good, and tells what the store keeps of them. What it does not delete, without
+    /// a reason of its own, is an error.
+    pub async fn remove(&self, objects: &[Stored]) -> Result<Removed, StoreError> {
+        let full = |stored: &Stored| {
+            Ok::<_, StoreError>(Stored { key: self.full_key(&stored.key)?, ..stored.clone() })
+        };
+        if let Backend::S3(s3) = &self.backend {
+            let objects = objects.iter().map(full).collect::<Result<Vec<_>, _>>()?;
+            return removal::remove(s3, &objects).await;
+        }
+        let each: Vec<_> = objects.iter().map(|stored| self.remove_one(stored).boxed()).collect();
+        stream::iter(each).buffer_unordered(DELETIONS).try_collect::<()>().await?;
+        let deleted = objects.len() as u64;
+        let Backend::Swift(swift) = &self.backend else { return Ok(Removed { deleted, kept: None }) };
+        let copied = if objects.is_empty() { None } else { patiently(|| swift.look().boxed()).await? };
+        let kept = copied.map(|container| Kept {
+            objects: deleted,
+            until: None,
+            message: format!(
+                "container {} copies what is deleted into container {container}; delete the copies there yourself",
+                swift.name()
+            ),
+        });
+        Ok(Removed { deleted, kept })
+    }
+
+    async fn remove_one(&self, stored: &Stored) -> Result<(), StoreError> {
+        let (Backend::Swift(swift), Some(version)) = (&self.backend, &stored.version) else {
+            return self.delete(&stored.key).await;
+        };
+        let key = self.full_key(&stored.key)?;
+        match patiently(|| swift.delete(&key, Some(version)).boxed()).await {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends uploads below the prefix that nobody ended.
+    pub async fn abort_uploads(&self) -> Result<(), StoreError> {
+        let Backend::S3(s3) = &self.backend else { return Ok(()) };
+        let base = self.base();
+        patiently(|| s3.abort_uploads(&base).boxed()).await
     }
 
     /// Deletes objects; any that the store did not delete is an error.
     pub async fn delete_many(&self, keys: &[String]) -> Result<(), StoreError> {
-        if let Backend::S3(s3) = &self.backend {
-            let keys = keys.iter().map(|key| self.full_key(key)).collect::<Result<Vec<_>, _>>()?;
-            return patiently(|| s3.delete_many(&keys).boxed()).await;
-        }
-        stream::iter(keys.iter().map(|key| self.delete(key))).buffer_unordered(DELETIONS).try_collect().await
+        let plain = |key: &String| Stored { key: key.clone(), version: None, written: None };
+        self.remove(&keys.iter().map(plain).collect::<Vec<_>>()).await.map(drop)
     }
 
-    /// Writes a small random object, reads it back, deletes it, and sees that it is gone.
-    pub async fn probe(&self) -> Result<ProbeTimes, StoreError> {
+    /// Writes a small random object where bucket or container is there already, reads it back, and removes it.
+    pub async fn probe(&self) -> Result<Probed, StoreError> {
+        self.look().await?;
         let content = Bytes::from(rand::random::<[u8; 32]>().to_vec());
         let key = match self.backend {
             Backend::Rest(_) => format!("{PROBE_PREFIX_REST}{}", hex::encode(Sha256::digest(&content))),
             Backend::S3(_) | Backend::Swift(_) => format!("{PROBE_PREFIX}{:032x}", rand::random::<u128>()),
         };
         let start = Instant::now();
-        if let Err(error) = self.put(&key, content.clone()).await {
-            // Some stores keep what they said no to.
-            if !matches!(error, StoreError::Unreachable { .. }) {
-                let _ = self.delete(&key).await;
+        let version = match self.write(&key, content.clone()).await {
+            Ok(version) => version,
+            Err(error) => {
+                // Some stores keep what they said no to.
+                if !matches!(error, StoreError::Unreachable { .. }) {
+                    let _ = self.delete(&key).await;
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
         let write_ms = millis(start);
         let start = Instant::now();
         let read = self.get(&key, 1024).await;
         let read_ms = millis(start);
         let start = Instant::now();
-        // Deleted before the reading is judged, so that nothing stays behind.
-        self.delete(&key).await?;
+        // Removed before the reading is judged, so that nothing stays behind.
+        let kept = self.remove_probe(&key, version).await?;
         let delete_ms = millis(start);
         if read? != content {
             return Err(refused(&format!("GET {key}"), "other bytes came back than were written"));
         }
-        Ok(ProbeTimes { write_ms, read_ms, delete_ms })
+        Ok(Probed { write_ms, read_ms, delete_ms, kept })
+    }
+
+    /// What cannot be removed is at least not seen any more.
+    async fn remove_probe(&self, key: &str, version: Option<String>) -> Result<Option<Kept>, StoreError> {
+        let Some(version) = version else { return self.delete(key).await.map(|()| None) };
+        let stored =
+            Stored { key: key.to_owned(), version: Some(version), written: Some(jiff::Timestamp::now()) };
+        let removed = self.remove(&[stored]).await?;
+        if removed.kept.is_some() {
+            self.delete(key).await?;
+        }
+        Ok(removed.kept)
     }
 
     fn base(&self) -> String {
@@ -220,7 +329,9 @@ impl Store {
 }
 
 /// Makes a call again, after longer and longer pauses, while the store is only in trouble.
-async fn patiently<'a, T>(call: impl Fn() -> BoxFuture<'a, Result<T, StoreError>>) -> Result<T, StoreError> {
+pub(super) async fn patiently<'a, T>(
+    call: impl Fn() -> BoxFuture<'a, Result<T, StoreError>>,
+) -> Result<T, StoreError> {
     let mut attempt = 1;
     loop {
         match call().await {

@@ -4,6 +4,7 @@ use std::{error::Error, io};
 
 use reqwest::StatusCode;
 
+use super::{clock::Ahead, xml};
 use crate::net::RefusedAddress;
 
 /// A failed call to the store. No text in it holds a signed URL or a key.
@@ -38,7 +39,9 @@ pub enum StoreError {
         cause: String,
     },
     /// The server's certificate is not trusted.
-    #[error("{what}: the store's certificate is not trusted ({cause}); give the CA in store-cacert")]
+    #[error(
+        "{what}: the store's certificate is not trusted ({cause}); give the CA as cacert in the credentials Secret"
+    )]
     TlsUntrusted {
         /// The call and the object.
         what: String,
@@ -53,8 +56,36 @@ pub enum StoreError {
         /// Which address and why.
         cause: String,
     },
+    /// The store has no room, or its quota is used up.
+    #[error("{what}: the store is full ({answer}); make room there, or raise its quota")]
+    Full {
+        /// The call and the object.
+        what: String,
+        /// Status, and the store's own code and message.
+        answer: String,
+    },
+    /// Signatures must name another region.
+    #[error(
+        "{what}: the store is in region {expected}, not in the one of the credentials Secret ({answer}); correct AWS_DEFAULT_REGION there, or leave it out"
+    )]
+    WrongRegion {
+        /// The call and the object.
+        what: String,
+        /// Status, and the store's own code and message.
+        answer: String,
+        /// What the store wants to see.
+        expected: String,
+    },
+    /// The store has no such call.
+    #[error("{what}: the store does not do this ({answer})")]
+    Unsupported {
+        /// The call and the object.
+        what: String,
+        /// Status, and the store's own code and message.
+        answer: String,
+    },
     /// The store's clock and ours differ too much for signatures.
-    #[error("{what}: the store says that our clock is wrong ({answer})")]
+    #[error("{what}: {answer}; signatures need clocks that agree, so set the one that is wrong")]
     ClockSkew {
         /// The call and the object.
         what: String,
@@ -85,7 +116,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Transient { .. } | Self::Unreachable { .. })
+        matches!(self, Self::Transient { .. } | Self::Unreachable { .. } | Self::Full { .. })
     }
 
     /// Whether the store answered, but only with trouble: worth asking again at once, within bounds.
@@ -93,18 +124,27 @@ impl StoreError {
         matches!(self, Self::Transient { .. })
     }
 
-    /// Sorts an answer that is no success.
-    pub fn from_answer(what: String, status: StatusCode, body: &str) -> Self {
-        let code = element(body, "Code").unwrap_or_default();
-        let message = element(body, "Message").unwrap_or_default();
-        let answer = match (code.is_empty(), message.is_empty()) {
-            (true, _) => plain(body).map_or_else(|| status.to_string(), |text| format!("{status}: {text}")),
-            (false, true) => format!("{status}, {code}"),
-            (false, false) => format!("{status}, {code}: {message}"),
-        };
-        match (code.as_str(), status.as_u16()) {
+    /// Sorts an answer that is no success. `ahead`: the store's clock, if the answer has a date.
+    pub(super) fn from_answer(what: String, status: StatusCode, ahead: Option<Ahead>, body: &str) -> Self {
+        let said = Said::of(body);
+        let answer = said.beside(status);
+        let skewed = |ahead: Ahead| format!("{ahead} ({answer})");
+        match (said.code.as_str(), status.as_u16()) {
+            _ if matches!(status.as_u16(), 413 | 507) || says_full(&answer) => Self::Full { what, answer },
             ("NoSuchBucket", _) => Self::NoBucket { what },
-            ("RequestTimeTooSkewed", _) => Self::ClockSkew { what, answer },
+            ("RequestTimeTooSkewed", _) => {
+                Self::ClockSkew { what, answer: ahead.map_or_else(|| answer.clone(), skewed) }
+            }
+            // A URL that was signed by a clock that is late has expired when it arrives.
+            (code, 401 | 403) if !code.is_empty() && ahead.is_some_and(Ahead::is_suspect) => {
+                Self::ClockSkew { what, answer: ahead.map_or_else(String::new, skewed) }
+            }
+            (code, _) if REGION_CODES.contains(&code) && said.region.is_some() => {
+                Self::WrongRegion { what, answer, expected: said.region.unwrap_or_default() }
+            }
+            ("NotImplemented" | "MethodNotAllowed", _) | ("", 405 | 501) => {
+                Self::Unsupported { what, answer }
+            }
             ("RequestTimeout" | "SlowDown" | "InternalError" | "ServiceUnavailable", _)
             | (_, 408 | 429 | 500..) => Self::Transient { what, answer },
             // Session tokens that have run out answer 400.
@@ -133,18 +173,78 @@ impl StoreError {
     }
 }
 
+/// How S3 says that a signature names the wrong region.
+const REGION_CODES: [&str; 3] =
+    ["AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "InvalidRegion"];
+
+/// What stands in S3's error document, or in plain words.
+#[derive(Default)]
+struct Said {
+    code: String,
+    message: String,
+    region: Option<String>,
+}
+
+impl Said {
+    fn of(body: &str) -> Self {
+        let read = xml::read(body.as_bytes(), "Error", |root| {
+            let of = |name| xml::text(root, name).map(|text| shown(&text)).unwrap_or_default();
+            let message = of("Message");
+            let named = Some(of("Region")).filter(|name| !name.is_empty());
+            let region = named.or_else(|| expected_region(&message)).filter(|name| is_region(name));
+            Ok(Self { code: of("Code"), message, region })
+        });
+        read.unwrap_or_else(|_| Self { message: plain(body).unwrap_or_default(), ..Self::default() })
+    }
+
+    fn beside(&self, status: StatusCode) -> String {
+        match (self.code.is_empty(), self.message.is_empty()) {
+            (true, true) => status.to_string(),
+            (true, false) => format!("{status}: {}", self.message),
+            (false, true) => format!("{status}, {}", self.code),
+            (false, false) => format!("{status}, {}: {}", self.code, self.message),
+        }
+    }
+}
+
+/// Some stores name the region in words only: `... is wrong; expecting "eu-north-7"`.
+fn expected_region(message: &str) -> Option<String> {
+    let quote = |c: char| matches!(c, '"' | '\'');
+    let (_, named) = message.split_once("expecting ")?;
+    let (name, _) = named.strip_prefix(quote)?.split_once(quote)?;
+    Some(name.to_owned())
+}
+
+fn is_region(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+}
+
+/// What stores say when there is no room: MinIO, Ceph, Swift and its S3 API, quotas of rest-server, a server's own
+/// disk. What we write by ourselves is tiny, and restic's packs are small: nothing of it is too large by itself.
+pub fn says_full(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    [
+        "minimum free drive threshold",
+        "storagefull",
+        "quotaexceeded",
+        "quota exceeded",
+        "exceeds quota",
+        "entitytoolarge",
+        "too large object",
+        "insufficient storage",
+        "request entity too large",
+        "no space left on device",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
+
 /// The first line of an answer that is neither XML nor HTML.
 fn plain(body: &str) -> Option<String> {
     let line = body.lines().next()?.trim();
     let text = shown(line);
     (!text.is_empty() && !body.contains('<')).then_some(text)
-}
-
-/// The text of an element of S3's flat error document, bounded.
-fn element(body: &str, name: &str) -> Option<String> {
-    let (_, rest) = body.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    Some(shown(text))
 }
 
 /// What a person may see of a text from elsewhere: the beginning, and nothing that a terminal would obey.
@@ -182,14 +282,21 @@ mod tests {
     use super::*;
 
     fn sorted(status: u16, body: &str) -> StoreError {
-        StoreError::from_answer("GET x".to_owned(), StatusCode::from_u16(status).unwrap(), body)
+        sorted_at(status, None, body)
+    }
+
+    fn sorted_at(status: u16, ahead: Option<i64>, body: &str) -> StoreError {
+        let status = StatusCode::from_u16(status).unwrap();
+        StoreError::from_answer("GET x".to_owned(), status, ahead.map(Ahead), body)
+    }
+
+    fn xml(code: &str, message: &str) -> String {
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>")
     }
 
     #[test]
     fn answers_are_sorted() {
-        let xml = |code: &str| {
-            format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>words</Message></Error>")
-        };
+        let xml = |code: &str| xml(code, "words");
         assert!(matches!(sorted(404, &xml("NoSuchBucket")), StoreError::NoBucket { .. }));
         assert!(matches!(sorted(404, &xml("NoSuchKey")), StoreError::NotFound { .. }));
         assert!(matches!(sorted(404, ""), StoreError::NotFound { .. }));
@@ -200,10 +307,67 @@ mod tests {
         assert!(matches!(sorted(403, &xml("RequestTimeTooSkewed")), StoreError::ClockSkew { .. }));
         assert!(matches!(sorted(503, &xml("SlowDown")), StoreError::Transient { .. }));
         assert!(matches!(sorted(500, "<html>"), StoreError::Transient { .. }));
+        assert!(matches!(sorted(501, &xml("NotImplemented")), StoreError::Unsupported { .. }));
         assert!(matches!(sorted(301, &xml("PermanentRedirect")), StoreError::Refused { .. }));
-        assert!(
-            sorted(507, "quota exceeded\n").to_string().ends_with("507 Insufficient Storage: quota exceeded")
-        );
         assert!(sorted(403, &xml("AccessDenied")).to_string().contains("AccessDenied: words"));
+    }
+
+    #[test]
+    fn a_full_store_is_full_however_it_says_so() {
+        for (status, body) in [
+            (507, "quota exceeded\n".to_owned()),
+            (507, xml("XMinioStorageFull", "Storage backend has reached its minimum free drive threshold.")),
+            (403, "<Error><Code>QuotaExceeded</Code><BucketName>b</BucketName></Error>".to_owned()),
+            (400, xml("EntityTooLarge", "Upload exceeds quota.")),
+            (413, "Upload exceeds quota.".to_owned()),
+            (413, "<html><h1>Request Entity Too Large</h1></html>".to_owned()),
+            (500, xml("InternalError", "write /data/x: no space left on device")),
+        ] {
+            let error = sorted(status, &body);
+            assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+            assert!(error.is_transient() && !error.is_busy(), "nobody makes room within a second");
+        }
+        assert!(
+            sorted(507, "quota exceeded\n").to_string().contains("507 Insufficient Storage: quota exceeded")
+        );
+    }
+
+    #[test]
+    fn a_refusal_by_clocks_that_differ_says_by_how_much() {
+        let told = sorted_at(403, Some(-1200), &xml("AccessDenied", "Request has expired.")).to_string();
+        assert!(
+            told.contains("20 minutes behind ours (403 Forbidden, AccessDenied: Request has expired.)"),
+            "{told}"
+        );
+        assert!(matches!(
+            sorted_at(403, Some(-60), &xml("AccessDenied", "no")),
+            StoreError::Unauthorized { .. }
+        ));
+        // Neither Swift nor rest-server looks at a clock.
+        assert!(matches!(sorted_at(403, Some(-1200), "Forbidden"), StoreError::Unauthorized { .. }));
+    }
+
+    #[test]
+    fn the_region_that_is_wanted_is_found() {
+        let words = "the region &#34;us-east-1&#34; is wrong; expecting &#34;eu-north-7&#34;";
+        let named = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>no</Message><Region>eu-north-7</Region></Error>";
+        for body in [xml("AuthorizationQueryParametersError", words), named.to_owned()] {
+            let error = sorted(400, &body);
+            assert!(
+                matches!(&error, StoreError::WrongRegion { expected, .. } if expected == "eu-north-7"),
+                "{error:?}"
+            );
+            assert!(error.to_string().contains("AWS_DEFAULT_REGION"));
+        }
+        let other = sorted(400, &xml("AuthorizationQueryParametersError", "X-Amz-Expires is missing"));
+        assert!(matches!(other, StoreError::Refused { .. }));
+        let odd = sorted(400, &xml("InvalidRegion", "expecting 'a/../b'"));
+        assert!(matches!(odd, StoreError::Refused { .. }));
+    }
+
+    #[test]
+    fn messages_name_the_keys_that_the_user_gave() {
+        let untrusted = StoreError::TlsUntrusted { what: "GET x".to_owned(), cause: "unknown".to_owned() };
+        assert!(untrusted.to_string().ends_with("give the CA as cacert in the credentials Secret"));
     }
 }

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
 use url::{Host, Url};
 
-use super::error::{StoreError, shown};
+use super::{
+    clock::Ahead,
+    error::{StoreError, shown},
+};
 use crate::net::{AddressCheck, policy_resolver};
 
 /// Answers to our own small calls are never larger.
@@ -42,11 +45,13 @@ pub(super) fn client(endpoint: &Url, options: &StoreOptions) -> Result<Client, S
         .dns_resolver(policy_resolver(options.address_check.clone()));
     if let Some(pem) = &options.ca_pem {
         let invalid = |error: reqwest::Error| {
-            StoreError::Invalid(format!("store-cacert is no PEM certificate: {error}"))
+            StoreError::Invalid(format!("cacert of the credentials Secret is no PEM certificate: {error}"))
         };
         let certificates = Certificate::from_pem_bundle(pem).map_err(invalid)?;
         if certificates.is_empty() {
-            return Err(StoreError::Invalid("store-cacert holds no certificate".to_owned()));
+            return Err(StoreError::Invalid(
+                "cacert of the credentials Secret holds no certificate".to_owned(),
+            ));
         }
         builder = builder.tls_certs_only(certificates);
     }
@@ -73,8 +78,9 @@ pub(super) async fn send(what: &str, request: RequestBuilder) -> Result<Response
     if status.is_success() {
         return Ok(response);
     }
+    let ahead = Ahead::of(response.headers());
     let body = bounded_body(response, 64 << 10, what).await.unwrap_or_default();
-    Err(StoreError::from_answer(what.to_owned(), status, &String::from_utf8_lossy(&body)))
+    Err(StoreError::from_answer(what.to_owned(), status, ahead, &String::from_utf8_lossy(&body)))
 }
 
 /// The body of an answer, if it is no larger than `limit`.

@@ -84,11 +84,8 @@ impl StoreKeys {
 
     fn completed(mut self, place: &Place) -> Result<Self, StoreError> {
         match place {
-            Place::S3 { .. } => {
-                // Most stores but Amazon's ignore it.
-                self.default(REGION, "us-east-1");
-                self.require(&[ACCESS_KEY_ID, SECRET_ACCESS_KEY])
-            }
+            // A region that is not given is found, by restic and by us.
+            Place::S3 { .. } => self.require(&[ACCESS_KEY_ID, SECRET_ACCESS_KEY]),
             Place::Rest { .. } if self.get(REST_USERNAME).is_some() => self.require(&[REST_PASSWORD]),
             Place::Rest { .. } => Ok(self),
             Place::Swift { .. } if self.get(CREDENTIAL_ID).is_some() => {
@@ -147,7 +144,7 @@ mod tests {
         let (s3, rest, swift) = ("s3:https://h/b", "rest:https://h/", "swift:c:/p");
         let aws = [("AWS_ACCESS_KEY_ID", "i"), ("AWS_SECRET_ACCESS_KEY", "s"), ("OS_PASSWORD", "other")];
         let keys = find(s3, &aws).unwrap();
-        assert_eq!((keys.get(REGION), keys.get(PASSWORD)), (Some("us-east-1"), None));
+        assert_eq!((keys.get(REGION), keys.get(PASSWORD)), (None, None));
         assert!(!format!("{keys:?}").contains("\"s\""));
         assert!(find(s3, &aws[..1]).unwrap_err().to_string().contains("AWS_SECRET_ACCESS_KEY"));
         assert_eq!(find(rest, &aws).unwrap().environment().count(), 0);

@@ -7,16 +7,22 @@
 #[doc(hidden)]
 pub mod answers;
 mod client;
+mod clock;
 mod error;
 mod http;
 mod keys;
 mod location;
+mod removal;
 mod rest;
 mod s3;
+mod s3_answers;
+mod stored;
 mod swift;
+mod xml;
 
-pub use client::{ProbeTimes, Store};
-pub use error::{StoreError, shown};
+pub use client::{Probed, Store};
+pub use error::{StoreError, says_full, shown};
 pub use http::StoreOptions;
 pub use keys::StoreKeys;
 pub use location::{LocationError, ObjectStoreLocation};
+pub use stored::{Kept, Removed, Stored};

@@ -65,6 +65,11 @@ impl Rest {
         send(&format!("DELETE {key}"), self.request(Method::DELETE, key)?).await.map(drop)
     }
 
+    /// Sees that the server answers, and takes our login.
+    pub async fn look(&self, base: &str) -> Result<(), StoreError> {
+        self.has_config(base).await.map(drop)
+    }
+
     /// Everything that restic's layout has below `base` and begins with `under`.
     pub async fn list(&self, base: &str, under: &str) -> Result<Vec<String>, StoreError> {
         let mut keys = Vec::new();

@@ -1,6 +1,6 @@
 //! OpenStack's object store: a token and an address from Keystone, then plain HTTP; listings come in pages.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use reqwest::{Client, Method, Response, StatusCode};
@@ -10,15 +10,13 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::{
-    error::StoreError,
+    error::{StoreError, shown},
     http::{MAX_ANSWER, StoreOptions, bounded_body, client, refuse_literal, refused, send},
     keys::{self, StoreKeys},
     location::is_loopback,
 };
 use crate::net::AddressCheck;
 
-/// As many names as Swift gives at once by default.
-const PAGE: &str = "10000";
 const TOKEN_HEADER: &str = "x-auth-token";
 
 /// One container.
@@ -67,7 +65,12 @@ struct Endpoint {
 #[derive(Deserialize)]
 struct Entry {
     name: String,
+    /// Only where the cluster can keep versions.
+    version_id: Option<String>,
 }
+
+/// A name, and its version where there are any.
+pub(super) type NamedVersion = (String, Option<String>);
 
 impl Swift {
     pub fn new(container: &str, keys: &StoreKeys, options: &StoreOptions) -> Result<Self, StoreError> {
@@ -89,11 +92,29 @@ impl Swift {
         })
     }
 
-    pub async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        match self.call(Method::PUT, key, &[], body).await {
-            Err(StoreError::NotFound { what }) => Err(StoreError::NoBucket { what }),
-            sent => sent.map(drop),
-        }
+    /// The container's name.
+    pub fn name(&self) -> &str {
+        &self.container
+    }
+
+    /// Sees that the container is there: restic makes one that is not. Where what is deleted there is copied to, if it is.
+    pub async fn look(&self) -> Result<Option<String>, StoreError> {
+        let response = match self.call(Method::HEAD, "", &[], Bytes::new()).await {
+            Err(StoreError::NotFound { what }) => return Err(StoreError::NoBucket { what }),
+            answer => answer?,
+        };
+        let of = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        Ok(of("x-history-location").or_else(|| of("x-versions-location")).map(shown))
+    }
+
+    /// Writes an object; gives the version that it became.
+    pub async fn put(&self, key: &str, body: Bytes) -> Result<Option<String>, StoreError> {
+        let response = match self.call(Method::PUT, key, &[], body).await {
+            Err(StoreError::NotFound { what }) => return Err(StoreError::NoBucket { what }),
+            answer => answer?,
+        };
+        let version = response.headers().get("x-object-version-id").and_then(|value| value.to_str().ok());
+        Ok(version.map(str::to_owned))
     }
 
     pub async fn get(&self, key: &str, limit: usize) -> Result<Bytes, StoreError> {
@@ -101,27 +122,59 @@ impl Swift {
         bounded_body(response, limit, &format!("GET {key}")).await
     }
 
-    pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.call(Method::DELETE, key, &[], Bytes::new()).await.map(drop)
+    /// Deletes an object, or one version of it.
+    pub async fn delete(&self, key: &str, version: Option<&str>) -> Result<(), StoreError> {
+        let query: Vec<_> = version.map(|version| ("version-id", version)).into_iter().collect();
+        self.call(Method::DELETE, key, &query, Bytes::new()).await.map(drop)
     }
 
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let what = format!("LIST {prefix}");
         let mut names: Vec<String> = Vec::new();
         loop {
             let marker = names.last().cloned().unwrap_or_default();
-            let query = [("format", "json"), ("limit", PAGE), ("prefix", prefix), ("marker", &marker)];
-            let response = match self.call(Method::GET, "", &query, Bytes::new()).await {
-                Err(StoreError::NotFound { what }) => return Err(StoreError::NoBucket { what }),
-                answer => answer?,
-            };
-            let body = bounded_body(response, MAX_ANSWER, &what).await?;
-            let page = parse_page(&body, &marker).map_err(|why| refused(&what, &why))?;
+            let page = self.page(prefix, &[("marker", &marker)], |body| parse_page(body, &marker)).await?;
             if page.is_empty() {
                 return Ok(names);
             }
             names.extend(page);
         }
+    }
+
+    /// Every version and every marker below a prefix; where there are none, each object.
+    pub async fn versions(&self, prefix: &str) -> Result<Vec<NamedVersion>, StoreError> {
+        let mut rows: Vec<NamedVersion> = Vec::new();
+        let mut seen = HashSet::new();
+        loop {
+            let (marker, version) = rows.last().cloned().unwrap_or_default();
+            let mut query = vec![("versions", "true"), ("marker", marker.as_str())];
+            query.extend(version.as_deref().map(|version| ("version_marker", version)));
+            query.retain(|(_, value)| !value.is_empty());
+            let page = self.page(prefix, &query, parse_versions).await?;
+            if page.is_empty() {
+                return Ok(rows);
+            }
+            if !page.iter().all(|row| seen.insert(row.clone())) {
+                return Err(refused(&format!("LIST {prefix}"), "the listing goes round in circles"));
+            }
+            rows.extend(page);
+        }
+    }
+
+    /// As many rows as the cluster gives at once: a limit above its own would be refused.
+    async fn page<T>(
+        &self,
+        prefix: &str,
+        query: &[(&str, &str)],
+        parse: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<T, StoreError> {
+        let what = format!("LIST {prefix}");
+        let query = [&[("format", "json"), ("prefix", prefix)][..], query].concat();
+        let response = match self.call(Method::GET, "", &query, Bytes::new()).await {
+            Err(StoreError::NotFound { what }) => return Err(StoreError::NoBucket { what }),
+            answer => answer?,
+        };
+        let body = bounded_body(response, MAX_ANSWER, &what).await?;
+        parse(&body).map_err(|why| refused(&what, &why))
     }
 
     /// One call; with a new token when the old one is not good any more.
@@ -173,7 +226,14 @@ impl Swift {
             path.pop_if_empty().extend(["auth", "tokens"]);
         }
         let what = format!("POST {url}");
-        let response = send(&what, self.client.post(url).json(&self.login)).await?;
+        let response = match send(&what, self.client.post(url).json(&self.login)).await {
+            // Nothing is said of any object by this.
+            Err(StoreError::NotFound { what }) => {
+                let why = format!("{}: {what}: 404 Not Found: there is no Keystone", keys::AUTH_URL);
+                return Err(StoreError::Invalid(why));
+            }
+            answer => answer?,
+        };
         let token = response.headers().get("x-subject-token").and_then(|value| value.to_str().ok());
         let token = token.map(str::to_owned).ok_or_else(|| refused(&what, "no token came back"))?;
         let body = bounded_body(response, MAX_ANSWER, &what).await?;
@@ -217,19 +277,29 @@ pub fn parse_catalog(body: &[u8], region: Option<&str>) -> Result<Url, String> {
 
 /// One page, all of it behind the marker: a listing that does not go on would keep us here for ever.
 pub fn parse_page(body: &[u8], marker: &str) -> Result<Vec<String>, String> {
+    let names: Vec<String> = entries(body)?.into_iter().map(|entry| entry.name).collect();
+    let begins = names.first().is_none_or(|first| first.as_str() > marker);
+    if !begins || !names.is_sorted_by(|one, next| one < next) {
+        return Err("the listing goes round in circles".to_owned());
+    }
+    Ok(names)
+}
+
+/// The same of versions, of which one object has some.
+pub fn parse_versions(body: &[u8]) -> Result<Vec<NamedVersion>, String> {
+    let rows: Vec<_> = entries(body)?.into_iter().map(|entry| (entry.name, entry.version_id)).collect();
+    if !rows.is_sorted_by(|one, next| one.0 <= next.0) {
+        return Err("the listing is in no order".to_owned());
+    }
+    Ok(rows)
+}
+
+fn entries(body: &[u8]) -> Result<Vec<Entry>, String> {
     // An empty container is answered without a body by some.
     if body.is_empty() {
         return Ok(Vec::new());
     }
-    let entries: Vec<Entry> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let mut before = marker.to_owned();
-    for Entry { name } in &entries {
-        if *name <= before {
-            return Err("the listing goes round in circles".to_owned());
-        }
-        before.clone_from(name);
-    }
-    Ok(entries.into_iter().map(|entry| entry.name).collect())
+    serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

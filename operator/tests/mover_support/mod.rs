@@ -5,6 +5,7 @@ mod images;
 pub mod rest;
 pub mod s3;
 pub mod swift;
+mod versions;
 
 use std::{
     path::PathBuf,

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
@@ -27,13 +30,14 @@ const FOLDERS: usize = 2;
 pub struct FakeRest {
     pub url: String,
     objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    full: Arc<AtomicBool>,
 }
 
 impl FakeRest {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let rest =
-            Self { url: format!("http://{}", listener.local_addr().unwrap()), objects: Arc::default() };
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let rest = Self { url, objects: Arc::default(), full: Arc::default() };
         let app = Router::new().fallback(answer).with_state(rest.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         rest
@@ -45,6 +49,11 @@ impl FakeRest {
 
     pub fn put(&self, name: &str, content: &str) {
         self.objects.lock().unwrap().insert(name.to_owned(), Bytes::from(content.to_owned()));
+    }
+
+    /// Its disk, or its quota, is full; or not any more.
+    pub fn fill_up(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
     }
 
     pub fn remove(&self, name: &str) {
@@ -100,6 +109,9 @@ async fn answer(State(rest): State<FakeRest>, request: Request) -> Response {
         Method::POST if objects.contains_key(path) => reply(StatusCode::FORBIDDEN, "Forbidden\n"),
         Method::POST if kind != "config" && hex::encode(Sha256::digest(&content)) != name => {
             reply(StatusCode::BAD_REQUEST, "Bad Request\n")
+        }
+        Method::POST if rest.full.load(Ordering::SeqCst) => {
+            reply(StatusCode::INSUFFICIENT_STORAGE, "Insufficient Storage\n")
         }
         Method::POST => {
             objects.insert(path.to_owned(), content);

@@ -14,20 +14,25 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
+use jiff::Timestamp;
 use tokio::runtime::Runtime;
+
+use super::versions::{self, Versions};
 
 pub const ACCESS_KEY: &str = "store-key-id";
 /// Small, so that every listing has pages.
-const PAGE: usize = 3;
+pub(super) const PAGE: usize = 3;
 
-type Objects = BTreeMap<String, Bytes>;
+pub(super) type Objects = BTreeMap<String, Bytes>;
 
 #[derive(Clone)]
 pub struct FakeS3 {
     pub url: String,
     objects: Arc<Mutex<Objects>>,
     trouble: Arc<Mutex<Trouble>>,
+    manners: Arc<Mutex<Manners>>,
+    versions: Arc<Mutex<Versions>>,
     server: Arc<Mutex<Server>>,
 }
 
@@ -63,10 +68,100 @@ struct Trouble {
     written: usize,
     /// Bytes that were given.
     read: usize,
-    /// Whether there is no room any more.
-    full: bool,
+    /// How it says that there is no room any more.
+    full: Option<Full>,
     /// How many more calls of any kind are refused with 503.
     refused_calls: usize,
+}
+
+/// How stores say that there is no room.
+#[derive(Debug, Clone, Copy)]
+pub enum Full {
+    Minio,
+    Ceph,
+    /// Swift's S3 API.
+    Swift,
+}
+
+/// What kind of store it is, where stores differ.
+#[derive(Clone, Default)]
+pub struct Manners {
+    /// Whether it keeps what is overwritten or deleted.
+    pub versions: bool,
+    /// Whether, and how, versions are locked.
+    pub lock: Option<Lock>,
+    /// How it answers who wants to see versions.
+    pub sight: Sight,
+    /// Uploads that nobody ended; `None`: it does not tell of them.
+    pub uploads: Option<Vec<(String, String)>>,
+    /// It makes a bucket for whoever writes into it.
+    pub makes_buckets: bool,
+    /// Those it made so.
+    pub buckets: Vec<String>,
+    /// The region that a signature must name.
+    pub region: Option<String>,
+    /// How much its clock is ahead, in seconds.
+    pub ahead: i64,
+}
+
+/// Object lock, of versions that were written so many days ago at most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Lock {
+    /// Each version says until when.
+    Versions(i64),
+    /// Only the bucket's rule says how long.
+    Bucket(i64),
+}
+
+/// Who may see versions.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub enum Sight {
+    #[default]
+    Everybody,
+    /// These keys may not.
+    Denied,
+    /// The store has no such call.
+    Unknown,
+}
+
+impl Manners {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(Timestamp::now().as_second() + self.ahead).unwrap()
+    }
+}
+
+/// Signatures are of a region and of a time. Those in a URL are good until they expire, however early they come.
+fn refused_signature(
+    manners: &Manners,
+    query: &HashMap<String, String>,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Option<Response> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let of = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
+    let in_query = !of("X-Amz-Credential").is_empty();
+    let scope = if in_query { of("X-Amz-Credential") } else { header("authorization") };
+    let region = scope.split('/').nth(2).unwrap_or_default();
+    if let Some(expected) = manners.region.as_deref().filter(|expected| *expected != region) {
+        let wrong = format!("the region &#34;{region}&#34; is wrong; expecting &#34;{expected}&#34;");
+        let (code, named) = match in_query {
+            true => ("AuthorizationQueryParametersError", String::new()),
+            false => ("AuthorizationHeaderMalformed", format!("<Region>{expected}</Region>")),
+        };
+        let body = format!("<Error><Code>{code}</Code><Message>{wrong}</Message>{named}</Error>");
+        return Some(reply(StatusCode::BAD_REQUEST, &body));
+    }
+    let date = if in_query { of("X-Amz-Date") } else { header("x-amz-date") };
+    let signed = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", date).unwrap();
+    let age = now.as_second() - signed.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_second();
+    if in_query && age > of("X-Amz-Expires").parse().unwrap() {
+        return Some(error(StatusCode::FORBIDDEN, "AccessDenied", "Request has expired."));
+    }
+    if !in_query && age.abs() > 900 {
+        let message = "The difference between the request time and the server's time is too large.";
+        return Some(error(StatusCode::FORBIDDEN, "RequestTimeTooSkewed", message));
+    }
+    None
 }
 
 impl FakeS3 {
@@ -93,7 +188,22 @@ impl FakeS3 {
 
     /// Takes no pack any more, or again.
     pub fn fill_up(&self, full: bool) {
+        self.fill_up_as(full.then_some(Full::Minio));
+    }
+
+    /// The same, said as another store says it.
+    pub fn fill_up_as(&self, full: Option<Full>) {
         self.trouble.lock().unwrap().full = full;
+    }
+
+    /// Changes what kind of store it is.
+    pub fn behave(&self, change: impl FnOnce(&mut Manners)) {
+        change(&mut self.manners.lock().unwrap());
+    }
+
+    /// Every version and every marker of a deletion below a prefix.
+    pub fn versions(&self, prefix: &str) -> usize {
+        self.versions.lock().unwrap().below(prefix).count()
     }
 
     /// Refuses the next calls, whatever they are.
@@ -112,8 +222,8 @@ impl FakeS3 {
     async fn treat(&self, bytes: usize) -> Option<Response> {
         let delay = {
             let mut trouble = self.trouble.lock().unwrap();
-            if trouble.full {
-                return Some(no_room());
+            if let Some(full) = trouble.full {
+                return Some(no_room(full));
             }
             if trouble.refused > 0 {
                 trouble.refused -= 1;
@@ -137,7 +247,14 @@ impl FakeS3 {
     pub async fn start() -> Self {
         let (listener, address) = listen("127.0.0.1:0");
         let url = format!("http://{address}");
-        let s3 = Self { url, objects: Arc::default(), trouble: Arc::default(), server: Arc::default() };
+        let s3 = Self {
+            url,
+            objects: Arc::default(),
+            trouble: Arc::default(),
+            manners: Arc::default(),
+            versions: Arc::default(),
+            server: Arc::default(),
+        };
         s3.serve(listener);
         s3
     }
@@ -182,6 +299,14 @@ impl FakeS3 {
 }
 
 async fn answer(State(s3): State<FakeS3>, request: Request) -> Response {
+    let now = s3.manners.lock().unwrap().now();
+    let mut response = answer_at(&s3, request, now).await;
+    let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    response.headers_mut().insert("date", date.parse().unwrap());
+    response
+}
+
+async fn answer_at(s3: &FakeS3, request: Request, now: Timestamp) -> Response {
     let (parts, body) = request.into_parts();
     let query: HashMap<String, String> =
         url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
@@ -200,14 +325,27 @@ async fn answer(State(s3): State<FakeS3>, request: Request) -> Response {
     if s3.refuses() {
         return slow_down();
     }
+    if let Some(refused) = refused_signature(&s3.manners.lock().unwrap(), &query, &parts.headers, now) {
+        return refused;
+    }
     let mut content = to_bytes(body, usize::MAX).await.unwrap();
     if header("x-amz-content-sha256").starts_with("STREAMING-") {
         content = unchunk(&content);
     }
     let path = parts.uri.path().trim_start_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
-    if bucket != "bucket" {
+    let manners = s3.manners.lock().unwrap().clone();
+    if bucket != "bucket" && !manners.buckets.iter().any(|made| made == bucket) {
+        if manners.makes_buckets && parts.method == Method::PUT {
+            s3.behave(|manners| manners.buckets.push(bucket.to_owned()));
+            return reply(StatusCode::OK, "");
+        }
         return error(StatusCode::NOT_FOUND, "NoSuchBucket", "The specified bucket does not exist");
+    }
+    let checked = ["content-md5", "x-amz-sdk-checksum-algorithm", "x-amz-trailer"];
+    if parts.method == Method::PUT && manners.lock.is_some() && checked.iter().all(|h| header(h).is_empty()) {
+        let message = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters";
+        return error(StatusCode::BAD_REQUEST, "InvalidRequest", message);
     }
     if parts.method == Method::PUT
         && key.contains("/data/")
@@ -216,26 +354,54 @@ async fn answer(State(s3): State<FakeS3>, request: Request) -> Response {
         return answer;
     }
     let mut objects = s3.objects.lock().unwrap();
+    let mut versions = s3.versions.lock().unwrap();
     if key.is_empty() {
         return match parts.method {
             Method::HEAD => reply(StatusCode::OK, ""),
-            Method::POST if query.contains_key("delete") => delete_many(&mut objects, &content),
+            Method::POST if query.contains_key("delete") => {
+                versions::delete_many(&manners, &mut versions, &mut objects, &content)
+            }
+            Method::GET if query.contains_key("versions") => {
+                versions::list(&manners, &versions, &objects, &query)
+            }
+            Method::GET if query.contains_key("object-lock") => versions::lock(&manners),
+            Method::GET if query.contains_key("uploads") => versions::uploads(&manners),
+            Method::GET if query.contains_key("location") => {
+                let region = manners.region.unwrap_or_default();
+                reply(StatusCode::OK, &format!("<LocationConstraint>{region}</LocationConstraint>"))
+            }
             Method::GET if query.contains_key("list-type") => list(&objects, &query),
             _ => error(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "bucket"),
         };
     }
     match parts.method {
         Method::PUT => {
-            objects.insert(key.to_owned(), content);
-            if key.contains("/.probe-") && s3.trouble.lock().unwrap().full {
+            let id = versions::put(&manners, &mut versions, &mut objects, key, content);
+            let full = s3.trouble.lock().unwrap().full;
+            if let Some(full) = full.filter(|_| key.contains("/.probe-")) {
                 // Some stores keep an empty object of what they said no to.
-                return no_room();
+                return no_room(full);
             }
-            reply(StatusCode::OK, "")
+            let mut response = reply(StatusCode::OK, "");
+            if let Some(id) = id {
+                response.headers_mut().insert("x-amz-version-id", id.parse().unwrap());
+            }
+            response
+        }
+        Method::DELETE if query.contains_key("uploadId") => {
+            let upload = (key.to_owned(), query["uploadId"].clone());
+            s3.behave(|manners| manners.uploads.iter_mut().for_each(|all| all.retain(|one| *one != upload)));
+            reply(StatusCode::NO_CONTENT, "")
         }
         Method::DELETE => {
-            objects.remove(key);
-            reply(StatusCode::NO_CONTENT, "")
+            let id = query.get("versionId").map(String::as_str);
+            match versions::delete(&manners, &mut versions, &mut objects, key, id) {
+                Ok(_) => reply(StatusCode::NO_CONTENT, ""),
+                Err(why) => error(StatusCode::FORBIDDEN, "AccessDenied", why),
+            }
+        }
+        Method::HEAD if query.contains_key("versionId") => {
+            versions::head(&manners, &versions, key, &query["versionId"])
         }
         Method::GET | Method::HEAD => match objects.get(key) {
             None => error(StatusCode::NOT_FOUND, "NoSuchKey", "The specified key does not exist."),
@@ -253,13 +419,20 @@ async fn answer(State(s3): State<FakeS3>, request: Request) -> Response {
     }
 }
 
-/// As MinIO says it.
-fn no_room() -> Response {
-    error(
-        StatusCode::INSUFFICIENT_STORAGE,
-        "XMinioStorageFull",
-        "Storage backend has reached its minimum free drive threshold. Please delete a few objects to proceed.",
-    )
+fn no_room(full: Full) -> Response {
+    match full {
+        Full::Minio => error(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "XMinioStorageFull",
+            "Storage backend has reached its minimum free drive threshold. Please delete a few objects to proceed.",
+        ),
+        // Without a message.
+        Full::Ceph => reply(
+            StatusCode::FORBIDDEN,
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>QuotaExceeded</Code><BucketName>bucket</BucketName></Error>",
+        ),
+        Full::Swift => error(StatusCode::BAD_REQUEST, "EntityTooLarge", "Upload exceeds quota."),
+    }
 }
 
 pub fn send(object: &Bytes, range: &str, head: bool) -> Response {
@@ -325,14 +498,6 @@ fn list(objects: &Objects, query: &HashMap<String, String>) -> Response {
     reply(StatusCode::OK, &xml)
 }
 
-fn delete_many(objects: &mut Objects, body: &Bytes) -> Response {
-    let text = String::from_utf8_lossy(body);
-    for part in text.split("<Key>").skip(1) {
-        objects.remove(part.split_once("</Key>").unwrap().0);
-    }
-    reply(StatusCode::OK, "<DeleteResult></DeleteResult>")
-}
-
 /// Undoes the signed chunks that S3 clients use without TLS.
 fn unchunk(mut rest: &[u8]) -> Bytes {
     let mut content = Vec::new();
@@ -352,11 +517,11 @@ fn slow_down() -> Response {
     error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.")
 }
 
-fn reply(status: StatusCode, body: &str) -> Response {
+pub(super) fn reply(status: StatusCode, body: &str) -> Response {
     Response::builder().status(status).header("etag", "\"e\"").body(Body::from(body.to_owned())).unwrap()
 }
 
-fn error(status: StatusCode, code: &str, message: &str) -> Response {
+pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
     reply(
         status,
         &format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>"),

@@ -31,6 +31,24 @@ pub struct FakeSwift {
     pub url: String,
     objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
     calls: Arc<AtomicUsize>,
+    /// Name, id and whether it is a marker of a deletion, of each version.
+    past: Arc<Mutex<Vec<(String, String, bool)>>>,
+    manners: Arc<Mutex<Manners>>,
+}
+
+/// What kind of cluster it is, where clusters differ.
+#[derive(Clone)]
+pub struct Manners {
+    /// Over its quota.
+    pub full: bool,
+    /// As many names as a page may have.
+    pub limit: usize,
+    /// The containers that are there. Whoever asks may make one more.
+    pub containers: Vec<String>,
+    /// Whether the container keeps what is overwritten or deleted.
+    pub versions: bool,
+    /// The container that another one keeps them in.
+    pub archive: Option<String>,
 }
 
 impl FakeSwift {
@@ -38,7 +56,16 @@ impl FakeSwift {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let swift = Self { url, objects: Arc::default(), calls: Arc::default() };
+        let manners = Manners {
+            full: false,
+            limit: 1000,
+            containers: vec!["moves".into()],
+            versions: false,
+            archive: None,
+        };
+        let manners = Arc::new(Mutex::new(manners));
+        let swift =
+            Self { url, objects: Arc::default(), calls: Arc::default(), past: Arc::default(), manners };
         let app = Router::new().fallback(answer).with_state(swift.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         swift
@@ -50,6 +77,29 @@ impl FakeSwift {
 
     pub fn put(&self, name: &str, content: &str) {
         self.objects.lock().unwrap().insert(name.to_owned(), Bytes::from(content.to_owned()));
+    }
+
+    /// Changes what kind of cluster it is.
+    pub fn behave(&self, change: impl FnOnce(&mut Manners)) {
+        change(&mut self.manners.lock().unwrap());
+    }
+
+    /// How many versions and markers are there.
+    pub fn versions(&self) -> usize {
+        self.past.lock().unwrap().len()
+    }
+
+    pub fn containers(&self) -> Vec<String> {
+        self.manners.lock().unwrap().containers.clone()
+    }
+
+    /// A new version, or the marker of a deletion.
+    fn add_version(&self, name: &str, marker: bool) -> String {
+        let mut past = self.past.lock().unwrap();
+        let id =
+            format!("{:.5}", 1_700_000_000.0 + past.len() as f64 + f64::from(rand::random::<u16>()) / 1e5);
+        past.push((name.to_owned(), id.clone(), marker));
+        id
     }
 
     fn token(&self) -> String {
@@ -80,6 +130,9 @@ async fn answer(State(swift): State<FakeSwift>, request: Request) -> Response {
     if parts.uri.path() == "/identity/v3/auth/tokens" {
         return log_in(&swift, &content);
     }
+    if parts.uri.path().ends_with("/auth/tokens") {
+        return reply(StatusCode::NOT_FOUND, "<html><h1>Not Found</h1></html>");
+    }
     let header =
         |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if header("x-auth-token") != swift.token() {
@@ -90,36 +143,51 @@ async fn answer(State(swift): State<FakeSwift>, request: Request) -> Response {
         return reply(StatusCode::NOT_FOUND, "");
     };
     let (container, key) = path.split_once('/').unwrap_or((path, ""));
-    if container != "moves" {
+    let manners = swift.manners.lock().unwrap().clone();
+    if !manners.containers.iter().any(|there| there == container) {
+        if parts.method == Method::PUT && key.is_empty() {
+            swift.behave(|manners| manners.containers.push(container.to_owned()));
+            return reply(StatusCode::CREATED, "");
+        }
         return reply(StatusCode::NOT_FOUND, "<html><h1>Not Found</h1></html>");
     }
-    let mut objects = swift.objects.lock().unwrap();
+    let query: HashMap<String, String> =
+        url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
     if key.is_empty() {
-        let query: HashMap<String, String> =
-            url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
-                .into_owned()
-                .collect();
-        return match parts.method {
-            Method::GET => {
-                let limit = if header("user-agent").is_empty() { PAGE } else { usize::MAX };
-                list(&objects, &query, limit)
-            }
-            _ => Response::builder()
-                .status(StatusCode::NO_CONTENT)
-                .header("x-container-object-count", "0")
-                .header("x-container-bytes-used", "0")
-                .body(Body::empty())
-                .unwrap(),
+        let mut response = match parts.method {
+            Method::GET => swift.list(&manners, &query, header("user-agent").is_empty()),
+            _ => reply(StatusCode::NO_CONTENT, ""),
         };
+        for name in ["x-container-object-count", "x-container-bytes-used"] {
+            response.headers_mut().insert(name, "0".parse().unwrap());
+        }
+        if let Some(archive) = &manners.archive {
+            response.headers_mut().insert("x-history-location", archive.parse().unwrap());
+        }
+        return response;
     }
+    let mut objects = swift.objects.lock().unwrap();
     match parts.method {
+        // As its quotas say it.
+        Method::PUT if manners.full => reply(StatusCode::PAYLOAD_TOO_LARGE, "Upload exceeds quota."),
         Method::PUT => {
             objects.insert(path.to_owned(), content);
-            let response = Response::builder().status(StatusCode::CREATED).header("etag", header("etag"));
+            let mut response = Response::builder().status(StatusCode::CREATED).header("etag", header("etag"));
+            if manners.versions {
+                response = response.header("x-object-version-id", swift.add_version(path, false));
+            }
             response.body(Body::empty()).unwrap()
         }
+        Method::DELETE if query.contains_key("version-id") => {
+            swift.delete_version(&mut objects, path, &query["version-id"])
+        }
         Method::DELETE => match objects.remove(path) {
-            Some(_) => reply(StatusCode::NO_CONTENT, ""),
+            Some(_) => {
+                if manners.versions {
+                    swift.add_version(path, true);
+                }
+                reply(StatusCode::NO_CONTENT, "")
+            }
             None => reply(StatusCode::NOT_FOUND, ""),
         },
         _ => match objects.get(path) {
@@ -129,19 +197,66 @@ async fn answer(State(swift): State<FakeSwift>, request: Request) -> Response {
     }
 }
 
-fn list(objects: &BTreeMap<String, Bytes>, query: &HashMap<String, String>, limit: usize) -> Response {
-    let of = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
-    let names = objects.iter().filter_map(|(key, object)| Some((key.strip_prefix("moves/")?, object.len())));
-    let page = names.filter(|(name, _)| name.starts_with(of("prefix")) && *name > of("marker")).take(limit);
-    let page: Vec<_> = page
-        .map(|(name, bytes)| {
-            json!({"name": name, "bytes": bytes, "hash": "e", "last_modified": "2026-08-01T00:00:00.000000",
-                   "content_type": "application/octet-stream"})
-        })
-        .collect();
-    let mut response = reply(StatusCode::OK, &json!(page).to_string());
-    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
-    response
+impl FakeSwift {
+    /// The newest of what is left becomes the object.
+    fn delete_version(&self, objects: &mut BTreeMap<String, Bytes>, path: &str, id: &str) -> Response {
+        let mut past = self.past.lock().unwrap();
+        let before = past.len();
+        past.retain(|(name, version, _)| name != path || version != id);
+        if id == "null"
+            || past.iter().rev().find(|(name, ..)| name == path).is_none_or(|(.., marker)| *marker)
+        {
+            objects.remove(path);
+        }
+        let gone = id == "null" || past.len() < before;
+        reply(if gone { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }, "")
+    }
+
+    /// Pages for our own client are small, so that there are some; restic takes a page below its limit for the last.
+    fn list(&self, manners: &Manners, query: &HashMap<String, String>, ours: bool) -> Response {
+        let of = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
+        if of("limit").parse().is_ok_and(|limit: usize| limit > manners.limit) {
+            let message = format!("Maximum limit is {}", manners.limit);
+            return reply(StatusCode::PRECONDITION_FAILED, &message);
+        }
+        let objects = self.objects.lock().unwrap();
+        let past = self.past.lock().unwrap();
+        // Name, version, marker; by name, the newest version first.
+        let mut rows: Vec<(String, String, bool)> =
+            objects.keys().map(|name| (name.clone(), "null".to_owned(), false)).collect();
+        if query.contains_key("versions") {
+            rows.retain(|(name, ..)| !past.iter().any(|(other, ..)| other == name));
+            rows.extend(past.iter().rev().cloned());
+            rows.sort_by(|one, other| one.0.cmp(&other.0));
+        }
+        let marker = (of("marker"), of("version_marker"));
+        let name_of =
+            |row: &(String, String, bool)| row.0.strip_prefix("moves/").unwrap_or_default().to_owned();
+        let begin = match marker {
+            ("", _) => 0,
+            (name, "") => rows.iter().position(|row| name_of(row).as_str() > name).unwrap_or(rows.len()),
+            (name, id) => {
+                rows.iter().position(|row| name_of(row) == name && row.1 == id).map_or(0, |at| at + 1)
+            }
+        };
+        let limit = if ours { PAGE } else { usize::MAX };
+        let page = rows[begin..].iter().filter(|row| name_of(row).starts_with(of("prefix"))).take(limit);
+        let page: Vec<_> = page
+            .map(|row| {
+                let bytes = objects.get(&row.0).map_or(0, Bytes::len);
+                let mut entry = json!({"name": name_of(row), "bytes": bytes, "hash": "e",
+                    "last_modified": "2026-08-01T00:00:00.000000", "content_type": "application/octet-stream"});
+                if query.contains_key("versions") {
+                    entry["version_id"] = json!(row.1);
+                    entry["is_latest"] = json!(false);
+                }
+                entry
+            })
+            .collect();
+        let mut response = reply(StatusCode::OK, &json!(page).to_string());
+        response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+        response
+    }
 }
 
 fn reply(status: StatusCode, body: &str) -> Response {
