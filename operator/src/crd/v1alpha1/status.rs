@@ -621,6 +621,9 @@ pub struct StoreStatus {
     /// When it was removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purged_at: Option<Time>,
+    /// What the store did not let go of: old versions, or objects that are locked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<RetainedRow>,
 }
 
 /// How much a finding weighs.

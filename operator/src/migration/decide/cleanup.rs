@@ -15,8 +15,10 @@ use crate::{
         observed::{ClusterView, DestinationView, Seen, SourceView, find},
         step::{ObjectKind, Step},
     },
+    mover::result::PurgeResult,
 };
 use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
 use std::{collections::BTreeSet, time::Duration};
 
 /// What clean-up removes.
@@ -250,6 +252,10 @@ fn drop_data(d: &mut Draft<'_>) -> Flow {
     if let Flow::Wait = purge(d) {
         return Flow::Wait;
     }
+    if let Some(kept) = d.status.store.as_ref().and_then(|s| s.kept.clone()) {
+        d.status.retained.retain(|r| r.what != kept.what);
+        d.status.retained.push(kept);
+    }
     drop_secrets(d)
 }
 
@@ -454,9 +460,11 @@ fn purge(d: &mut Draft<'_>) -> Flow {
         attempts: d.input.limits.job_attempts,
     };
     match d.job(wanted) {
-        Progress::Succeeded(_) => {
+        Progress::Succeeded(result) => {
             let now = d.now();
-            d.status.store.get_or_insert_default().purged_at = Some(now);
+            let kept = what_is_kept(&store.repository, &result);
+            let store = d.status.store.get_or_insert_default();
+            (store.purged_at, store.kept) = (Some(now), kept);
             d.recheck = Some(AT_ONCE);
             Flow::On
         }
@@ -471,6 +479,13 @@ fn purge(d: &mut Draft<'_>) -> Flow {
         }
         Progress::Running(_) | Progress::Again => Flow::Wait,
     }
+}
+
+/// What a purge could not remove, since the store holds it.
+fn what_is_kept(repository: &str, result: &Value) -> Option<RetainedRow> {
+    let kept = serde_json::from_value::<PurgeResult>(result.clone()).ok()?.kept?;
+    let what = format!("{} objects or versions of what was repository {repository}", kept.objects);
+    Some(RetainedRow { what, why: kept.message })
 }
 
 fn drop_secrets(d: &mut Draft<'_>) -> Flow {

@@ -506,7 +506,7 @@ pub(super) fn init_repository(d: &mut Draft<'_>) -> Flow {
         }
         Progress::Again => Flow::Wait,
         Progress::Failed(why) => {
-            d.fail("UnrecoverableError", why);
+            disks::copy_failed(d, None, Side::Source, "init", why);
             Flow::Wait
         }
     }

@@ -55,6 +55,9 @@ mod refused_disk_tests;
 mod refused_tests;
 
 #[cfg(test)]
+mod store_tests;
+
+#[cfg(test)]
 mod tests;
 
 #[cfg(test)]

@@ -90,6 +90,8 @@ pub(super) struct World {
     pub(super) failing: Option<(&'static str, bool)>,
     /// The reason that they give.
     pub(super) failing_for: &'static str,
+    /// What a purge tells.
+    pub(super) purged: serde_json::Value,
     /// So many images vanish while they are made, of those with this in their name; what they were made of is free again.
     pub(super) vanishing: (&'static str, u32),
     /// What the cloud tells of those.
@@ -267,6 +269,7 @@ impl World {
             stale: false,
             failing: None,
             failing_for: "X",
+            purged: json!({}),
             vanishing: ("", 0),
             lost_because: "no space left on device (req-9)",
             judging: [None, None],
@@ -593,7 +596,7 @@ impl World {
                 self.rests.clear();
                 self.passes.clear();
                 self.manifests.clear();
-                Ok(json!({}))
+                Ok(self.purged.clone())
             }
             "init" => {
                 self.repository = true;

@@ -216,7 +216,7 @@ pub(super) fn backed_up(
         Progress::Running(why) => format!("Backing up disk {n}: {}", with_progress(d, i, &why)),
         Progress::Again => format!("Backing up disk {n} again"),
         Progress::Failed(why) => {
-            copy_failed(d, i, Side::Source, &format!("backup-{n}"), why);
+            copy_failed(d, Some(i), Side::Source, &format!("backup-{n}"), why);
             String::new()
         }
     }

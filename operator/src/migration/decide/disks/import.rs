@@ -101,7 +101,7 @@ pub(super) fn restored(
         Progress::Running(why) => return format!("Restoring disk {n}: {}", with_progress(d, i, &why)),
         Progress::Again => return format!("Restoring disk {n} again"),
         Progress::Failed(why) => {
-            copy_failed(d, i, Side::Destination, &format!("restore-{n}"), why);
+            copy_failed(d, Some(i), Side::Destination, &format!("restore-{n}"), why);
             return String::new();
         }
     };

@@ -284,15 +284,17 @@ fn store_name<'d>(d: &'d Draft<'_>) -> &'d str {
     d.status.store.as_ref().map(|s| s.name.as_str()).unwrap_or_default()
 }
 
-/// A copy's Job has ended badly for the last time. What somebody must change at the store or in a cloud has a reason of its
-/// own.
-fn copy_failed(d: &mut Draft<'_>, i: usize, side: Side, purpose: &str, why: String) {
+/// A Job has ended badly for the last time. What somebody must change at the store, or in a cloud for the disk, has a reason
+/// of its own.
+pub(super) fn copy_failed(d: &mut Draft<'_>, disk: Option<usize>, side: Side, purpose: &str, why: String) {
     let (full, refused) = (FailureReason::StoreFull.to_string(), FailureReason::DiskRefused.to_string());
     let said = job_of(d, side, purpose).and_then(JobView::outcome).unwrap_or_default();
     if said["reason"] == full {
         let text = format!("ObjectStore {}: {why}", store_name(d));
         d.fail(&full, text);
-    } else if said["reason"] == refused {
+    } else if let Some(i) = disk
+        && said["reason"] == refused
+    {
         let ways_out = refused::ways_out(d, Side::Destination, d.status.disks[i].kind);
         d.fail(&refused, format!("{}: {why}. {ways_out}", d.input.spec.destination.cloud));
     } else {
