@@ -329,11 +329,21 @@ pub async fn store_files(
     namespace: &str,
     store: &ObjectStore,
 ) -> Result<Result<Files, String>, Error> {
+    Ok(store_secret(ctx, namespace, store).await?.map(|(files, _)| files))
+}
+
+/// The same, with the version of the Secret that they are of.
+pub async fn store_secret(
+    ctx: &Context,
+    namespace: &str,
+    store: &ObjectStore,
+) -> Result<Result<(Files, Option<String>), String>, Error> {
     let name = &store.spec.credentials_secret_ref.name;
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(secret) = secrets.get_opt(name).await.map_err(Error::kube("read a Secret"))? else {
         return Ok(Err(format!("there is no Secret {name:?} in namespace {namespace}")));
     };
+    let version = secret.metadata.resource_version.clone();
     let data = files(secret);
     let mut out: Files = BTreeMap::new();
     for key in StoreKeys::names() {
@@ -350,7 +360,7 @@ pub async fn store_files(
     if let Some(ca) = data.get("cacert") {
         out.insert("store-cacert".into(), ca.clone());
     }
-    Ok(Ok(out))
+    Ok(Ok((out, version)))
 }
 
 /// What a store of this kind needs of them.

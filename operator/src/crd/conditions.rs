@@ -47,6 +47,8 @@ pub mod reason {
     pub const SUSPENDED: &str = "Suspended";
     /// It is done.
     pub const SUCCESS: &str = "Success";
+    /// Somebody has to make room in the store, or raise its quota.
+    pub const STORE_FULL: &str = "StoreFull";
     /// Something stays on purpose.
     pub const RETAINED: &str = "Retained";
     /// Ended by request.

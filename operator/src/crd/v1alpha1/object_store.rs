@@ -1,6 +1,6 @@
 //! `ObjectStore`: where encrypted data rest on their way.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,13 @@ pub struct ObjectStoreStatus {
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// When an object was last written to find out. Until the object or its Secret changes, that is done hourly, and
+    /// looks in between only read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probed_at: Option<Time>,
+    /// The `resourceVersion` of the Secret that was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_version: Option<String>,
     /// `Ready`, from a real write, read and delete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
