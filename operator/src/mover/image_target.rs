@@ -93,9 +93,7 @@ impl<I: ImageService> ImageTarget<I> {
             (error, _) => error,
         })
     }
-}
 
-impl<I: ImageService> ImageTarget<I> {
     /// Which of the two sides is the cause, when both ended.
     fn judge(
         &self,
