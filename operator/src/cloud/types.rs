@@ -22,6 +22,17 @@ impl Quota {
     }
 }
 
+/// A service as found by version discovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceVersion {
+    /// Official service type, e.g. `block-storage`.
+    pub service: String,
+    /// Version of the API, e.g. `3.0` or `2.16`.
+    pub version: String,
+    /// Highest microversion that the cloud accepts; `None` for services without microversions.
+    pub microversion: Option<String>,
+}
+
 /// `null` as the type's empty value: serde's `default` covers only absent keys.
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(d)?.unwrap_or_default())

@@ -2,9 +2,9 @@
 
 use super::names::Side;
 use crate::{
+    cloud::ServiceVersion,
+    contract::ImageChecks,
     crd::v1alpha1::{Finding, Severity},
-    openstack::ServiceVersion,
-    transfer::ImageChecks,
 };
 
 /// Glance does since 2025.1. Its API is 2.16 or older before 2024.2, 2.17 from then on, and 2.18 with 2026.2 where it

@@ -25,9 +25,9 @@ use super::{
     source::{Pieces, READ, Source},
 };
 use crate::{
-    contract::SnapshotId,
+    contract::{ImageChecks, SnapshotId},
     transfer::{
-        BLOCK, Content, FIRST_BYTES, ImageChecks, Layout, Manifest, Segment, Table, first_bytes::objection,
+        BLOCK, Content, FIRST_BYTES, Layout, Manifest, Segment, Table, first_bytes::objection,
         table::is_zero, tags::Kind,
     },
 };

@@ -26,13 +26,13 @@ use super::{
     ssh::{self, Output, Script, SshError, Target},
 };
 use crate::{
-    contract::SnapshotId,
+    contract::{ImageChecks, SnapshotId},
     net::{AddressCheck, EndpointPolicy, address_check},
     openstack::Cloud,
     restic::{Complaints, Restic, Traffic, program_from_environment},
     signals::StopSignals,
     store::{ObjectStoreLocation, Store, StoreOptions},
-    transfer::{BLOCK, ImageChecks, ImageHash, manifest::MAX_PATCH, tags::PassKey},
+    transfer::{BLOCK, ImageHash, manifest::MAX_PATCH, tags::PassKey},
 };
 
 /// restic gets its time to release the lock, and we some to say so.

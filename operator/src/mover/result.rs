@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::store::Kept;
+use crate::contract::Kept;
 
 /// The kubelet keeps 4096 bytes of a termination message; we stay below.
 pub const MAX_TERMINATION_MESSAGE: usize = 4000;

@@ -39,4 +39,4 @@ pub use cluster_cloud::ClusterCloud;
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{CloudError, ErrorKind};
 pub use image::ImageDownload;
-pub use session::{Cloud, ServiceVersion, Timeouts};
+pub use session::{Cloud, Timeouts};

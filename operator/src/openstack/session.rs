@@ -27,7 +27,7 @@ use super::credentials::Credentials;
 use super::discovery::{Finder, Found, SERVICES};
 use super::endpoint::{Call, Reply};
 use super::error::{CloudError, ErrorKind, connection_broke};
-use crate::cloud::Listed;
+use crate::cloud::{Listed, ServiceVersion};
 use crate::net::{EndpointPolicy, GuardedResolver};
 
 /// How long requests may take, body included.
@@ -44,17 +44,6 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self { control: Duration::from_secs(60), data: Duration::from_secs(24 * 3600) }
     }
-}
-
-/// A service as found by version discovery.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceVersion {
-    /// Official service type, e.g. `block-storage`.
-    pub service: String,
-    /// Version of the API, e.g. `3.0` or `2.16`.
-    pub version: String,
-    /// Highest microversion that the cloud accepts; `None` for services without microversions.
-    pub microversion: Option<String>,
 }
 
 /// A cloud as one project's member. Clones share the token and the connections.

@@ -17,9 +17,10 @@ use super::{
     removal,
     rest::Rest,
     s3::S3,
-    stored::{Kept, Removed, Stored},
+    stored::{Removed, Stored},
     swift::Swift,
 };
+use crate::contract::Kept;
 
 /// Names of the objects that a probe writes begin so, where a store takes any name.
 const PROBE_PREFIX: &str = ".probe-";

@@ -25,4 +25,4 @@ pub use error::{StoreError, says_full, shown};
 pub use http::StoreOptions;
 pub use keys::StoreKeys;
 pub use location::{LocationError, ObjectStoreLocation};
-pub use stored::{Kept, Removed, Stored};
+pub use stored::{Removed, Stored};

@@ -9,8 +9,9 @@ use super::{
     http::refused,
     s3::{DELETE_BATCH, Hold, S3},
     s3_answers::Failed,
-    stored::{Kept, Removed, Stored},
+    stored::{Removed, Stored},
 };
+use crate::contract::Kept;
 
 /// Looks at versions at once.
 const LOOKS: usize = 8;

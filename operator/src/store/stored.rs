@@ -1,7 +1,8 @@
 //! What lies in a store, down to the versions that it keeps, and what stays there after a removal.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+
+use crate::contract::Kept;
 
 /// One object; where a store keeps versions, one of them, or the marker of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,19 +13,6 @@ pub struct Stored {
     pub version: Option<String>,
     /// When it was written, where the listing says so.
     pub written: Option<Timestamp>,
-}
-
-/// What a store did not let go of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Kept {
-    /// How many objects or versions.
-    pub objects: u64,
-    /// Until when, as far as the store says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
-    /// Why, and what can be done.
-    pub message: String,
 }
 
 /// How a removal ended.

@@ -3,20 +3,10 @@
 
 use std::fmt;
 
+use crate::contract::ImageChecks;
+
 /// So many of a disk's bytes are looked at.
 pub const FIRST_BYTES: usize = 64 << 10;
-
-/// What is known of the image service that a disk enters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::EnumString)]
-#[strum(serialize_all = "lowercase")]
-pub enum ImageChecks {
-    /// It judges what raw images hold.
-    Checked,
-    /// It does not.
-    Unchecked,
-    /// That cannot be told.
-    Unknown,
-}
 
 /// Who does not take the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ pub mod runs;
 pub mod table;
 pub mod tags;
 
-pub use first_bytes::{FIRST_BYTES, ImageChecks};
+pub use first_bytes::FIRST_BYTES;
 pub use layout::{BLOCK, Layout};
 pub use manifest::{Content, ImageHash, Manifest, Patch, Segment};
 pub use runs::Runs;
