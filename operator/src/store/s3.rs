@@ -82,7 +82,7 @@ impl S3 {
 
     /// Sees that the bucket is there: some stores make one for whoever writes into it.
     pub async fn look(&self, prefix: &str) -> Result<(), StoreError> {
-        let what = format!("LIST {prefix}");
+        let what = format!("LIST {}/{prefix}", self.name());
         let query = [("list-type", "2"), ("max-keys", "1"), ("prefix", prefix)];
         let response = self.send(&what, |bucket| self.client.get(self.in_bucket(bucket, &query))).await?;
         require_clock(&what, &response)

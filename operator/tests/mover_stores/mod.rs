@@ -257,7 +257,8 @@ async fn a_bucket_that_the_store_would_make_is_not_made() {
     let mut bed = Bed::new().await;
     bed.s3.behave(|manners| manners.makes_buckets = true);
     bed.repository = bed.repository.replace("/bucket/", "/bukcet/");
-    bed.run(&["probe"]).await.failed("NoBucket", 2);
+    let ended = bed.run(&["probe"]).await;
+    assert!(ended.failed("NoBucket", 2).contains("LIST bukcet/"), "{ended:?}");
     bed.init().await.failed("NoBucket", 2);
     bed.s3.behave(|manners| assert!(manners.buckets.is_empty(), "{:?}", manners.buckets));
 }
