@@ -117,7 +117,7 @@ fn conditions(status: &mut VmMigrationStatus, generation: Option<i64>, now: Time
             (Some(true), _) => reason::SUCCESS,
             (_, Some(f)) if f.cancelled => reason::CANCELLED,
             (_, Some(f)) if f.reason == reason::ROLLED_BACK => reason::ROLLED_BACK,
-            (_, Some(_)) => reason::UNRECOVERABLE_ERROR,
+            (_, Some(f)) => given_up(f),
             (Some(false), None) if kind == kind::PREFLIGHT_PASSED => reason::INVALID_CONFIGURATION,
             _ => reason::PROGRESSING,
         };
@@ -147,8 +147,7 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
         }
         Phase::RolledBack => (false, false, true, reason::ROLLED_BACK),
         Phase::Failed | Phase::Cancelled => {
-            let cancelled = failed.is_some_and(|f| f.cancelled);
-            (false, false, true, if cancelled { reason::CANCELLED } else { reason::UNRECOVERABLE_ERROR })
+            (false, false, true, failed.map_or(reason::UNRECOVERABLE_ERROR, given_up))
         }
         _ if status.suspended_since.is_some() => (false, true, false, reason::SUSPENDED),
         Phase::RollingBack | Phase::Deleting if stuck(status) => match &status.trouble {
@@ -185,6 +184,15 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
         (kind::STALLED, Some(stalled), why, if stalled { m.clone() } else { String::new() }),
         (kind::SUCCEEDED, succeeded.0, succeeded.1, m),
     ]
+}
+
+/// Why it was given up, as far as that tells somebody what to do.
+fn given_up(failure: &Failure) -> &'static str {
+    match failure.reason.as_str() {
+        _ if failure.cancelled => reason::CANCELLED,
+        reason::STORE_FULL => reason::STORE_FULL,
+        _ => reason::UNRECOVERABLE_ERROR,
+    }
 }
 
 /// The way back has taken too long.

@@ -1,14 +1,19 @@
 //! What a store says that somebody has to know: it is full, or it does not let go of what was removed.
 
 use super::tests::{World, ask, settle};
-use crate::crd::{
-    conditions::{kind, reason},
-    v1alpha1::*,
+use crate::{
+    crd::{
+        conditions::{kind, reason},
+        v1alpha1::*,
+    },
+    migration::present::present,
 };
 use serde_json::json;
 
 fn reason_of(w: &World, kind: &str) -> Option<String> {
-    w.status.conditions.iter().find(|c| c.type_ == kind).map(|c| c.reason.clone())
+    let mut status = w.status.clone();
+    present(&mut status, None, w.now);
+    status.conditions.iter().find(|c| c.type_ == kind).map(|c| c.reason.clone())
 }
 
 #[test]
@@ -20,7 +25,9 @@ fn a_store_that_is_full_from_the_start_is_the_reason() {
     let store = &w.status.store.as_ref().unwrap().name;
     assert_eq!(failure.reason, "StoreFull", "{failure:?}");
     assert!(failure.message.starts_with(&format!("ObjectStore {store}: Job ")), "{failure:?}");
-    assert_eq!(reason_of(&w, kind::SUCCEEDED).as_deref(), Some("StoreFull"));
+    for kind in [kind::SUCCEEDED, kind::STALLED, kind::DATA_TRANSFERRED] {
+        assert_eq!(reason_of(&w, kind).as_deref(), Some("StoreFull"), "{kind}");
+    }
     w.assert_given_back();
 }
 
