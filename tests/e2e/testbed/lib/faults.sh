@@ -4,6 +4,10 @@
 #  answer SITE API STATUS SECONDS [PERCENT]   a cloud's public API answers 401 403 404 409 413 429 500 502 503 504, or "drop" (never answers), "reset",
 #                                             "404page" (404 with a web page, as a gateway without a backend answers);
 #                                             API: keystone nova cinder placement glance neutron, or API/METHOD (nova/POST)
+#  half SITE API HOW SECONDS [SERVER-ID]      half of what it should answer: "cell" (nova: all servers, or this one, are in a cell that is down:
+#                                             status UNKNOWN, no name, no metadata), "short" (nova: lists leave them out), "cut" (any list: there
+#                                             is more, and it is not given), "in-use" (glance: DELETE of an image answers 409, as on Ceph);
+#                                             half SITE API off: whole again
 #  slow SITE API MS SECONDS [PERCENT]         every answer of the public API takes MS longer
 #  cut SITE API                               break the transfers that run now (image upload or download in the middle)
 #  apiserver SITE off [SECONDS] | on          the cluster's API server refuses connections, running ones are reset (also for the cluster's own parts)
@@ -105,9 +109,16 @@ adm() { /usr/bin/python3 -c "import sys
 from oslib import admin
 k = admin('$BE', '$SVCPW', region='$REGION'); host = 'cloud$C'; arg = sys.argv[1:]
 $1" "${@:2}"; }
+half() { # API HOW SECONDS [SERVER-ID] | API off: half.py stands before the API, which haproxy asks instead
+  [ $2 != off ] || { hap "del map $MAP $1/GET" "del map $MAP $1/DELETE" >/dev/null; return; }
+  case $1/$2 in nova/cell | nova/short) k=$1/GET ;; glance/in-use) k=$1/DELETE ;; nova/cut | cinder/cut | glance/cut | neutron/cut) k=$1/GET ;; *) die "$1 has no fault $2" ;; esac
+  live_f $RUN/half.pid || { setsid /usr/bin/python3 "$TB/openstack/half.py" $BE $HALF_PORT </dev/null >>$LOG/half.out 2>&1 & echo $! > $RUN/half.pid; }
+  wait_for 30 tcp_open $BE $HALF_PORT
+  fault $k "status=half,how=$2,server=${4:-}" $3; }
 flag() { [ "$1" = on ] && touch "$2" || rm -f "$2"; }
 case $verb in
 answer) fault $1 "status=$2,percent=${4:-100}" $3 ;;
+half) half "$@" ;;
 slow) fault $1 "delay=$2,percent=${4:-100}" $3 ;;
 cut) hap "shutdown sessions server $1/$1" ;;
 heal)

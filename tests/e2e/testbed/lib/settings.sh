@@ -27,6 +27,9 @@ site_letter() {
   esac
 }
 
+# Where half.py listens, which gives half answers (faults.sh).
+HALF_PORT=8790
+
 # The variables of cloud a or b. IP: what clients see (haproxy); BE: where the services listen and talk to each other.
 cloud_vars() {
   C=$(site_letter "$1")

@@ -375,8 +375,13 @@ $(for x in 401 403 404 409 413 429 500 502 503 504; do echo "  http-request retu
   http-request return status 404 content-type text/html string "<html><body><h1>404 Not Found</h1><p>no backend</p></body></html>" if { var(txn.status) -m str 404page }
   http-request silent-drop if { var(txn.status) -m str drop }
   http-request reject if { var(txn.status) -m str reset }
+  http-request set-header X-Fault %[var(txn.fault)] if { var(txn.status) -m str half }
+  use_backend half-$n if { var(txn.status) -m str half }
   use_backend $n
 backend $n
   server $n $BE:$p
+backend half-$n
+  http-request set-header X-Backend $BE:$p
+  server half $BE:$HALF_PORT
 S
 done; } > $H/haproxy.cfg
