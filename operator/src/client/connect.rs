@@ -3,15 +3,15 @@
 use super::{
     cli::Cluster,
     end::{Stop, explain},
-    text,
+    proxy, text,
 };
 use crate::crd::{stored::Stored, v1alpha1::VmMigration};
 use kube::{
     Api, Client, Config, Resource,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
     core::NamespaceResourceScope,
 };
-use std::{path::Path, time::Duration};
+use std::{env, time::Duration};
 
 /// One call's connection.
 #[derive(Clone)]
@@ -28,15 +28,27 @@ impl Session {
     /// Finds the cluster; asks it nothing yet.
     pub async fn open(cluster: &Cluster) -> Result<Self, Stop> {
         let options = KubeConfigOptions { context: cluster.context.clone(), ..Default::default() };
-        let mut config = match &cluster.kubeconfig {
-            Some(path) => from_file(path, &options).await?,
-            None => match Config::from_kubeconfig(&options).await {
-                Ok(config) => config,
-                // In a pod there is none, and none is needed.
-                Err(why) if options.context.is_none() => Config::incluster().map_err(|_| no_config(why))?,
-                Err(why) => return Err(no_config(why)),
-            },
+        let file = match &cluster.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path),
+            None => Kubeconfig::read(),
         };
+        let context = options.context.as_deref();
+        let own_proxy = file.as_ref().ok().and_then(|file| proxy::own(file, context));
+        let config = match file {
+            Ok(file) => Config::from_custom_kubeconfig(file, &options).await,
+            Err(why) => Err(why),
+        };
+        let mut config = match config {
+            Ok(config) => config,
+            // In a pod there is none, and none is needed.
+            Err(why) if context.is_none() && cluster.kubeconfig.is_none() => {
+                Config::incluster().map_err(|_| no_config(why))?
+            }
+            Err(why) => return Err(no_config(why)),
+        };
+        config.proxy_url =
+            proxy::choose(&config.cluster_url, own_proxy.as_deref(), |name| env::var(name).ok())
+                .map_err(Stop::failed)?;
         config.connect_timeout = Some(Duration::from_secs(10));
         let namespace = cluster.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(explain("using the kubeconfig"))?;
@@ -61,12 +73,13 @@ impl Session {
     }
 }
 
-async fn from_file(path: &Path, options: &KubeConfigOptions) -> Result<Config, Stop> {
-    let file = Kubeconfig::read_from(path).map_err(no_config)?;
-    Config::from_custom_kubeconfig(file, options).await.map_err(no_config)
-}
-
-fn no_config(error: kube::config::KubeconfigError) -> Stop {
+fn no_config(error: KubeconfigError) -> Stop {
+    if let KubeconfigError::ParseNoProxy(why) = &error {
+        // kube reads it, too, and is stricter.
+        return Stop::failed(format!(
+            "NO_PROXY cannot be read: {why}; write hosts, addresses and networks, with one comma between each two"
+        ));
+    }
     Stop::failed(format!(
         "no cluster: {error}\nNeeded is a kubeconfig, as for kubectl: in ~/.kube/config, named by KUBECONFIG or by \
          --kubeconfig; --context chooses one of its contexts. `kubectl get vmm` should work with it."

@@ -14,6 +14,7 @@ pub mod hooks;
 pub mod list;
 pub mod local;
 pub mod mask;
+pub mod proxy;
 pub mod report;
 pub mod run;
 pub mod screen;

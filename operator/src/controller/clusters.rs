@@ -136,6 +136,8 @@ async fn connect(name: &str, secret: &Secret) -> Result<MoverCluster, Problem> {
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|e| problem(name, format!("its kubeconfig cannot be used: {e}"), false))?;
+    // Nor is one of the operator's environment used.
+    config.proxy_url = None;
     config.connect_timeout = Some(Duration::from_secs(5));
     // A retry inside of a call would hold up a reconcile; we try again by ourselves.
     config.default_retry = false;

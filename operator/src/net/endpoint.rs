@@ -11,7 +11,7 @@ use url::{Host, Url};
 /// without this, either could make the operator send requests to the node's metadata service or to the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointPolicy {
-    /// Loopback addresses are accepted. For tests only.
+    /// Loopback addresses are accepted: for tests, and for what a user names on the machine that it is for.
     pub allow_loopback: bool,
     /// Networks that the platform refuses, e.g. those of the cluster's pods and services.
     pub denied: Vec<IpNet>,

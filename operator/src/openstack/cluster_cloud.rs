@@ -94,7 +94,7 @@ mod tests {
 
     fn credentials(auth_url: &str, more: Value) -> Credentials {
         let mut entry =
-            json!({"auth": {"auth_url": auth_url, "username": "u", "password": "p", "project_name": "x"}});
+            json!({"auth": {"auth_url": auth_url, "user_id": "u", "password": "p", "project_id": "x"}});
         entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         Credentials::parse(json!({"clouds": {"a": entry}}).to_string().as_bytes(), None, None).unwrap()
     }

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 use url::Url;
 
-use super::entry::{OVERRIDE, Refusal, normalise, refuse};
+use super::auth::{self, Method};
+use super::entry::{self, OVERRIDE, Refusal, refuse};
 
 /// Why a `clouds.yaml` was not accepted. No variant carries a value from the file except names of clouds, of
 /// keys and of authentication types.
@@ -48,7 +49,7 @@ const FILE_KEYS: [&str; 4] = ["cacert", "cert", "key", "ca_cert"];
 pub struct Credentials {
     cloud_name: String,
     entry: Map<String, Value>,
-    config: CloudConfig,
+    method: Method,
     interfaces: Vec<String>,
     auth_url: Url,
     cacert: Option<Vec<u8>>,
@@ -60,7 +61,7 @@ impl fmt::Debug for Credentials {
             .field("cloud_name", &self.cloud_name)
             .field("auth_url", &self.auth_url.as_str())
             .field("region", &self.region())
-            .field("auth_type", &self.config.auth_type)
+            .field("auth_type", &self.method)
             .field("cacert", &self.cacert.is_some())
             .finish_non_exhaustive()
     }
@@ -85,12 +86,12 @@ impl Credentials {
             key,
             reason,
         };
-        normalise(&mut entry).map_err(refused)?;
-        let auth_url = check_entry(&mut entry).map_err(refused)?;
+        entry::normalise(&mut entry).map_err(refused)?;
+        check_machine(&entry).map_err(refused)?;
+        let (method, auth_url) = auth::normalise(&mut entry).map_err(refused)?;
         let interfaces = interfaces(&entry);
-        let config = sdk_config(&entry, &interfaces).map_err(refused)?;
         let cacert = cacert.filter(|pem| !pem.trim_ascii().is_empty()).map(check_cacert).transpose()?;
-        Ok(Self { cloud_name, entry, config, interfaces, auth_url, cacert })
+        Ok(Self { cloud_name, entry, method, interfaces, auth_url, cacert })
     }
 
     /// A `clouds.yaml` with this entry alone, under its own name, for the Secret of one migration. The CA bundle
@@ -108,15 +109,12 @@ impl Credentials {
 
     /// Region whose endpoints are used; `None`: the only one that the catalog has.
     pub fn region(&self) -> Option<&str> {
-        self.config.region_name.as_deref()
+        self.entry.get("region_name").and_then(Value::as_str)
     }
 
     /// The same with this region, where the entry names none.
     pub fn in_region(mut self, region: &str) -> Self {
-        if self.config.region_name.is_none() {
-            self.entry.insert("region_name".into(), region.into());
-            self.config.region_name = Some(region.into());
-        }
+        self.entry.entry("region_name").or_insert_with(|| region.into());
         self
     }
 
@@ -145,9 +143,24 @@ impl Credentials {
         self.cacert.as_deref()
     }
 
-    /// The entry in the SDK's types.
-    pub(super) fn config(&self) -> &CloudConfig {
-        &self.config
+    /// What Keystone is asked for a token with.
+    pub(super) fn token_request(&self) -> Value {
+        let nothing = Map::new();
+        auth::request(self.entry.get("auth").and_then(Value::as_object).unwrap_or(&nothing), self.method)
+    }
+
+    /// What is said to which identity service, secrets included: to tell logins apart, hashed.
+    pub fn login(&self) -> String {
+        format!("{} {}", self.auth_url, self.token_request())
+    }
+
+    /// What the SDK's catalog is to know: the addresses that replace its own.
+    pub(super) fn config(&self) -> CloudConfig {
+        let keys = self.overrides().into_iter().filter_map(|key| Some((key, self.entry.get(key)?.as_str()?)));
+        CloudConfig {
+            options: keys.map(|(key, url)| (key.into(), url.into())).collect(),
+            ..Default::default()
+        }
     }
 }
 
@@ -174,104 +187,44 @@ fn choose(clouds: &Map<String, Value>, wanted: Option<&str>) -> Result<String, C
     Err(CredentialsError::Choice { problem, names: names.join(", ") })
 }
 
-/// Refuses what must not come from a tenant, normalises `auth_type` in place, and gives `auth_url`.
-fn check_entry(entry: &mut Map<String, Value>) -> Result<Url, Refusal> {
-    for key in FILE_KEYS {
-        if present(entry.get(key)) {
-            let reason = "is a file path; put the PEM text into the key cacert of the Secret";
-            return Err(refuse(
-                key,
-                if key == "cacert" { reason } else { "client certificate files are not supported" },
-            ));
-        }
+/// Refuses what only the machine of a user may say: files of its own, and checks that are switched off.
+fn check_machine(entry: &Map<String, Value>) -> Result<(), Refusal> {
+    if let Some(key) = FILE_KEYS.into_iter().find(|key| entry.contains_key(*key)) {
+        let reason = match key {
+            "cacert" | "ca_cert" => "is a file path; put the PEM text into the key cacert of the Secret",
+            _ => "client certificate files are not supported",
+        };
+        return Err(refuse(key, reason));
     }
-    if present(entry.get("profile")) {
-        return Err(refuse("profile", "vendor profiles are files; write the values into this entry"));
+    // `cloud` is its old name.
+    if let Some(key) = ["profile", "cloud"].into_iter().find(|key| entry.contains_key(*key)) {
+        return Err(refuse(key, "vendor profiles are files; write the values into this entry"));
     }
-    if entry.get("verify").is_some_and(|v| !is_true(v)) || entry.get("insecure").is_some_and(is_true) {
-        let key = if entry.contains_key("insecure") { "insecure" } else { "verify" };
-        return Err(refuse(
-            key,
-            "TLS verification cannot be switched off; give the CA in the key cacert of the Secret",
-        ));
+    if let Some(verify) = entry.get("verify").filter(|verify| !is_true(verify)) {
+        let is_path = verify.as_str().is_some_and(|text| text.contains(['/', '.']));
+        let reason = if is_path {
+            "is a file path; put the PEM text into the key cacert of the Secret"
+        } else {
+            SWITCHED_OFF
+        };
+        return Err(refuse("verify", reason));
     }
-    let auth_type = normalised_auth_type(entry)?;
-    entry.insert("auth_type".into(), auth_type.into());
-    check_auth(entry, auth_type)
+    if entry.get("insecure").is_some_and(is_true) {
+        return Err(refuse("insecure", SWITCHED_OFF));
+    }
+    Ok(())
 }
 
-fn present(value: Option<&Value>) -> bool {
-    !matches!(value, None | Some(Value::Null)) && value.and_then(Value::as_str) != Some("")
-}
+const SWITCHED_OFF: &str =
+    "TLS verification cannot be switched off; give the CA in the key cacert of the Secret";
 
 fn is_true(value: &Value) -> bool {
     match value {
         Value::Bool(b) => *b,
         Value::String(s) => matches!(s.to_ascii_lowercase().as_str(), "true" | "yes" | "on" | "1"),
+        Value::Number(n) => n.as_i64() == Some(1),
         _ => false,
     }
-}
-
-/// The SDK's name of the method. The documented `application_credential` is one that the SDK does not know.
-fn normalised_auth_type(entry: &Map<String, Value>) -> Result<&'static str, Refusal> {
-    let has_credential =
-        entry.get("auth").is_some_and(|auth| present(auth.get("application_credential_secret")));
-    let written = match entry.get("auth_type") {
-        None | Some(Value::Null) if has_credential => return Ok("v3applicationcredential"),
-        None | Some(Value::Null) => "password",
-        Some(Value::String(written)) => written.as_str(),
-        Some(_) => return Err(refuse("auth_type", "must be a string")),
-    };
-    match written.to_ascii_lowercase().replace(['_', '-'], "").as_str() {
-        "password" | "v3password" => Ok("v3password"),
-        "applicationcredential" | "v3applicationcredential" => Ok("v3applicationcredential"),
-        _ => Err((
-            "auth_type".into(),
-            format!("{written:?} is not supported; use v3applicationcredential (preferred) or password"),
-        )),
-    }
-}
-
-fn check_auth(entry: &Map<String, Value>, auth_type: &str) -> Result<Url, Refusal> {
-    let Some(Value::Object(auth)) = entry.get("auth") else {
-        return Err(refuse("auth", "is missing"));
-    };
-    for (key, value) in auth {
-        // An unquoted 0123 is a number to YAML and not the password any more.
-        if matches!(value, Value::Number(_) | Value::Bool(_)) {
-            return Err((format!("auth.{key}"), "must be a string; put it in quotes".into()));
-        }
-    }
-    let needed: &[&[&str]] = match auth_type {
-        "v3password" => &[&["password"], &["user_id", "username"], &["project_id", "project_name"]],
-        _ => &[
-            &["application_credential_secret"],
-            &["application_credential_id", "application_credential_name"],
-        ],
-    };
-    for choice in needed {
-        if !choice.iter().any(|key| present(auth.get(*key))) {
-            return Err((format!("auth.{}", choice.join(" or auth.")), format!("is needed for {auth_type}")));
-        }
-    }
-    parse_auth_url(auth.get("auth_url"))
-}
-
-fn parse_auth_url(value: Option<&Value>) -> Result<Url, Refusal> {
-    let Some(text) = value.and_then(Value::as_str).filter(|s| !s.is_empty()) else {
-        return Err(refuse("auth.auth_url", "is missing"));
-    };
-    let url = Url::parse(text).map_err(|e| ("auth.auth_url".to_string(), format!("is no URL: {e}")))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(refuse("auth.auth_url", "must begin with https:// or http://"));
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-        return Err(refuse("auth.auth_url", "must not contain a user, password or query"));
-    }
-    if url.path().trim_end_matches('/').ends_with("/v2.0") {
-        return Err(refuse("auth.auth_url", "is of identity API v2.0; v3 is needed"));
-    }
-    Ok(url)
 }
 
 /// As they were normalised.
@@ -281,15 +234,6 @@ fn interfaces(entry: &Map<String, Value>) -> Vec<String> {
         Some(Value::String(one)) => vec![one.clone()],
         _ => vec!["public".into()],
     }
-}
-
-fn sdk_config(entry: &Map<String, Value>, interfaces: &[String]) -> Result<CloudConfig, Refusal> {
-    let mut entry = entry.clone();
-    // The SDK knows one.
-    entry.insert("interface".into(), interfaces.first().map_or("public", String::as_str).into());
-    // serde's message may quote a value, so it is not passed on.
-    serde_json::from_value(Value::Object(entry))
-        .map_err(|_| refuse("clouds.yaml", "a value has the wrong type (most values must be strings)"))
 }
 
 fn check_cacert(pem: &[u8]) -> Result<Vec<u8>, CredentialsError> {
@@ -327,14 +271,14 @@ clouds:
         let read = Credentials::parse(ONE.as_bytes(), None, None).unwrap();
         assert_eq!((read.cloud_name(), read.region()), ("site-a", Some("RegionOne")));
         assert_eq!(read.auth_url().as_str(), "https://a.example:5000/v3");
-        assert_eq!(read.config().auth_type.as_deref(), Some("v3applicationcredential"));
+        assert_eq!(read.method, Method::ApplicationCredential);
         for written in ["password", "v3password"] {
             let yaml = password(&format!("    auth_type: {written}\n"));
             let read = Credentials::parse(yaml.as_bytes(), Some("b"), None).unwrap();
-            assert_eq!(read.config().auth_type.as_deref(), Some("v3password"), "{written}");
+            assert_eq!(read.method, Method::Password, "{written}");
         }
         let absent = Credentials::parse(password("").as_bytes(), None, None).unwrap();
-        assert_eq!(absent.config().auth_type.as_deref(), Some("v3password"));
+        assert_eq!(absent.method, Method::Password);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(super) fn normalise(entry: &mut Map<String, Value>) -> Result<(), Refusal> {
 }
 
 /// Without empty values, which templates leave behind, and with underscores in keys.
-fn tidy(map: &Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
+pub(super) fn tidy(map: &Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
     let mut tidy = Map::new();
     for (key, value) in map.iter().filter(|(_, v)| !v.is_null() && v.as_str() != Some("")) {
         if tidy.insert(key.replace('-', "_"), value.clone()).is_some() {

@@ -33,7 +33,8 @@ pub enum ErrorKind {
     Invalid,
     /// 413 that is no quota: the request or object is larger than allowed.
     TooLarge,
-    /// 408, 429, 5xx except 501, and a 404 that is not the service's own: trying later may help.
+    /// 408, 429, 413 of a service that is asked too often, 5xx except 501, and a 404 that is not the service's own:
+    /// trying later may help.
     Transient,
     /// No answer: name resolution, connection, TLS or timeout. The message says which.
     Unreachable,
@@ -114,7 +115,11 @@ impl CloudError {
         Self {
             cloud: cloud.into(),
             action: action.into(),
-            kind: classify(status, &found, is_the_services_own(&parsed)),
+            kind: if asks_to_wait(status, headers, &found) {
+                ErrorKind::Transient
+            } else {
+                classify(status, &found, is_the_services_own(&parsed))
+            },
             status: Some(status.as_u16()),
             message: shorten(&message),
             request_id: request_id(headers),
@@ -205,10 +210,23 @@ pub(super) fn connection_broke(error: &reqwest::Error) -> bool {
 }
 
 fn tls_message(error: &rustls::Error) -> String {
+    use rustls::CertificateError as Why;
     match error {
-        rustls::Error::InvalidCertificate(why) => format!(
-            "the TLS certificate is not trusted ({why}): the CA is missing or wrong (key cacert of the Secret)"
-        ),
+        rustls::Error::InvalidCertificate(why) => match why {
+            Why::NotValidForName | Why::NotValidForNameContext { .. } => {
+                format!(
+                    "the TLS certificate is not for this name ({why}): correct the address or the certificate"
+                )
+            }
+            Why::Expired | Why::ExpiredContext { .. } | Why::NotValidYet | Why::NotValidYetContext { .. } => {
+                format!(
+                    "the TLS certificate is not good now ({why}): it needs to be renewed, or a clock is wrong"
+                )
+            }
+            _ => format!(
+                "the TLS certificate is not trusted ({why}): the CA is missing or wrong (key cacert of the Secret)"
+            ),
+        },
         other => format!("TLS does not work: {other}"),
     }
 }
@@ -294,10 +312,25 @@ fn is_the_services_own(body: &Value) -> bool {
         || glance && body.get("message").is_some_and(Value::is_string)
 }
 
+/// Older services limit how often they are asked by a 413, and say when to come back; a quota that is used up is 413, too,
+/// and there the time is 0.
+fn asks_to_wait(status: StatusCode, headers: &HeaderMap, found: &Extract) -> bool {
+    let after = headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()).unwrap_or("0");
+    let message = found.message.as_deref().unwrap_or_default();
+    status == StatusCode::PAYLOAD_TOO_LARGE
+        && !says_quota(message)
+        && (message.contains("rate-limited") || after.trim() != "0")
+}
+
+fn says_quota(message: &str) -> bool {
+    message.contains("Quota exceeded")
+        || message.contains("LimitExceeded")
+        || message.contains("quota") && message.contains("exceed")
+}
+
 fn classify(status: StatusCode, found: &Extract, own: bool) -> ErrorKind {
     let message = found.message.as_deref().unwrap_or_default();
-    let says_quota =
-        message.contains("Quota exceeded") || message.contains("quota") && message.contains("exceed");
+    let says_quota = says_quota(message);
     match status.as_u16() {
         413 if found.key.as_deref() == Some("overLimit") => ErrorKind::Quota,
         403 | 413 if says_quota => ErrorKind::Quota,
@@ -471,6 +504,20 @@ mod tests {
                 assert_eq!(error.kind, ErrorKind::Transient, "{body}");
                 assert!(error.message.contains("a proxy or gateway answered"), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_told_apart() {
+        use rustls::CertificateError as Why;
+        for (why, told) in [
+            (Why::Expired, "is not good now"),
+            (Why::NotValidYet, "is not good now"),
+            (Why::NotValidForName, "is not for this name"),
+            (Why::UnknownIssuer, "the CA is missing or wrong (key cacert of the Secret)"),
+        ] {
+            let message = tls_message(&rustls::Error::InvalidCertificate(why));
+            assert!(message.contains(told), "{message}");
         }
     }
 

@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod auth;
 mod bounded;
 mod cluster_cloud;
 mod compute;
@@ -29,6 +30,7 @@ mod endpoint;
 mod entry;
 mod error;
 mod image;
+mod machine;
 mod network;
 mod presence;
 mod session;
@@ -39,4 +41,5 @@ pub use cluster_cloud::ClusterCloud;
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{CloudError, ErrorKind};
 pub use image::ImageDownload;
+pub use machine::Machine;
 pub use session::{Cloud, Timeouts};

@@ -12,10 +12,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use openstack_sdk::RestError;
 use openstack_sdk::api::{ApiError, AsyncClient, QueryAsync, RestClient};
 use openstack_sdk::auth::AuthError;
-use openstack_sdk::config::CloudConfig;
 use openstack_sdk::types::{ApiVersion, BoxedAsyncRead, ServiceType};
-use openstack_sdk_auth_core::types::Project;
-use openstack_sdk_auth_core::{Auth, AuthToken, AuthTokenScope, OpenStackAuthType};
+use openstack_sdk_auth_core::AuthToken;
+use openstack_sdk_auth_core::types::{IdentityError, Project};
 use openstack_sdk_core::api::raw;
 use openstack_sdk_core::catalog::{CatalogError, ServiceEndpoint};
 use serde::de::DeserializeOwned;
@@ -27,8 +26,9 @@ use super::credentials::Credentials;
 use super::discovery::{Finder, Found, SERVICES};
 use super::endpoint::{Call, Reply};
 use super::error::{CloudError, ErrorKind, connection_broke};
+use super::machine::{Clients, Machine};
 use crate::cloud::{Listed, ServiceVersion};
-use crate::net::{EndpointPolicy, GuardedResolver};
+use crate::net::EndpointPolicy;
 
 /// How long requests may take, body included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,14 +52,15 @@ pub struct Cloud(Arc<Inner>);
 
 struct Inner {
     name: String,
-    config: CloudConfig,
-    plugin: &'static dyn OpenStackAuthType,
+    /// What Keystone is asked for a token with. It has the secret.
+    token_request: Value,
     identity: Url,
     control: reqwest::Client,
     data: reqwest::Client,
     token: RwLock<Token>,
-    /// Held while a new token is fetched, so that many 401s at once make one authentication.
-    renewing: tokio::sync::Mutex<()>,
+    /// Held while a new token is fetched, so that many 401s at once make one authentication. It keeps what a refused one
+    /// was answered: the login is not tried again in this session, since clouds lock accounts.
+    renewing: tokio::sync::Mutex<Option<String>>,
     endpoints: HashMap<String, ServiceEndpoint>,
     region: Option<String>,
     /// Addresses of the identity service: the one that it is called by first.
@@ -99,41 +100,45 @@ impl Cloud {
         display_name: &str,
         timeouts: Timeouts,
     ) -> Result<Self, CloudError> {
+        Self::connect_from(&Machine::default(), credentials, policy, display_name, timeouts).await
+    }
+
+    /// As [`Cloud::connect`], in the way that clouds are reached in from this machine.
+    pub async fn connect_from(
+        machine: &Machine,
+        credentials: &Credentials,
+        policy: &EndpointPolicy,
+        display_name: &str,
+        timeouts: Timeouts,
+    ) -> Result<Self, CloudError> {
         let fail = |kind, message: String| CloudError::local(display_name, "connect", kind, message);
         policy.check_url(credentials.auth_url()).map_err(|e| fail(ErrorKind::Refused, e.to_string()))?;
-        let config = credentials.config().clone();
-        let plugin = find_plugin(&config)
-            .ok_or_else(|| fail(ErrorKind::Unexpected, "authentication type is not built in".into()))?;
-        let client = |timeout| {
-            http_client(credentials, policy, timeout)
-                .map_err(|e| CloudError::from_reqwest(display_name, "connect", &e))
-        };
-        let (control, data) = (client(timeouts.control)?, client(timeouts.data)?);
+        let token_request = credentials.token_request();
+        let Clients { control, data } = machine
+            .clients(credentials.cacert(), policy, timeouts)
+            .map_err(|why| fail(ErrorKind::Unexpected, why))?;
         let identity = identity_v3(credentials.auth_url());
-        let auth = authenticate(plugin, &control, &identity, &config)
+        let auth = authenticate(&control, &identity, &token_request)
             .await
             .map_err(|e| CloudError::from_auth(display_name, "authenticate", &e))?;
         if project(&auth).and_then(|p| p.id).is_none() {
             return Err(fail(ErrorKind::Unauthorized, "the credential is not for a project".into()));
         }
-        let interfaces = credentials.interfaces();
-        let finder =
-            Finder { name: display_name, policy, config: &config, interfaces, client: &control, auth: &auth };
+        let finder = Finder { name: display_name, policy, credentials, client: &control, auth: &auth };
         let Found { endpoints, region, identities } = finder.all().await?;
         let identities =
             identities.iter().map(identity_v3).chain([identity.clone()]).map(String::from).collect();
         Ok(Self(Arc::new(Inner {
             name: display_name.into(),
-            plugin,
+            token_request,
             identity,
             control,
             data,
             token: RwLock::new(Token { auth: Arc::new(auth), generation: 0 }),
-            renewing: tokio::sync::Mutex::new(()),
+            renewing: tokio::sync::Mutex::default(),
             endpoints,
             region,
             identities,
-            config,
         })))
     }
 
@@ -367,68 +372,18 @@ pub(super) fn identity_v3(auth_url: &Url) -> Url {
     url
 }
 
-fn http_client(
-    credentials: &Credentials,
-    policy: &EndpointPolicy,
-    timeout: Duration,
-) -> reqwest::Result<reqwest::Client> {
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("vmmigration/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .dns_resolver(GuardedResolver(policy.clone()))
-        // Image bytes must arrive as they are, with their length.
-        .no_gzip()
-        .no_deflate()
-        .connect_timeout(Duration::from_secs(15))
-        // Less than what servers allow (Apache 5 s, HAProxy often 10 s): a request on a connection that is just
-        // being closed is lost, and nobody knows whether it was carried out.
-        .pool_idle_timeout(Duration::from_secs(4))
-        .tcp_keepalive(Duration::from_secs(60))
-        .timeout(timeout);
-    if let Some(pem) = credentials.cacert() {
-        for certificate in reqwest::Certificate::from_pem_bundle(pem)? {
-            builder = builder.add_root_certificate(certificate);
-        }
-    }
-    builder.build()
-}
-
-/// The SDK's authentication method for the entry. Naming the two crates' statics links them; the SDK's own
-/// registry stays empty as published.
-fn find_plugin(config: &CloudConfig) -> Option<&'static dyn OpenStackAuthType> {
-    let known: [&'static dyn OpenStackAuthType; 2] =
-        [&openstack_sdk_auth_password::ANCHOR, &openstack_sdk_auth_applicationcredential::ANCHOR];
-    let wanted = config.auth_type.as_deref()?;
-    known.into_iter().find(|method| method.get_supported_auth_methods().contains(&wanted))
-}
-
 pub(super) fn project(auth: &AuthToken) -> Option<Project> {
     auth.auth_info.as_ref()?.token.project.clone()
 }
 
-/// Asks Keystone for a token through the SDK's authentication method.
+/// Asks Keystone for a token.
 async fn authenticate(
-    plugin: &dyn OpenStackAuthType,
     client: &reqwest::Client,
     identity: &Url,
-    config: &CloudConfig,
+    request: &Value,
 ) -> Result<AuthToken, AuthError> {
-    // Every string of the entry, not the method's declared ones: the SDK's declaration of application
-    // credentials leaves out their name.
-    let mut values = HashMap::new();
-    if let Value::Object(fields) = serde_json::to_value(&config.auth)? {
-        for (key, value) in fields {
-            if let Value::String(text) = value {
-                values.insert(key, text.into());
-            }
-        }
-    }
-    let scope = AuthTokenScope::try_from(config)?;
-    match plugin.auth(client, identity, &values, Some(&scope), None).await? {
-        Auth::AuthToken(token) => Ok(*token),
-        _ => Err(AuthError::AuthValueNotSupplied("token".into())),
-    }
+    let answer = client.post(identity.join("auth/tokens")?).json(request).send().await?;
+    AuthToken::from_reqwest_response(answer).await
 }
 
 impl Inner {
@@ -437,11 +392,19 @@ impl Inner {
     }
 
     async fn renew(&self, generation: u64) -> Result<(), AuthError> {
-        let _one_at_a_time = self.renewing.lock().await;
+        let mut refused = self.renewing.lock().await;
         if self.token().generation != generation {
             return Ok(());
         }
-        let auth = authenticate(self.plugin, &self.control, &self.identity, &self.config).await?;
+        if let Some(message) = refused.clone() {
+            return Err(AuthError::Identity(IdentityError { code: 401, message }));
+        }
+        let auth = authenticate(&self.control, &self.identity, &self.token_request).await;
+        let auth = auth.inspect_err(|error| match error {
+            AuthError::Identity(answer) if answer.code == 401 => *refused = Some(answer.message.clone()),
+            AuthError::UnknownAuth { code: 401, .. } => *refused = Some("Unauthorized".into()),
+            _ => {}
+        })?;
         let token = Token { auth: Arc::new(auth), generation: generation.wrapping_add(1) };
         *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
         Ok(())
