@@ -349,6 +349,61 @@ async fn a_request_is_answered_or_not() {
     assert!(cluster.object.borrow()["spec"]["requests"]["rollback"].is_null());
 }
 
+const OLD_SERVER: &str = "5b1b4a3c-8c8d-4b7e-9d5e-0c2f6a7b8c9d";
+
+#[tokio::test]
+async fn the_source_is_started_by_whoever_types_its_servers_id() {
+    let touched = json!({"phase": "RollingBack", "source": {"serverId": OLD_SERVER, "claimedAt": "2026-08-29T20:00:00Z"}});
+    let cluster = Cluster::with(json!([]), touched).await;
+    let nothing_asked = || cluster.object.borrow()["spec"]["requests"]["startSource"].is_null();
+    for typed in [&[][..], &["--yes-i-mean", "it's web 1"]] {
+        let said = cluster.call(&[&["start-source", "web-1"][..], typed].concat()).await;
+        assert!(said.0 == 2 && nothing_asked(), "{said:?}");
+        assert!(said.2.contains("gone for good") && said.2.contains("nothing was done"), "{said:?}");
+    }
+    let operator = async || {
+        let object = cluster.until(|o| o["spec"]["requests"]["startSource"].is_string()).await;
+        let token = object["spec"]["requests"]["startSource"].clone();
+        let row =
+            json!([{"name": "startSource", "token": token, "result": "Done", "message": "as you wish"}]);
+        cluster.change(|o| o["status"]["requests"] = row);
+        token
+    };
+    let call = ["start-source", "web-1", "--yes-i-mean", OLD_SERVER];
+    let (said, token) = futures::join!(cluster.call(&call), operator());
+    assert_eq!((said.0, said.1.lines().next()), (0, Some("web-1: startSource: as you wish")), "{said:?}");
+    let token = token.as_str().unwrap();
+    // What the operator hears is the first word, in at most 64 characters.
+    assert!(token.split(' ').next() == Some(OLD_SERVER) && token.len() <= 64, "{token}");
+
+    let untouched =
+        Cluster::with(json!([]), json!({"phase": "AwaitingCutover", "source": {"serverId": OLD_SERVER}}))
+            .await;
+    let said = untouched.call(&call).await;
+    assert!(said.0 == 1 && said.2.contains("nothing to start"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_time_for_the_go_and_its_latest_moment_are_set_and_taken_away_together() {
+    let cluster = Cluster::with(json!([]), json!({"phase": "AwaitingCutover"})).await;
+    let (at, latest) = ("2999-08-29T22:00:00Z", "2999-08-30T02:00:00Z");
+    let said = cluster.call(&["cutover", "web-1", "--at", at, "--not-after", latest]).await;
+    assert!(said.0 == 0 && said.1.contains("it waits for you"), "{said:?}");
+    let cutover = || cluster.object.borrow()["spec"]["cutover"].clone();
+    assert_eq!(cutover(), json!({"mode": "At", "at": at, "notAfter": latest}));
+    let said = cluster.call(&["cutover", "web-1", "--at", latest, "--not-after", at]).await;
+    assert!(said.0 == 2 && said.2.contains("must be later"), "{said:?}");
+    let said = cluster.call(&["cutover", "web-1", "--at", at]).await;
+    assert_eq!((said.0, cutover()), (0, json!({"mode": "At", "at": at})), "{said:?}");
+    let arguments = ["--from", "a", "--server", "s", "--to", "b", "--no-look", "--dry-run=client"];
+    let create = [&["create", "--cutover", at, "--not-after", latest][..], &arguments[..]].concat();
+    let said = cluster.call(&create).await;
+    assert!(said.0 == 0 && said.1.contains("notAfter") && said.1.contains(latest), "{said:?}");
+    let create = [&["create", "--not-after", latest][..], &arguments[..]].concat();
+    let said = cluster.call(&create).await;
+    assert!(said.0 == 2 && said.2.contains("--not-after goes with a time"), "{said:?}");
+}
+
 #[tokio::test]
 async fn a_rollback_has_the_servers_name_typed() {
     for (typed, code) in [("it's web 1", 0), ("web-1", 2)] {

@@ -72,7 +72,8 @@ shortest object is written; what is missing then comes up in preflight, before a
         after_long_help = "Examples:\n  \
   kubectl vmmigration create --from site-a --server web-1 --to site-b --dry-run=client\n  \
   kubectl vmmigration create --from site-a --server web-1 --to site-b --network lan=provider\n  \
-  kubectl vmmigration create --from site-a --server web-1 --to site-b --cutover 2030-08-29T22:00:00+02:00"
+  kubectl vmmigration create --from site-a --server web-1 --to site-b --cutover 2030-08-29T22:00:00+02:00 \
+--not-after 2030-08-30T02:00:00+02:00"
     )]
     Create(CreateArgs),
     /// Create a migration, follow it to its end, and exit with its result
@@ -112,11 +113,12 @@ If this client dies, its claim ends after 45 seconds, and any other client may a
     /// Say the go, now or at a time
     #[command(
         long_about = "Says when the source may be stopped: now, or at a time. A time without a zone is of this \
-machine's. The server is stopped, locked, copied and started in the destination; it is down meanwhile.",
+machine's. The server is stopped, locked, copied and started in the destination; it is down meanwhile.\n\n\
+A time that was missed waits for you: when something is in the way until --not-after, or for an hour if that is not given.",
         after_long_help = "Examples:\n  \
   kubectl vmmigration cutover web-1\n  \
   kubectl vmmigration cutover web-1 --at 2030-08-29T22:00:00+02:00\n  \
-  kubectl vmmigration cutover web-1 --at 2030-08-29T22:00"
+  kubectl vmmigration cutover web-1 --at 2030-08-29T22:00 --not-after 2030-08-30T02:00"
     )]
     Cutover(CutoverArgs),
     /// Begin nothing new until `resume`
@@ -165,6 +167,17 @@ There is no way back after it. You are told what goes, and asked to type the ser
   kubectl vmmigration retire web-1 --yes-i-mean web-1"
     )]
     Retire(SureArgs),
+    /// Start the source although nobody can see whether the destination's server runs
+    #[command(
+        long_about = "For a destination whose cloud is gone for good. The way back never starts the source while the \
+destination's server may be running, and waits until it is seen gone or stopped. Whoever knows that it does not run says so \
+by typing the id of the old server. It asks for the way back, too, before and after success. As long as the destination \
+answers, its server is stopped first; if it answers again later, a server that runs there is stopped, and kept.",
+        after_long_help = "Examples:\n  \
+  kubectl vmmigration start-source web-1\n  \
+  kubectl vmmigration start-source web-1 --yes-i-mean 5b1b4a3c-8c8d-4b7e-9d5e-0c2f6a7b8c9d"
+    )]
+    StartSource(StartSourceArgs),
     /// List migrations
     #[command(
         long_about = "Lists the migrations of the namespace, or of all.",
@@ -238,6 +251,9 @@ pub struct Move {
     /// When the source may be stopped: Manual, Now, or a time
     #[arg(long, value_name = "WHEN", value_parser = when, default_value = "Manual")]
     pub cutover: When,
+    /// With a time in --cutover: until when the source may be stopped; unset: an hour after it
+    #[arg(long, value_name = "TIME", value_parser = super::verbs::time)]
+    pub not_after: Option<jiff::Timestamp>,
     /// The ObjectStore; unset: the only one of the namespace
     #[arg(long)]
     pub store: Option<String>,
@@ -333,6 +349,9 @@ pub struct CutoverArgs {
     /// Not now but at this time, such as 2030-08-29T22:00:00+02:00
     #[arg(long, value_name = "TIME", value_parser = super::verbs::time)]
     pub at: Option<jiff::Timestamp>,
+    /// Until when the source may be stopped for that time, later it waits for you; unset: an hour after it
+    #[arg(long, value_name = "TIME", value_parser = super::verbs::time, requires = "at")]
+    pub not_after: Option<jiff::Timestamp>,
 }
 
 /// A migration that is asked for something.
@@ -360,6 +379,17 @@ pub struct SureArgs {
     pub named: NamedArgs,
     /// The server's name, instead of typing it when asked
     #[arg(long, value_name = "SERVER")]
+    pub yes_i_mean: Option<String>,
+}
+
+/// `start-source`
+#[derive(Debug, Args)]
+pub struct StartSourceArgs {
+    /// The VmMigration, and how long its answer is waited for.
+    #[command(flatten)]
+    pub named: NamedArgs,
+    /// The id of the old server, instead of typing it when asked
+    #[arg(long, value_name = "SERVER-ID")]
     pub yes_i_mean: Option<String>,
 }
 
@@ -531,6 +561,9 @@ mod tests {
             "run -f x.yaml --from a",
             "create --client-hook Sometime --from a --server s --to b",
             "cutover web-1 --at yesterday",
+            "cutover web-1 --not-after 2999-01-01T00:00:00Z",
+            "create --from a --server s --to b --cutover Now --not-after soon",
+            "start-source web-1 --yes-i-mean",
         ] {
             let words = std::iter::once("kubectl-vmmigration").chain(words.split(' '));
             let error = Cli::try_parse_from(words.clone()).unwrap_err();

@@ -111,7 +111,7 @@ fn shortest(moving: &Move) -> Result<VmMigration, Stop> {
             "networks": moving.networks.iter().map(pair).collect::<Vec<_>>(),
             "volumeTypes": moving.volume_types.iter().map(pair).collect::<Vec<_>>(),
         },
-        "cutover": Cutover::from(moving.cutover),
+        "cutover": moving.cutover.until(moving.not_after)?,
         "store": moving.store,
     });
     let spec = serde_json::from_value(spec).map_err(|e| Stop::failed(e.to_string()))?;

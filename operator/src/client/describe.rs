@@ -97,15 +97,33 @@ fn next_command(object: &VmMigration, phase: Phase, status: &VmMigrationStatus) 
     match (waiting, phase) {
         (Some(hook), _) => Some(format!("kubectl vmmigration attach {name} --hook {}=./SCRIPT", hook.name)),
         _ if status.suspended_since.is_some() => Some(format!("kubectl vmmigration resume {name}")),
+        (_, Phase::AwaitingCutover | Phase::Copying | Phase::Stopping) if missed(status) => Some(format!(
+            "kubectl vmmigration cutover {name}, or for another time: kubectl vmmigration cutover {name} --at TIME"
+        )),
         (_, Phase::AwaitingCutover | Phase::Copying) if object.spec.cutover.mode == CutoverMode::Manual => {
             Some(format!("kubectl vmmigration cutover {name}"))
         }
+        (_, Phase::RollingBack) if waits_for_destination(status) => Some(format!(
+            "bring {to} back; if it is gone for good: kubectl vmmigration start-source {name}",
+            to = object.spec.destination.cloud
+        )),
         (_, Phase::Held) => {
             Some(format!("kubectl vmmigration retry {name}, or kubectl vmmigration cancel {name}"))
         }
         (_, Phase::Failed) => Some(format!("kubectl vmmigration retry {name}")),
         _ => None,
     }
+}
+
+/// Its time has passed, and does not count.
+fn missed(status: &VmMigrationStatus) -> bool {
+    status.cutover.as_ref().is_some_and(|c| c.missed)
+}
+
+/// The way back is stuck, since what runs in the destination cannot be seen.
+fn waits_for_destination(status: &VmMigrationStatus) -> bool {
+    let stuck = |w: &WayBack| w.stage == WayBackStage::Destination && w.stalled_since.is_some();
+    status.way_back.as_ref().is_some_and(stuck)
 }
 
 fn findings(status: &VmMigrationStatus, wanted: impl Fn(Severity) -> bool) -> Vec<String> {
@@ -310,6 +328,30 @@ mod tests {
         let mut waiting = object(json!({"phase": "AwaitingCutover"}));
         waiting.spec.cutover.mode = CutoverMode::Manual;
         assert!(text(&waiting).contains("Next: kubectl vmmigration cutover web-1"));
+        for phase in ["AwaitingCutover", "Copying", "Stopping"] {
+            let mut missed = object(json!({"phase": phase, "cutover": {"missed": true}}));
+            missed.spec.cutover.mode = CutoverMode::At;
+            let told = text(&missed);
+            assert!(told.contains("Next: kubectl vmmigration cutover web-1, or for another time:"), "{told}");
+        }
+        let mut awaited =
+            object(json!({"phase": "AwaitingCutover", "cutover": {"awaits": "2030-08-29T20:00:00Z"}}));
+        awaited.spec.cutover.mode = CutoverMode::At;
+        assert!(!text(&awaited).contains("Next:"), "it goes on by itself");
+        let stuck = |stage: &str| {
+            let at = "2026-08-29T20:00:00Z";
+            text(&object(
+                json!({"phase": "RollingBack", "wayBack": {"stage": stage, "since": at, "stalledSince": at}}),
+            ))
+        };
+        let told = stuck("Destination");
+        assert!(
+            told.contains(
+                "Next: bring site-b back; if it is gone for good: kubectl vmmigration start-source web-1"
+            ),
+            "{told}"
+        );
+        assert!(!stuck("Source").contains("start-source"));
         let hook = object(json!({"phase": "Stopping", "hooks": [
             {"name": "stop", "phase": "BeforeStop", "state": "Waiting", "nonce": "n", "output": "a\nb"}]}));
         assert!(text(&hook).contains("Next: kubectl vmmigration attach web-1 --hook stop=./SCRIPT"));

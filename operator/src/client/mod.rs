@@ -61,6 +61,7 @@ async fn run(cli: Cli) -> Done {
         Command::Retry(args) => verbs::retry(session().await?, args).await,
         Command::Rollback(args) => verbs::rollback(session().await?, args).await,
         Command::Retire(args) => verbs::retire(session().await?, args).await,
+        Command::StartSource(args) => verbs::start_source(session().await?, args).await,
         Command::List(args) => list::run(session().await?, args).await,
         Command::Describe(args) => describe::run(session().await?, args).await,
         Command::Report(args) => report::run(session().await?, args).await,

@@ -1,14 +1,15 @@
-//! What a person decides in the middle: the go, suspend, cancel, retry, rollback, retire. Only `spec.requests`,
+//! What a person decides in the middle: the go, suspend, cancel, retry, rollback, retire, start-source. Only `spec.requests`,
 //! `spec.cutover` and `spec.suspend` are patched; the operator's answer is waited for, and printed.
 
 use super::{
-    cli::{CutoverArgs, NamedArgs, SureArgs},
+    cli::{CutoverArgs, NamedArgs, StartSourceArgs, SureArgs},
     connect::Session,
     end::{Done, Ended, Stop, answer_is_final, explain},
     text,
 };
 use crate::crd::v1alpha1::*;
 use jiff::{Timestamp, Zoned, civil::DateTime, tz::TimeZone};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use std::{io::IsTerminal, time::Duration};
@@ -29,15 +30,22 @@ pub enum When {
     At(Timestamp),
 }
 
-impl From<When> for Cutover {
-    fn from(when: When) -> Self {
-        match when {
-            When::Manual => Cutover { mode: CutoverMode::Manual, at: None, not_after: None },
-            When::Now => Cutover { mode: CutoverMode::Now, at: None, not_after: None },
-            When::At(at) => {
-                let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at);
-                Cutover { mode: CutoverMode::At, at: Some(at), not_after: None }
+impl When {
+    /// `spec.cutover` as options say it.
+    pub fn until(self, not_after: Option<Timestamp>) -> Result<Cutover, Stop> {
+        let (mode, at) = match self {
+            When::Manual => (CutoverMode::Manual, None),
+            When::Now => (CutoverMode::Now, None),
+            When::At(at) => (CutoverMode::At, Some(at)),
+        };
+        match (at, not_after) {
+            (None, Some(_)) => {
+                Err(Stop::usage("--not-after goes with a time at which the source is stopped"))
             }
+            (Some(at), Some(latest)) if latest <= at => {
+                Err(Stop::usage(format!("--not-after {latest} must be later than {at}")))
+            }
+            _ => Ok(Cutover { mode, at: at.map(Time), not_after: not_after.map(Time) }),
         }
     }
 }
@@ -66,6 +74,7 @@ pub fn time(text: &str) -> Result<Timestamp, String> {
 /// `kubectl vmmigration cutover`
 pub async fn cutover(session: Session, args: &CutoverArgs) -> Done {
     let name = &args.named.name;
+    let wanted = args.at.map_or(When::Now, When::At).until(args.not_after)?;
     let object = session.migration(name).await?;
     let phase = phase(&object);
     // One that came too late waits again.
@@ -83,16 +92,13 @@ pub async fn cutover(session: Session, args: &CutoverArgs) -> Done {
     if is_over(phase) {
         return Err(Stop::failed(format!("{name} is {phase}; there is nothing left to go")));
     }
-    let when = args.at.map_or(When::Now, When::At);
-    let at = match when {
-        When::At(at) => json!(at),
-        _ => Value::Null,
-    };
-    // Times that are left from before would not go with the mode Now.
-    let mode = Cutover::from(when).mode;
-    patch(&session, name, json!({"cutover": {"mode": mode, "at": at, "notAfter": null}})).await?;
+    // Times that are left from before would not go with the mode Now: null takes them away.
+    let Cutover { mode, at, not_after } = wanted;
+    patch(&session, name, json!({"cutover": {"mode": mode, "at": at, "notAfter": not_after}})).await?;
     if let Some(at) = args.at {
-        println!("{name}: the source is stopped at {}", text::date(at, &TimeZone::system()));
+        let date = |t| text::date(t, &TimeZone::system());
+        let latest = args.not_after.map(|t| format!("; later than {} it waits for you", date(t)));
+        println!("{name}: the source is stopped at {}{}", date(at), latest.unwrap_or_default());
         return Ok(Ended::Well);
     }
     let seen =
@@ -134,27 +140,43 @@ pub async fn suspend(session: Session, args: &NamedArgs, wanted: bool) -> Done {
 /// `kubectl vmmigration cancel`
 pub async fn cancel(session: Session, args: &NamedArgs) -> Done {
     session.migration(&args.name).await?;
-    request(&session, args, RequestName::Cancel).await
+    request(&session, args, RequestName::Cancel, token(Timestamp::now())).await
 }
 
 /// `kubectl vmmigration retry`
 pub async fn retry(session: Session, args: &NamedArgs) -> Done {
     session.migration(&args.name).await?;
-    request(&session, args, RequestName::Retry).await
+    request(&session, args, RequestName::Retry, token(Timestamp::now())).await
 }
 
 /// `kubectl vmmigration rollback`
 pub async fn rollback(session: Session, args: &SureArgs) -> Done {
     let object = session.migration(&args.named.name).await?;
-    be_sure(&object, args, &what_rollback_loses(&object))?;
-    request(&session, &args.named, RequestName::Rollback).await
+    be_sure(&name_of(&object), args.yes_i_mean.as_deref(), &what_rollback_loses(&object))?;
+    request(&session, &args.named, RequestName::Rollback, token(Timestamp::now())).await
 }
 
 /// `kubectl vmmigration retire`
 pub async fn retire(session: Session, args: &SureArgs) -> Done {
     let object = session.migration(&args.named.name).await?;
-    be_sure(&object, args, &what_retire_deletes(&object))?;
-    request(&session, &args.named, RequestName::Retire).await
+    be_sure(&name_of(&object), args.yes_i_mean.as_deref(), &what_retire_deletes(&object))?;
+    request(&session, &args.named, RequestName::Retire, token(Timestamp::now())).await
+}
+
+/// `kubectl vmmigration start-source`
+pub async fn start_source(session: Session, args: &StartSourceArgs) -> Done {
+    let name = &args.named.name;
+    let object = session.migration(name).await?;
+    let source = object.status.as_ref().and_then(|s| s.source.clone()).unwrap_or_default();
+    let id = source.server_id;
+    if id.is_empty() || source.claimed_at.is_none() {
+        return Err(Stop::failed(format!("the source of {name} was not touched: there is nothing to start")));
+    }
+    let sure = Sure { what: "id", wanted: id.clone() };
+    be_sure(&sure, args.yes_i_mean.as_deref(), &what_start_source_risks(&object))?;
+    // The id is what counts; what follows makes it a value that was not answered yet.
+    let value = format!("{id} {}", token(Timestamp::now()));
+    request(&session, &args.named, RequestName::StartSource, value).await
 }
 
 /// A value that no request has had: the time, and something random.
@@ -162,8 +184,7 @@ fn token(now: Timestamp) -> String {
     format!("{}-{:08x}", now.strftime("%Y%m%dT%H%M%SZ"), rand::random::<u32>())
 }
 
-async fn request(session: &Session, args: &NamedArgs, name: RequestName) -> Done {
-    let token = token(Timestamp::now());
+async fn request(session: &Session, args: &NamedArgs, name: RequestName, token: String) -> Done {
     let verb = name.verb();
     patch(session, &args.name, json!({"requests": {verb: token}})).await?;
     let answer = |o: &VmMigration| {
@@ -262,6 +283,33 @@ pub fn what_rollback_loses(object: &VmMigration) -> Vec<String> {
     lines
 }
 
+/// What starting the source means while the destination cannot be seen. Pure.
+pub fn what_start_source_risks(object: &VmMigration) -> Vec<String> {
+    let (source, destination) = (&object.spec.source, &object.spec.destination.cloud);
+    let x = object.status.as_ref().and_then(|s| s.destination.clone()).unwrap_or_default();
+    let mut lines = vec![format!(
+        "{} is started again in {} as it was when it was stopped.",
+        source.server, source.cloud
+    )];
+    if x.server_requested_at.is_some() {
+        let other = x.server_id.map_or_else(|| "the server".into(), |id| format!("server {id}"));
+        lines.push(format!(
+            "If {other} runs in {destination} all the same, two servers run with the same addresses and the same data."
+        ));
+    }
+    if let Some(since) = x.active_at {
+        let since = text::date(since.0, &TimeZone::system());
+        lines.push(format!(
+            "Everything that was written in {destination} since {since} is left behind there."
+        ));
+    }
+    lines.push(format!(
+        "It is for when {destination} is gone for good. While {destination} answers, its server is stopped first, as by \
+         rollback; also when it answers again later."
+    ));
+    lines
+}
+
 /// What is deleted by retirement. Pure.
 pub fn what_retire_deletes(object: &VmMigration) -> Vec<String> {
     let status = object.status.clone().unwrap_or_default();
@@ -279,25 +327,36 @@ pub fn what_retire_deletes(object: &VmMigration) -> Vec<String> {
     lines
 }
 
-/// Has the server's name typed, or takes it from the option.
-fn be_sure(object: &VmMigration, args: &SureArgs, lines: &[String]) -> Result<(), Stop> {
-    let server = &object.spec.source.server;
+/// What has to be typed.
+struct Sure {
+    /// `name` or `id`.
+    what: &'static str,
+    wanted: String,
+}
+
+fn name_of(object: &VmMigration) -> Sure {
+    Sure { what: "name", wanted: object.spec.source.server.clone() }
+}
+
+/// Has the server's name or id typed, or takes it from the option.
+fn be_sure(sure: &Sure, given: Option<&str>, lines: &[String]) -> Result<(), Stop> {
+    let Sure { what, wanted } = sure;
     for line in lines {
         eprintln!("{line}");
     }
-    let typed = match &args.yes_i_mean {
-        Some(typed) => typed.clone(),
+    let typed = match given {
+        Some(typed) => typed.to_string(),
         None if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() => {
             let prompt =
-                dialoguer::Input::new().with_prompt(format!("Type the server's name, {server}, to go on"));
+                dialoguer::Input::new().with_prompt(format!("Type the server's {what}, {wanted}, to go on"));
             prompt.allow_empty(true).interact_text().map_err(|e| Stop::usage(e.to_string()))?
         }
         None => String::new(),
     };
     match typed.as_str() {
-        typed if typed == server => Ok(()),
-        "" => Err(Stop::usage(format!("nothing was done; to do it: --yes-i-mean {server:?}"))),
-        other => Err(Stop::usage(format!("nothing was done: {other:?} is not {server:?}"))),
+        typed if typed == wanted => Ok(()),
+        "" => Err(Stop::usage(format!("nothing was done; to do it: --yes-i-mean {wanted:?}"))),
+        other => Err(Stop::usage(format!("nothing was done: {other:?} is not the {what} {wanted:?}"))),
     }
 }
 
@@ -341,14 +400,53 @@ mod tests {
 
     #[test]
     fn the_name_must_be_typed_as_it_is() {
-        let args = |typed: Option<&str>| SureArgs {
-            named: NamedArgs { name: "m".into(), wait: Period("1s".into()) },
-            yes_i_mean: typed.map(Into::into),
-        };
-        let object = object(json!({}));
-        assert!(be_sure(&object, &args(Some("web-1")), &[]).is_ok());
-        let error = be_sure(&object, &args(Some("web-2")), &[]).unwrap_err();
+        let sure = name_of(&object(json!({})));
+        assert!(be_sure(&sure, Some("web-1"), &[]).is_ok());
+        let error = be_sure(&sure, Some("web-2"), &[]).unwrap_err();
         assert_eq!(error.ended, Ended::Usage);
-        assert!(error.message.contains("is not \"web-1\""), "{error}");
+        assert!(error.message.contains("is not the name \"web-1\""), "{error}");
+    }
+
+    #[test]
+    fn starting_the_source_says_that_two_may_run() {
+        let asked = object(json!({"source": {"serverId": "a1"}, "destination": {"serverId": "b1",
+            "serverRequestedAt": "2026-08-29T19:59:00Z", "activeAt": "2026-08-29T20:00:00Z"}}));
+        let told = what_start_source_risks(&asked).join("\n");
+        for wanted in [
+            "If server b1 runs in site-b all the same, two servers run",
+            "is left behind there",
+            "gone for good",
+        ] {
+            assert!(told.contains(wanted), "{told}");
+        }
+        let never = what_start_source_risks(&object(json!({}))).join("\n");
+        assert!(!never.contains("two servers") && !never.contains("left behind"), "{never}");
+    }
+
+    /// The operator reads at most 64 characters.
+    #[test]
+    fn the_value_of_start_source_fits() {
+        let id = "5b1b4a3c-8c8d-4b7e-9d5e-0c2f6a7b8c9d";
+        assert!(format!("{id} {}", token(Timestamp::now())).len() <= 64);
+    }
+
+    #[test]
+    fn a_latest_moment_goes_with_a_time_and_is_later() {
+        let [at, later] = ["2999-01-01T00:00:00Z", "2999-01-01T02:00:00Z"].map(|t| time(t).unwrap());
+        let cutover = When::At(at).until(Some(later)).unwrap();
+        assert_eq!(
+            (cutover.mode, cutover.at, cutover.not_after),
+            (CutoverMode::At, Some(Time(at)), Some(Time(later)))
+        );
+        for (when, not_after) in
+            [(When::Now, later), (When::Manual, later), (When::At(at), at), (When::At(later), at)]
+        {
+            let error = when.until(Some(not_after)).unwrap_err();
+            assert!(
+                error.ended == Ended::Usage && error.message.contains("--not-after"),
+                "{when:?}: {error}"
+            );
+        }
+        assert_eq!(When::Now.until(None).unwrap().mode, CutoverMode::Now);
     }
 }

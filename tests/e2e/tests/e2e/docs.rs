@@ -472,7 +472,13 @@ async fn afterwards(desk: &Desk, migration: &Migration) -> Result<()> {
     desk.typed("kubectl vmmigration retire web-1").await?;
     migration.wait_phase(Phase::Retired, 300).await?;
     desk.person(r#"kubectl patch vmm NAME --type merge -p '{"spec":{"requests":{"retire":"1"}}}'"#).await?;
-    answered(RequestName::Retire).await.map(drop)
+    answered(RequestName::Retire).await?;
+    // Too late, and told so, however well its id was typed.
+    let line = desk.here("kubectl vmmigration start-source web-1", &[])?;
+    let id = migration.status().await?.source.context("no source is recorded")?.server_id;
+    let said = desk.person.answering(&line, "Type the server's id", &id).await?.with(1)?;
+    ensure!(said.contains("the source was retired"), "{said}");
+    Ok(())
 }
 
 /// An image as one that was kept, deleted by hand.
