@@ -47,6 +47,8 @@ struct Explorer {
     tokens: u32,
     /// Somebody changed the source or its claim.
     touched: bool,
+    /// The source's owner had locked it.
+    locked: bool,
     loud: bool,
 }
 
@@ -75,8 +77,10 @@ impl Explorer {
             }
         }
         w.slow = [0, 0, 3, 40][rng.random_range(0..4)];
+        let locked = rng.random_bool(0.2);
+        w.source.locked = locked;
         let loud = number("EXPLORE_SEED").is_some();
-        Explorer { seed, rng, w, tokens: 0, touched: false, loud }
+        Explorer { seed, rng, w, tokens: 0, touched: false, locked, loud }
     }
 
     fn one_in(&mut self, n: u32) -> bool {
@@ -320,7 +324,7 @@ impl Explorer {
                 let wanted = if was_running { "ACTIVE" } else { "SHUTOFF" };
                 assert_eq!(
                     (w.source.status.as_str(), w.source.locked),
-                    (wanted, false),
+                    (wanted, self.locked),
                     "seed {seed}: A is not as before"
                 );
             }

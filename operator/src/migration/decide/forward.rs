@@ -102,12 +102,19 @@ fn block(d: &mut Draft<'_>) {
 }
 
 /// Something came in the way after the owner's lock was opened to claim the server.
-fn put_owners_lock_back(d: &mut Draft<'_>) {
-    let server = d.input.seen.inventory.as_ref().and_then(|i| i.candidates.first()).cloned();
-    match server.filter(|_| d.source().unlock_requested_at.is_some()) {
-        Some(server) if server.id == d.source().server_id && !server.locked => d.step(Step::RelockSource),
-        Some(server) if server.locked => d.source().unlock_requested_at = None,
-        _ => {}
+pub(super) fn put_owners_lock_back(d: &mut Draft<'_>) {
+    let server = d.input.seen.inventory.as_ref().and_then(|i| i.candidates.first());
+    if let Some(server) = server.filter(|s| d.status.source.as_ref().is_some_and(|o| o.server_id == s.id)) {
+        lock_again(d, server);
+    }
+}
+
+/// Puts the lock back that was opened to claim the server, once: whoever opens it then wants it so.
+pub(super) fn lock_again(d: &mut Draft<'_>, server: &Server) {
+    match (d.source().unlock_requested_at.is_some(), server.locked) {
+        (true, false) => d.step(Step::RelockSource),
+        (true, true) => d.source().unlock_requested_at = None,
+        (false, _) => {}
     }
 }
 
@@ -623,7 +630,7 @@ fn source_untouched(d: &mut Draft<'_>) -> Option<Server> {
     }
 }
 
-fn adopt_request_ids(d: &mut Draft<'_>, server: &Server, actions: &[InstanceAction]) {
+pub(super) fn adopt_request_ids(d: &mut Draft<'_>, server: &Server, actions: &[InstanceAction]) {
     let told = "the answers of the source cloud have other request ids than its history (a proxy rewrites them): what this \
                 migration did is told by kind and time";
     if ran::adopt_request_ids(d.source(), server, actions)

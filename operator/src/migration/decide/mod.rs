@@ -38,6 +38,8 @@ mod history_tests;
 
 #[cfg(test)]
 mod host_key_tests;
+#[cfg(test)]
+mod lock_tests;
 
 #[cfg(test)]
 mod looks_tests;

@@ -54,6 +54,17 @@ pub fn ran_since_our_stop(source: &SourceStatus, server: &Server, actions: &[Ins
     }
 }
 
+/// Is the lock that the server has ours? The newest action on its locks tells it; a history that does not show our lock
+/// tells nothing, and then it is what we asked for.
+pub(super) fn lock_is_ours(source: &SourceStatus, actions: &[InstanceAction]) -> bool {
+    let newest = actions.iter().find(|a| ["lock", "unlock"].contains(&a.action.as_str()));
+    let shown = |id: &String| actions.iter().any(|a| a.request_id == *id);
+    match source.lock_request_id.as_ref().filter(|id| shown(id)) {
+        Some(id) => newest.is_some_and(|a| a.request_id == *id),
+        None => source.lock_requested_at.is_some(),
+    }
+}
+
 /// Was the source used after the try whose stop (or lock) has this request id? What is not known to leave its disks
 /// alone counts as use, and so does a history that does not reach back.
 pub(super) fn ran_since(base: &str, actions: &[InstanceAction]) -> bool {
@@ -211,6 +222,29 @@ mod tests {
             );
             // What was found out stays.
             assert!(wanted != Ran::No || !adopt_request_ids(&mut source, &off, &actions));
+        }
+    }
+
+    #[test]
+    fn a_lock_is_ours_when_nobody_has_locked_since() {
+        let time = Some(Time(Default::default()));
+        let asked = SourceStatus { lock_requested_at: time, ..Default::default() };
+        let known = SourceStatus { lock_request_id: Some("req-lock".into()), ..asked.clone() };
+        let (ours, theirs) = (act("lock", "req-lock"), act("lock", "x"));
+        let table = [
+            ("never asked for", SourceStatus::default(), vec![theirs.clone()], false),
+            ("its answer was lost", asked, vec![ours.clone()], true),
+            ("ours", known.clone(), vec![act("start", "s"), ours.clone()], true),
+            (
+                "opened, and locked by another",
+                known.clone(),
+                vec![theirs.clone(), act("unlock", "u"), ours],
+                false,
+            ),
+            ("a history that does not reach back", known, vec![theirs], true),
+        ];
+        for (what, source, actions, wanted) in table {
+            assert_eq!(lock_is_ours(&source, &actions), wanted, "{what}");
         }
     }
 

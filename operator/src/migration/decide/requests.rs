@@ -1,6 +1,6 @@
 //! `spec.requests` and `spec.suspend`: what somebody wants in the middle. A token is answered once, in any phase.
 
-use super::{AT_ONCE, Decision, Draft, LATER, ROLLED_BACK, hooks, retry};
+use super::{AT_ONCE, Decision, Draft, LATER, ROLLED_BACK, forward, hooks, retry};
 use crate::{crd::v1alpha1::*, migration::step::Step};
 
 type Answer = (RequestResult, String);
@@ -263,6 +263,10 @@ pub(super) fn suspended(d: &mut Draft<'_>) -> bool {
 pub(super) fn hold(mut d: Draft<'_>) -> Decision {
     if d.status.phase.is_none() {
         d.enter(Phase::Pending, "first seen");
+    }
+    // Nobody knows for how long.
+    if !d.claimed() {
+        forward::put_owners_lock_back(&mut d);
     }
     let (me, phase) = (d.input.me, d.phase());
     d.say(format!(

@@ -1,10 +1,11 @@
 //! The way back: the destination's server is settled, then the source is given back as it was.
 
 use super::{
-    AT_ONCE, Decision, Draft, Flow, LATER, ROLLED_BACK, SOON, cleanup, clock, gone, hooks, recheck, requests,
+    AT_ONCE, Decision, Draft, Flow, LATER, ROLLED_BACK, SOON, cleanup, clock, forward, gone, hooks, ran,
+    recheck, requests,
 };
 use crate::{
-    cloud::Server,
+    cloud::{InstanceAction, Server},
     crd::v1alpha1::*,
     migration::{
         names::{MARK_CLAIM, Side},
@@ -172,6 +173,10 @@ pub(super) fn held(mut d: Draft<'_>) -> Decision {
     let server = d.input.seen.source.view().and_then(|v| v.found().cloned());
     if let Some(s) = server {
         d.status.running_in = Some(if s.status == "ACTIVE" { RunningIn::A } else { RunningIn::None });
+        // Where our own lock is gone somebody has opened it. Before there was one, nobody but us has opened the owner's.
+        if d.source().lock_request_id.is_none() && d.source().locked_at.is_none() {
+            forward::lock_again(&mut d, &s);
+        }
         d.source().server_status = s.status;
     }
     hooks::abandon(&mut d, "ended: somebody has the source");
@@ -284,8 +289,8 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
         Seen::Unseen(_) | Seen::NotLooked if !touched => return Flow::On,
         _ => {}
     }
-    let server = match gone::source(d) {
-        gone::Source::Found(_, server) => server,
+    let (view, server) = match gone::source(d) {
+        gone::Source::Found(view, server) => (view, server),
         gone::Source::Gone => {
             d.source().server_status = "DELETED".into();
             return Flow::On;
@@ -303,9 +308,8 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
         d.recheck = Some(AT_ONCE);
         return Flow::Wait;
     }
-    if server.locked && s.lock_requested_at.is_some() {
-        d.say("Unlocking the source");
-        d.step(Step::UnlockSource);
+    if server.locked {
+        open(d, server, &view.actions);
         return Flow::Wait;
     }
     if s.was_running && !s.taken_back && server.status != "ACTIVE" {
@@ -331,6 +335,20 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
     Flow::Wait
 }
 
+/// A locked server is neither started nor released. A lock that is not ours is remembered, and put back at the end.
+fn open(d: &mut Draft<'_>, server: &Server, actions: &[InstanceAction]) {
+    forward::adopt_request_ids(d, server, actions);
+    let ours = ran::lock_is_ours(d.source(), actions);
+    if !ours && !d.source().was_locked {
+        // Written before it is opened, so that a crash in between does not lose it.
+        d.source().was_locked = true;
+        d.recheck = Some(AT_ONCE);
+        return;
+    }
+    d.say("Unlocking the source");
+    d.step(Step::UnlockSource);
+}
+
 fn start(d: &mut Draft<'_>, s: &SourceStatus, server: &Server) -> Flow {
     let since = s.give_back_at.as_ref().map(|t| clock(t.0)).unwrap_or_default();
     match (server.status.as_str(), &server.task_state) {
@@ -353,7 +371,7 @@ fn start(d: &mut Draft<'_>, s: &SourceStatus, server: &Server) -> Flow {
 
 fn relock(d: &mut Draft<'_>, s: &SourceStatus, server: &Server) -> Flow {
     let opened = s.give_back_at.is_some() || s.unlock_requested_at.is_some();
-    if s.was_locked && opened && !server.locked && !s.taken_back {
+    if s.was_locked && opened && !server.locked {
         d.say("Putting back the lock that the source had");
         d.step(Step::RelockSource);
         return Flow::Wait;
