@@ -100,7 +100,7 @@ enum DestinationNeeds {
     All,
 }
 
-fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
+fn needs(object: &VmMigration, status: &VmMigrationStatus, now: Timestamp) -> Needs {
     use {DestinationNeeds as D, SourceNeeds as S};
     let deleting = object.metadata.deletion_timestamp.is_some();
     let claimed = status.source.as_ref().is_some_and(|s| s.claimed_at.is_some());
@@ -109,7 +109,8 @@ fn needs(object: &VmMigration, status: &VmMigrationStatus) -> Needs {
         return all;
     }
     if status.cleaned_up_at.is_some() {
-        return Needs::default();
+        let source = if looks::source_may_return(status, now) { S::Server } else { S::Nothing };
+        return Needs { clusters: source != S::Nothing, source, ..Default::default() };
     }
     let backed_up = status.disks.iter().all(|d| d.backup.is_some());
     let by_volume = pinned_mode(status, Side::Source).is_some_and(ResolvedTransfer::is_volume);
@@ -158,7 +159,7 @@ pub async fn observe(
     refs: &References,
     now: Timestamp,
 ) -> Result<Look, Error> {
-    let mut needs = needs(object, status);
+    let mut needs = needs(object, status, now);
     let mut look = Look { seen: Observed::default(), source: None, destination: None };
     look.seen.vault_exists = refs.vault.is_some();
     if needs.inventory {
@@ -810,7 +811,7 @@ mod tests {
                 source: claimed.clone(),
                 ..Default::default()
             };
-            let n = needs(&object, &status);
+            let n = needs(&object, &status, Timestamp::UNIX_EPOCH);
             (n.source, n.destination)
         };
         let at = |phase, disks: &[bool]| with(phase, disks.iter().map(|d| disk(*d)).collect());
@@ -823,11 +824,12 @@ mod tests {
             copying: Some(CopyingStatus { began_at, ..Default::default() }),
             ..Default::default()
         };
-        assert_eq!(needs(&object, &status).source, S::All, "a warm pass is under way");
+        let epoch = Timestamp::UNIX_EPOCH;
+        assert_eq!(needs(&object, &status, epoch).source, S::All, "a warm pass is under way");
         let transfer = ResolvedTransfer { mode: ResolvedTransfer::VOLUME.into(), ..Default::default() };
         let destination = Some(DestinationStatus { transfer: Some(transfer), ..Default::default() });
         let status = VmMigrationStatus { destination, ..status };
-        assert_eq!(needs(&object, &status).destination, D::Disks, "volumes in B follow it");
+        assert_eq!(needs(&object, &status, epoch).destination, D::Disks, "volumes in B follow it");
         assert_eq!(at(Phase::Stopping, &[false]), (S::Server, D::Nothing));
         assert_eq!(at(Phase::Transferring, &[false, false]), (S::All, D::Nothing));
         assert_eq!(with(Phase::Transferring, vec![readable]), (S::All, D::Disks));
@@ -840,5 +842,25 @@ mod tests {
         // Whoever deletes looks at everything; so does a way back that was asked for after success.
         assert_eq!(at(Phase::Retiring, &[true]), (S::All, D::All));
         assert_eq!(at(Phase::Succeeded, &[true]), (S::All, D::All));
+    }
+
+    #[test]
+    fn after_the_end_only_a_source_that_may_come_back_is_looked_for() {
+        let spec = json!({"source": {"cloud": "a", "server": "s"}, "destination": {"cloud": "b"}, "cutover": {"mode": "Now"}});
+        let object = VmMigration::new("m", serde_json::from_value(spec).unwrap());
+        let looked_for = |phase: &str, server: &str, days: i64| {
+            let status = json!({"phase": phase, "finishedAt": "2026-01-01T00:00:00Z", "cleanedUpAt": "2026-01-01T00:01:00Z",
+                "source": {"serverStatus": server, "claimedAt": "2026-01-01T00:00:00Z"}});
+            let now = "2026-01-01T00:02:00Z".parse::<Timestamp>().unwrap();
+            let now = now.checked_add(k8s_openapi::jiff::SignedDuration::from_hours(24 * days)).unwrap();
+            let needs = needs(&object, &serde_json::from_value(status).unwrap(), now);
+            assert!(needs.clusters == (needs.source != SourceNeeds::Nothing) && !needs.inventory);
+            needs.source == SourceNeeds::Server
+        };
+        for phase in ["Failed", "Cancelled", "RolledBack"] {
+            assert!(looked_for(phase, "DELETED", 0) && looked_for(phase, "DELETED", 6), "{phase}");
+            assert!(!looked_for(phase, "DELETED", 7) && !looked_for(phase, "ACTIVE", 0), "{phase}");
+        }
+        assert!(!looked_for("Succeeded", "SHUTOFF", 0) && !looked_for("Retired", "DELETED", 0));
     }
 }

@@ -7,11 +7,14 @@ use super::{
     observed::{JobState, Observed},
 };
 use crate::crd::v1alpha1::*;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// For how long the clouds are left alone, in seconds. Whoever takes the source back is seen so much later; before a
 /// copy is trusted, and before the server is asked for in B, the source is looked at all the same.
 const SECONDS: i64 = 60;
+
+/// What is recorded as the state of a server that is gone.
+pub const GONE: &str = "DELETED";
 
 /// Were both clouds looked at a short while ago, to no effect, and does all that is waited for still run?
 pub fn clouds_may_wait(me: &Identity, status: &VmMigrationStatus, seen: &Observed, now: Timestamp) -> bool {
@@ -67,6 +70,24 @@ pub fn only_disks_are_made(status: &VmMigrationStatus) -> bool {
 /// A warm pass was begun and has not ended.
 pub fn pass_is_under_way(status: &VmMigrationStatus) -> bool {
     status.copying.as_ref().is_some_and(|c| c.began_at.is_some())
+}
+
+/// For how long after the end a source that was believed to be gone is looked for, in seconds: a cloud that keeps deleted
+/// servers for some days gives them back with all that was on them.
+const RETURN_SECONDS: i64 = 7 * 24 * 3600;
+
+/// Until when a source that was believed to be gone may come back with this migration's claim; `None`: there is none. One
+/// that has ended otherwise was released.
+pub fn source_may_return_until(status: &VmMigrationStatus) -> Option<Timestamp> {
+    let ended = status.phase.is_some_and(Phase::gave_up);
+    let lost = |s: &SourceStatus| s.claimed_at.is_some() && s.server_status == GONE;
+    let since = status.finished_at.as_ref().filter(|_| ended && status.source.as_ref().is_some_and(lost))?;
+    since.0.checked_add(SignedDuration::from_secs(RETURN_SECONDS)).ok()
+}
+
+/// Is it still to be looked for?
+pub fn source_may_return(status: &VmMigrationStatus, now: Timestamp) -> bool {
+    source_may_return_until(status).is_some_and(|until| now < until)
 }
 
 /// Where to look for a disk's Jobs.

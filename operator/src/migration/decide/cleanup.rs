@@ -5,12 +5,13 @@ use super::{
     deletions::{self, Ours, remove},
     disks, gone, hooks,
     jobs::{Progress, Wanted},
-    requests, retire, retry, undo,
+    pause, requests, retire, retry, undo,
 };
 use crate::{
     cloud::{Snapshot, Volume},
     crd::v1alpha1::*,
     migration::{
+        looks,
         names::{Role, Side, Tagged},
         observed::{ClusterView, DestinationView, Seen, SourceView, find},
         step::{ObjectKind, Step},
@@ -160,7 +161,7 @@ pub(super) fn after_failure(mut d: Draft<'_>) -> Decision {
         return undo::reopen(d);
     }
     if done(&d) {
-        d.recheck = None;
+        d.recheck = may_return(&d);
         return d.decided();
     }
     stop_jobs(&mut d, &[]);
@@ -192,6 +193,13 @@ pub(super) fn after_failure(mut d: Draft<'_>) -> Decision {
     }
     failure_message(&mut d, &kept);
     d.decided()
+}
+
+/// How soon to look again for a source that was believed to be gone: less often with time, each hour in the end.
+fn may_return(d: &Draft<'_>) -> Option<Duration> {
+    let since = d.status.finished_at.as_ref()?.0;
+    let waited = d.input.now.duration_since(since).as_secs();
+    looks::source_may_return(&d.status, d.input.now).then(|| pause(waited, 60..=3600))
 }
 
 fn failure_message(d: &mut Draft<'_>, kept: &str) {

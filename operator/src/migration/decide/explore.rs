@@ -305,9 +305,15 @@ impl Explorer {
             Some(Phase::Succeeded) => {
                 w.clean() && (!due || refused) && w.recheck.is_none_or(|r| r.as_secs() > 1)
             }
-            Some(Phase::Retired | Phase::Failed | Phase::Cancelled | Phase::RolledBack) => w.clean(),
+            Some(Phase::Retired) => w.clean(),
+            Some(Phase::Failed | Phase::Cancelled | Phase::RolledBack) => w.clean() && !self.stranded(),
             _ => false,
         }
+    }
+
+    /// It ended while the source was believed to be gone: that is not the end of it.
+    fn stranded(&self) -> bool {
+        !self.w.source_gone && self.w.source.metadata.get(MARK_CLAIM) == Some(&me().uid)
     }
 
     /// Where it ended is where it may end.

@@ -83,6 +83,63 @@ fn a_source_that_is_seen_with_our_claim_is_given_back_even_after_the_end() {
     }
 }
 
+/// Asleep until the operator looks again.
+fn sleep(w: &mut World) {
+    let pause = w.recheck.expect("it is not looked for any more");
+    w.now = w.now.checked_add(k8s_openapi::jiff::SignedDuration::try_from(pause).unwrap()).unwrap();
+    w.pass(false);
+}
+
+/// All that was made is gone, and nothing is due any more.
+fn ended_without_its_source() -> World {
+    let mut w = at(Phase::Transferring);
+    w.mirage_in_a = Some(Mirage::Gone(Proof::Deleted));
+    settle(&mut w, Phase::Failed);
+    w.pass(false);
+    w
+}
+
+#[test]
+fn a_source_that_comes_back_when_all_is_over_is_given_back() {
+    // As a cloud does that restores a server which somebody had deleted.
+    let mut w = ended_without_its_source();
+    let told = w.status.message.clone().unwrap_or_default();
+    assert!(told.contains("is gone from A; if it comes back until"), "{told}");
+    let (since, before) = (w.now, w.cloud_looks);
+    while w.now.duration_since(since).as_hours() < 72 {
+        let quiet = w.status.clone();
+        sleep(&mut w);
+        assert_eq!(w.status, quiet, "a look to no effect writes nothing");
+    }
+    let looks = w.cloud_looks - before;
+    assert!((72..100).contains(&looks), "{looks} looks in three days");
+    w.mirage_in_a = None;
+    sleep(&mut w);
+    assert_eq!(w.phase(), Some(Phase::RollingBack));
+    settle(&mut w, Phase::Failed);
+    w.assert_given_back();
+    w.assert_nothing_left();
+    w.pass(false);
+    assert_eq!(w.recheck, None, "released: nobody looks any more");
+}
+
+#[test]
+fn what_does_not_come_back_is_looked_for_for_a_week() {
+    let mut w = ended_without_its_source();
+    let since = w.now;
+    while w.recheck.is_some() {
+        sleep(&mut w);
+    }
+    let hours = w.now.duration_since(since).as_hours();
+    assert!((167..171).contains(&hours), "{hours} h");
+    // One that was not asleep, since it ended otherwise, never looks.
+    let mut w = at(Phase::Transferring);
+    ask(&mut w, json!({"requests": {"cancel": "1"}}));
+    settle(&mut w, Phase::Cancelled);
+    w.pass(false);
+    assert_eq!(w.recheck, None);
+}
+
 #[test]
 fn the_way_back_waits_for_a_source_that_is_not_seen() {
     for mirage in [Mirage::Half, Mirage::Gone(PROOFS[2])] {

@@ -6,6 +6,7 @@ use crate::{
     cloud::{Server, Volume},
     crd::v1alpha1::*,
     migration::{
+        looks,
         names::{MARK_CLAIM, Side},
         observed::{Seen, SourceView},
         step::Step,
@@ -182,7 +183,7 @@ fn delete_server(d: &mut Draft<'_>) -> Result<(), String> {
         }
         gone::Source::Gone => {
             d.status.retirement.get_or_insert_default().server_gone_at = Some(now);
-            d.source().server_status = "DELETED".into();
+            d.source().server_status = looks::GONE.into();
             d.note("the old server is gone");
             d.recheck = Some(AT_ONCE);
             return Ok(());

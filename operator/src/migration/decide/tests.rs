@@ -697,6 +697,13 @@ impl World {
         if !self.deleting && looks::clouds_may_wait(&self.me, &self.status, &seen, self.now) {
             (seen.source, seen.destination) = (Seen::NotLooked, Seen::NotLooked);
         }
+        if !self.deleting && self.clean() {
+            // As the operator does: only a source that may come back is looked for.
+            seen.destination = Seen::NotLooked;
+            if !looks::source_may_return(&self.status, self.now) {
+                seen.source = Seen::NotLooked;
+            }
+        }
         if looks::inventory_may_wait(&self.me, &self.status, &seen) {
             seen.inventory = None;
         }

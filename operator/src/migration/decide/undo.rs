@@ -8,6 +8,7 @@ use crate::{
     cloud::{InstanceAction, Server},
     crd::v1alpha1::*,
     migration::{
+        looks,
         names::{MARK_CLAIM, Side},
         observed::{Seen, SourceView},
         step::{ObjectKind, Step},
@@ -151,7 +152,13 @@ pub(super) fn source_now(d: &Draft<'_>) -> String {
         return "nothing was touched in A".into();
     }
     let text = match (s.taken_back, s.was_running, status) {
-        (_, _, "DELETED") => format!("{name} is gone from A"),
+        (_, _, looks::GONE) => match looks::source_may_return_until(&d.status) {
+            None => format!("{name} is gone from A"),
+            Some(until) => format!(
+                "{name} is gone from A; if it comes back until {} with this migration's mark, it is given back",
+                until.strftime("%F %H:%MZ")
+            ),
+        },
         (true, ..) => format!("{name} in A is as somebody wanted it in the middle"),
         (_, true, "ACTIVE") => format!("{name} runs in A as before"),
         (_, true, other) => {
@@ -292,7 +299,7 @@ pub(super) fn give_back(d: &mut Draft<'_>) -> Flow {
     let (view, server) = match gone::source(d) {
         gone::Source::Found(view, server) => (view, server),
         gone::Source::Gone => {
-            d.source().server_status = "DELETED".into();
+            d.source().server_status = looks::GONE.into();
             return Flow::On;
         }
         gone::Source::Wait => return Flow::Wait,
