@@ -5,7 +5,7 @@
 mod mover_stores;
 mod mover_support;
 
-use std::{process::Stdio, time::Duration};
+use std::{os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, time::Duration};
 
 use mover_support::{
     Bed, SEGMENT, UID, backup_line,
@@ -799,6 +799,43 @@ async fn a_wrong_segment_is_caught_named_and_sent_again() {
     bed.cloud.add_queued(DESTINATION);
     restore(&bed, &right).await.ok();
     assert!(bed.cloud.image(DESTINATION).content == content);
+}
+
+/// The real restic, which once tells of another number of bytes than it was given, of segment 1.
+fn miscounting(bed: &Bed) -> PathBuf {
+    let (program, told, real) = (bed.path("restic.sh"), bed.path("told"), &bed.program);
+    let script = format!(
+        r#"#!/bin/bash
+case "$*" in *,seg=1,*) if ! [ -e {told:?} ]; then
+  : >{told:?}; {real:?} "$@" | sed 's/"total_bytes_processed":[0-9]*/"total_bytes_processed":1/'; exit "${{PIPESTATUS[0]}}"
+fi ;; esac
+exec {real:?} "$@"
+"#
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    program
+}
+
+#[tokio::test]
+async fn a_segment_of_another_length_than_was_sent_is_condemned() {
+    let mut bed = Bed::new().await;
+    bed.init().await.ok();
+    let (source, content) = disk(&bed, "source");
+    bed.program = miscounting(&bed);
+    // Within the same Job it is sent again; what lies there already is taken by nobody.
+    device_backup(&bed, &source).await;
+    let list = async |tag: &str| {
+        let found = bed.restic(&["snapshots", "--json", "--tag", tag], Stdio::null()).await.stdout;
+        serde_json::from_slice::<Vec<Value>>(&found).unwrap()
+    };
+    let (all, notes) = (list("seg=1").await, list("kind=condemned").await);
+    assert_eq!((all.len(), notes.len()), (2, 1), "{all:?} {notes:?}");
+    let names = |id: &Value| notes[0].to_string().contains(id.as_str().unwrap());
+    assert!(names(&all[0]["id"]) && !names(&all[1]["id"]), "{all:?} {notes:?}");
+    let target = target(&bed);
+    bed.run(&restore_line(&["--device", &target])).await.ok();
+    assert!(std::fs::read(&target).unwrap() == content);
 }
 
 #[tokio::test]

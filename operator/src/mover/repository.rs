@@ -161,7 +161,28 @@ impl Repository {
     ) -> Result<Saved, MoverError> {
         let tags = self.key.tags(kind, &provenance.layout, &provenance.origin);
         let child = self.start(kind.file(), tags, &file.0, bytes)?;
-        finish(child, kind.file(), bytes, cancel).await
+        self.ended(child, kind.file(), bytes, cancel).await
+    }
+
+    /// What a backup has saved. A snapshot that does not hold what was sent is condemned: whoever lists the pass would
+    /// find it by its tags, each time anew.
+    async fn ended(
+        &self,
+        child: Child,
+        file: &str,
+        bytes: u64,
+        cancel: &CancellationToken,
+    ) -> Result<Saved, MoverError> {
+        let unused = match finish(child, file, bytes, cancel).await {
+            Ok(saved) => return Ok(saved),
+            Err(unused) => unused,
+        };
+        if let Some(id) = &unused.id
+            && let Err(error) = self.condemn(id, &unused.error.message, cancel).await
+        {
+            tracing::warn!(snapshot = %id, %error, "a snapshot that is not used could not be condemned");
+        }
+        Err(unused.error)
     }
 
     /// Notes that a snapshot of this pass holds other bytes than were read in the source: the next attempt of the
@@ -198,16 +219,16 @@ impl Repository {
         let scratch = Scratch::new(self.scratch_path(file));
         tokio::fs::write(&scratch.0, text).await.map_err(|error| scratch.failed(&error))?;
         let child = self.start(file, tags, &scratch.0, text.len() as u64)?;
-        finish(child, file, text.len() as u64, cancel).await.map(drop)
+        finish(child, file, text.len() as u64, cancel).await.map(drop).map_err(|unused| unused.error)
     }
 
     /// Starts to save a stream of a known length.
-    pub fn stream(&self, kind: Kind, provenance: &Provenance, bytes: u64) -> Result<Stream, MoverError> {
+    pub fn stream(&self, kind: Kind, provenance: &Provenance, bytes: u64) -> Result<Stream<'_>, MoverError> {
         self.stream_as(kind.file(), self.key.tags(kind, &provenance.layout, &provenance.origin), bytes)
     }
 
     /// Starts to save the whole disk as it is after a pass.
-    pub fn stream_whole(&self, manifest: &SnapshotId, bytes: u64) -> Result<Stream, MoverError> {
+    pub fn stream_whole(&self, manifest: &SnapshotId, bytes: u64) -> Result<Stream<'_>, MoverError> {
         self.stream_as(&self.whole_file(), self.key.whole_tags(manifest), bytes)
     }
 
@@ -229,7 +250,7 @@ impl Repository {
         format!("disk-{}.raw", self.key.disk)
     }
 
-    fn stream_as(&self, file: &str, tags: String, bytes: u64) -> Result<Stream, MoverError> {
+    fn stream_as(&self, file: &str, tags: String, bytes: u64) -> Result<Stream<'_>, MoverError> {
         let scratch = Scratch::new(self.scratch_path(file));
         mkfifoat(CWD, &scratch.0, Mode::RUSR | Mode::WUSR).map_err(|error| scratch.failed(&error.into()))?;
         // Open for reading, too: so it needs nobody at the other end yet.
@@ -239,7 +260,7 @@ impl Repository {
             .map_err(|error| scratch.failed(&error))?;
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, READ);
         let child = self.start(file, tags, &scratch.0, bytes)?;
-        Ok(Stream { child, pipe, file: file.to_owned(), bytes, _scratch: scratch })
+        Ok(Stream { repository: self, child, pipe, file: file.to_owned(), bytes, _scratch: scratch })
     }
 
     fn start(&self, file: &str, tags: String, from: &Path, bytes: u64) -> Result<Child, MoverError> {
@@ -264,12 +285,26 @@ impl Repository {
     }
 }
 
-async fn finish(
-    child: Child,
-    file: &str,
-    bytes: u64,
-    cancel: &CancellationToken,
-) -> Result<Saved, MoverError> {
+/// Why what restic saved is not used.
+struct Unused {
+    error: MoverError,
+    /// The snapshot, where there is one all the same.
+    id: Option<SnapshotId>,
+}
+
+impl From<MoverError> for Unused {
+    fn from(error: MoverError) -> Self {
+        Self { error, id: None }
+    }
+}
+
+impl From<ResticError> for Unused {
+    fn from(error: ResticError) -> Self {
+        MoverError::from(error).into()
+    }
+}
+
+async fn finish(child: Child, file: &str, bytes: u64, cancel: &CancellationToken) -> Result<Saved, Unused> {
     let mut summary = None;
     let on_line = |line: &str| {
         if let Line::Summary(found) = Line::parse(line) {
@@ -280,19 +315,17 @@ async fn finish(
     saved(summary, file, bytes)
 }
 
-fn saved(summary: Option<BackupSummary>, file: &str, bytes: u64) -> Result<Saved, MoverError> {
+fn saved(summary: Option<BackupSummary>, file: &str, bytes: u64) -> Result<Saved, Unused> {
     let failed = |why: String| {
         let message = format!("{file}: {why}; the snapshot is not used");
         MoverError::retryable(FailureReason::ResticFailed, message)
     };
     let summary = summary.ok_or_else(|| failed("restic ended without a summary of its backup".to_owned()))?;
+    let id: SnapshotId = summary.snapshot_id.parse().map_err(failed)?;
     if summary.total_bytes_processed != bytes {
-        return Err(failed(format!(
-            "{bytes} bytes were sent, restic saved {}",
-            summary.total_bytes_processed
-        )));
+        let why = format!("{bytes} bytes were sent, restic saved {}", summary.total_bytes_processed);
+        return Err(Unused { error: failed(why), id: Some(id) });
     }
-    let id = summary.snapshot_id.parse().map_err(failed)?;
     Ok(Saved { id, stored_bytes: summary.data_added_packed })
 }
 
@@ -304,7 +337,8 @@ fn unusable(id: &SnapshotId, what: &str, why: &str) -> MoverError {
 }
 
 /// A stream on its way into a snapshot.
-pub struct Stream {
+pub struct Stream<'a> {
+    repository: &'a Repository,
     child: Child,
     pipe: Sender,
     file: String,
@@ -324,7 +358,7 @@ impl StreamWriter<'_> {
     }
 }
 
-impl Stream {
+impl Stream<'_> {
     /// Writes all bytes and waits for the snapshot. When `write` fails, restic is stopped before it could take what
     /// it has for the whole; when restic ends, nobody waits for `write` any more.
     pub async fn run<T>(
@@ -332,11 +366,11 @@ impl Stream {
         cancel: &CancellationToken,
         write: impl AsyncFnOnce(StreamWriter<'_>) -> Result<T, MoverError>,
     ) -> Result<(Saved, T), MoverError> {
-        let Self { child, mut pipe, file, bytes, _scratch } = self;
+        let Self { repository, child, mut pipe, file, bytes, _scratch } = self;
         let stop = cancel.child_token();
         let ended = CancellationToken::new();
         let restic = async {
-            let finished = finish(child, &file, bytes, &stop).await;
+            let finished = repository.ended(child, &file, bytes, &stop).await;
             if finished.is_err() {
                 ended.cancel();
             }

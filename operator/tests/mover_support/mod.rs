@@ -43,6 +43,8 @@ pub struct Bed {
     pub s3: FakeS3,
     pub cloud: FakeCloud,
     pub directory: TempDir,
+    /// The restic that movers use.
+    pub program: PathBuf,
 }
 
 /// How a run of the binary ended.
@@ -84,6 +86,7 @@ impl Bed {
             s3,
             cloud: FakeCloud::start().await,
             directory: TempDir::new().unwrap(),
+            program: restic(),
         };
         for directory in ["config", "scratch"] {
             std::fs::create_dir(bed.path(directory)).unwrap();
@@ -153,7 +156,7 @@ impl Bed {
                 .arg(self.path(&format!("scratch{beside}")));
             command.arg("--repository").arg(&self.repository);
         }
-        command.args(&arguments[1..]).env("RESTIC", restic());
+        command.args(&arguments[1..]).env("RESTIC", &self.program);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
