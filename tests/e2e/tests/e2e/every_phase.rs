@@ -2,8 +2,9 @@
 
 use crate::moves::written;
 use anyhow::{Context, Result, ensure};
-use e2e::{Disks, Stays, shared, until};
+use e2e::{Disks, Lab, Stays, shared, until};
 use serde_json::json;
+use std::rc::Rc;
 use vmmigration::crd::v1alpha1::*;
 
 /// Where a hook holds a migration, and whether the server runs in B by then.
@@ -66,17 +67,21 @@ fn at_every_phase(name: &str, places: &'static [(HookPhase, bool)], wishes: [Wis
             let left = lab.leftovers(&migration.uid().await?, stays).await?;
             ensure!(left.is_empty(), "{verb} at {place}: left behind: {left:?}");
             if runs_in_b {
-                // It ran, so it is kept, stopped; the next try is refused until it is gone.
-                let id =
-                    status.destination.and_then(|x| x.server_id).context("no server in B is recorded")?;
-                ensure!(lab.b.server(&id).await?.status == "SHUTOFF", "{verb} at {place}: B runs");
-                lab.b.cloud.delete_server(&id).await?;
-                until("the end of B's server", 90, || async {
-                    Ok(lab.b.cloud.get_server(&id).await?.is_none().then_some(()))
-                })
-                .await?;
+                remove_kept(&lab, &status).await.with_context(|| format!("{verb} at {place}"))?;
             }
         }
         Ok(())
     })
+}
+
+/// B's server ran, so it is kept, stopped; the next try is refused until it is gone.
+pub async fn remove_kept(lab: &Rc<Lab>, status: &VmMigrationStatus) -> Result<()> {
+    let server = status.destination.as_ref().and_then(|x| x.server_id.as_ref());
+    let id = server.context("no server in B is recorded")?;
+    ensure!(lab.b.server(id).await?.status == "SHUTOFF", "B runs");
+    lab.b.cloud.delete_server(id).await?;
+    until("the end of B's server", 90, || async {
+        Ok(lab.b.cloud.get_server(id).await?.is_none().then_some(()))
+    })
+    .await
 }

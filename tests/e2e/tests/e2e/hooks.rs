@@ -152,7 +152,7 @@ fn hooks_gate_a_whole_migration() -> Result<()> {
 }
 
 /// A client that claims the hook, and then answers.
-async fn answer(lab: &Rc<Lab>, migration: &Migration, hook: &str) -> Result<()> {
+pub async fn answer(lab: &Rc<Lab>, migration: &Migration, hook: &str) -> Result<()> {
     let api: Api<VmMigration> = lab.api(&migration.namespace);
     let nonce = row(&migration.status().await?, hook).nonce.context("no nonce")?;
     let seen_at = Some(Time(k8s_openapi::jiff::Timestamp::now()));

@@ -3,5 +3,6 @@
 
 mod borne;
 mod faults;
+mod half;
 mod helm;
 mod store;
