@@ -49,6 +49,10 @@ check: fmt-check lint unit chart-lint ## what needs no test bed: format, lints, 
 unit: tools ## unit, adapter and controller tests; generated files, samples and rules (TESTS=name: only those)
 	RESTIC=$$(command -v restic) cargo test $(UNIT) $(FEATURES) --all-targets --locked --no-fail-fast -- $(TESTS)
 
+.PHONY: golden
+golden: ## write anew what is decided and built (TESTS=name: only of those tests); the difference is what a change does
+	GOLDEN=write cargo test -p vmmigration $(FEATURES) --locked --lib -- $(or $(TESTS),decide::)
+
 .PHONY: test-long
 test-long: ## hours: random sequences against the model of both clouds (SEEDS=number), fuzz, the long tests on the test bed (TESTS=name), test-busy, the demo in all modes
 	EXPLORE_SEEDS=$(or $(SEEDS),200000) cargo test -p vmmigration $(FEATURES) --lib --locked -- explore

@@ -7,6 +7,7 @@
 use super::{
     forward,
     tests::{Mirage, World, everywhere, me},
+    trace::Trace,
 };
 use crate::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
 use k8s_openapi::jiff::ToSpan;
@@ -15,7 +16,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 
 /// What is explored when nothing else is said.
-const SEEDS: u64 = 250;
+pub(super) const SEEDS: u64 = 250;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -55,6 +56,7 @@ struct Explorer {
 impl Explorer {
     fn new(seed: u64) -> Self {
         let mut w = World::new();
+        w.trace = Trace::of_seed(seed);
         let mut rng = StdRng::seed_from_u64(seed);
         if rng.random_bool(0.2) {
             w.source.status = "SHUTOFF".into();

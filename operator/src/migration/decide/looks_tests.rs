@@ -63,7 +63,7 @@ fn while_the_store_is_probed_and_while_hooks_run_nothing_is_looked_up_in_the_clo
     w.run(300, |w| hook_row(w, "c").state == HookState::Waiting, || false);
     (0..30).for_each(|_| w.pass(false));
     assert!(w.inventories <= 6, "{}: before and after the probes, before and after init", w.inventories);
-    w.answer(|note| note.exit_code = Some(0));
+    w.answer("c", |note| note.exit_code = Some(0));
     settle(&mut w, Phase::Succeeded);
 }
 

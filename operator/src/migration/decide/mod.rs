@@ -22,6 +22,9 @@ mod undo;
 mod warm;
 
 #[cfg(test)]
+mod built_tests;
+
+#[cfg(test)]
 mod cutover_tests;
 
 #[cfg(test)]
@@ -64,6 +67,12 @@ mod tests;
 
 #[cfg(test)]
 mod theirs_tests;
+
+#[cfg(test)]
+mod trace;
+
+#[cfg(test)]
+mod traced_tests;
 
 #[cfg(test)]
 mod warm_tests;

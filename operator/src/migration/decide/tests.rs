@@ -1,6 +1,6 @@
 //! The decision against a small model of both clouds and clusters: whole ways, crashes at any instant, failures.
 
-use super::*;
+use super::{trace::Trace, *};
 use crate::{
     cloud::{Image, InstanceAction, Port, Proof, Server, Sighting, Snapshot, Volume, VolumeAttachment},
     crd::v1alpha1::*,
@@ -123,7 +123,7 @@ pub(super) struct World {
     /// The clouds do not tell when something was made.
     timeless: bool,
     /// Somebody gave up on clean-up.
-    abandoned: bool,
+    pub(super) abandoned: bool,
     /// The next Job to end fails.
     pub(super) job_fails: bool,
     /// For how many ticks a disk's Jobs run.
@@ -152,6 +152,10 @@ pub(super) struct World {
     /// Hooks whose Jobs were made.
     ran: Vec<String>,
     hook_finding: Option<&'static str>,
+    /// The Jobs of movers that were asked for.
+    pub(super) requests: Vec<JobRequest>,
+    /// What was decided.
+    pub(super) trace: Trace,
 }
 
 /// What looks like absence.
@@ -304,6 +308,8 @@ impl World {
             scripts: BTreeMap::new(),
             ran: vec![],
             hook_finding: None,
+            requests: vec![],
+            trace: Trace::of_this_test(),
         }
     }
 
@@ -813,6 +819,7 @@ impl World {
                 let name = me.job(&j.purpose, j.attempt);
                 assert!(self.anchors && self.vault, "a Job without its Secrets");
                 self.asked.insert(name.clone(), j.args.clone());
+                self.requests.push(j.clone());
                 if let Some(claim) = &j.device {
                     self.holds.insert(name.clone(), claim.clone());
                 }
@@ -1117,18 +1124,20 @@ impl World {
         let seen = self.observe();
         self.cloud_looks += u32::from(seen.source.view().is_some());
         self.inventories += u32::from(seen.inventory.is_some());
-        let decision = decide(Input {
-            me: &self.me.clone(),
-            spec: &self.spec.clone(),
+        let input = Input {
+            me: &self.me,
+            spec: &self.spec,
             generation: Some(self.generation),
             deleting: self.deleting,
             abandoned: self.abandoned,
-            annotations: &self.annotations.clone(),
-            status: &self.status.clone(),
+            annotations: &self.annotations,
+            status: &self.status,
             seen: &seen,
             limits: &Limits::default(),
             now: self.now,
-        });
+        };
+        let decision = decide(input);
+        self.trace.pass(input, &decision);
         self.released |= decision.release;
         if decision.release {
             return;
@@ -2314,8 +2323,8 @@ fn with_client(more: serde_json::Value) -> World {
 }
 
 impl World {
-    pub(super) fn answer(&mut self, change: impl FnOnce(&mut ClientHookNote)) {
-        let nonce = hook_row(self, "c").nonce.clone().unwrap();
+    pub(super) fn answer(&mut self, hook: &str, change: impl FnOnce(&mut ClientHookNote)) {
+        let nonce = hook_row(self, hook).nonce.clone().unwrap();
         let mut note = ClientHookNote {
             nonce,
             client: "me@here-1".into(),
@@ -2323,7 +2332,7 @@ impl World {
             ..Default::default()
         };
         change(&mut note);
-        let key = format!("{ANNOTATION_CLIENT_HOOK}c");
+        let key = format!("{ANNOTATION_CLIENT_HOOK}{hook}");
         self.annotations.insert(key, serde_json::to_string(&note).unwrap());
     }
 }
@@ -2336,11 +2345,11 @@ fn a_client_is_waited_for_claims_and_answers() {
         said.contains("kubectl vmmigration attach web-1 -n team --hook BeforeStop=./script.sh"),
         "{said}"
     );
-    w.answer(|_| {});
+    w.answer("c", |_| {});
     w.pass(false);
     let row = hook_row(&w, "c");
     assert_eq!((row.state, row.client.as_deref()), (HookState::Running, Some("me@here-1")));
-    w.answer(|n| (n.exit_code, n.output) = (Some(0), Some("\u{1b}[1mdone".into())));
+    w.answer("c", |n| (n.exit_code, n.output) = (Some(0), Some("\u{1b}[1mdone".into())));
     w.run(500, World::clean, || false);
     let row = hook_row(&w, "c");
     assert_eq!((row.state, row.exit_code, row.attempts), (HookState::Succeeded, Some(0), 1));
@@ -2351,12 +2360,12 @@ fn a_client_is_waited_for_claims_and_answers() {
 #[test]
 fn an_answer_to_another_attempt_is_not_heard_and_output_is_kept_only_when_wanted() {
     let mut w = with_client(json!({"retries": 1}));
-    w.answer(|n| (n.exit_code, n.nonce) = (Some(0), "other".into()));
+    w.answer("c", |n| (n.exit_code, n.nonce) = (Some(0), "other".into()));
     (0..5).for_each(|_| w.pass(false));
     assert_eq!(hook_row(&w, "c").state, HookState::Waiting);
     w.annotations.insert(format!("{ANNOTATION_CLIENT_HOOK}c"), "{nonsense".into());
     w.pass(false);
-    w.answer(|n| (n.exit_code, n.output) = (Some(3), Some("secret".into())));
+    w.answer("c", |n| (n.exit_code, n.output) = (Some(3), Some("secret".into())));
     w.run(50, |w| hook_row(w, "c").attempts == 2, || false);
     (0..5).for_each(|_| w.pass(false));
     assert_eq!(
@@ -2364,7 +2373,7 @@ fn an_answer_to_another_attempt_is_not_heard_and_output_is_kept_only_when_wanted
         HookState::Waiting,
         "the answer to the first attempt is no answer to the second"
     );
-    w.answer(|n| (n.exit_code, n.output) = (Some(0), Some("secret".into())));
+    w.answer("c", |n| (n.exit_code, n.output) = (Some(0), Some("secret".into())));
     w.run(500, World::clean, || false);
     assert_eq!(w.phase(), Some(Phase::Succeeded));
     assert!(!serde_json::to_string(&w.status).unwrap().contains("secret"));
@@ -2374,7 +2383,7 @@ fn an_answer_to_another_attempt_is_not_heard_and_output_is_kept_only_when_wanted
 fn a_lost_client_is_told_and_the_deadline_stays() {
     let mut w = with_client(json!({}));
     let deadline = hook_row(&w, "c").deadline.clone();
-    w.answer(|_| {});
+    w.answer("c", |_| {});
     w.pass(false);
     for _ in 0..25 {
         w.pass(false);
@@ -2406,7 +2415,7 @@ fn while_suspended_a_client_has_time() {
     w.spec.suspend = Some(false);
     w.pass(false);
     assert_eq!(hook_row(&w, "c").state, HookState::Waiting);
-    w.answer(|n| n.exit_code = Some(0));
+    w.answer("c", |n| n.exit_code = Some(0));
     w.run(500, World::clean, || false);
     assert_eq!(w.phase(), Some(Phase::Succeeded));
 }
@@ -2415,7 +2424,7 @@ fn while_suspended_a_client_has_time() {
 fn a_guest_that_a_hook_shut_down_ran_all_the_same() {
     let mut w = with_client(json!({}));
     w.source.status = "SHUTOFF".into();
-    w.answer(|n| n.exit_code = Some(0));
+    w.answer("c", |n| n.exit_code = Some(0));
     w.run(500, World::clean, || false);
     assert_eq!((w.phase(), w.servers[0].status.as_str()), (Some(Phase::Succeeded), "ACTIVE"));
 }
@@ -2424,7 +2433,7 @@ fn a_guest_that_a_hook_shut_down_ran_all_the_same() {
 fn what_is_in_the_way_after_the_hooks_is_borne_and_then_undone() {
     let mut w = with_client(json!({}));
     w.source.status = "PAUSED".into();
-    w.answer(|n| n.exit_code = Some(0));
+    w.answer("c", |n| n.exit_code = Some(0));
     (0..100).for_each(|_| w.pass(false));
     assert_eq!(w.phase(), Some(Phase::Stopping));
     w.source.status = "ACTIVE".into();
@@ -2432,7 +2441,7 @@ fn what_is_in_the_way_after_the_hooks_is_borne_and_then_undone() {
     assert_eq!(w.phase(), Some(Phase::Succeeded));
     let mut w = with_client(json!({}));
     w.source.status = "PAUSED".into();
-    w.answer(|n| n.exit_code = Some(0));
+    w.answer("c", |n| n.exit_code = Some(0));
     w.run(1000, World::clean, || false);
     assert_eq!(w.status.failure.unwrap().reason, "InvalidConfiguration");
 }
