@@ -106,7 +106,12 @@ impl Store {
     /// and waits for it.
     pub async fn require_place(&self) -> Result<(), StoreError> {
         match self.look_once().await {
-            Err(error @ (StoreError::NoBucket { .. } | StoreError::ClockSkew { .. })) => Err(error),
+            // restic would ask for the bucket's region with these keys for a quarter of an hour.
+            Err(
+                error @ (StoreError::NoBucket { .. }
+                | StoreError::ClockSkew { .. }
+                | StoreError::Unauthorized { .. }),
+            ) => Err(error),
             _ => Ok(()),
         }
     }
