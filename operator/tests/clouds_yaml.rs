@@ -226,6 +226,23 @@ async fn an_api_that_is_not_found_names_the_way_out() {
 }
 
 #[tokio::test]
+async fn an_address_that_replaces_the_catalogs_may_leave_out_the_project_or_its_id() {
+    for path in ["/other/v3", "/other/v3/%(project_id)s", "/other/v3/$(tenant_id)s/"] {
+        let fake = Fake::start().await;
+        let keys = json!({"region_name": "R", "volume_endpoint_override": fake.url(path), "auth": {
+            "auth_url": fake.url("/identity"), "application_credential_id": "ac",
+            "application_credential_secret": SECRET}});
+        fake.on(
+            &format!("GET /other/v3/{PROJECT}/volumes/v"),
+            200,
+            json!({"volume": {"id": "v", "status": "available"}}),
+        );
+        let cloud = connect_with(&parse(&keys).unwrap()).await.unwrap();
+        assert!(cloud.get_volume("v").await.unwrap().is_some(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn an_old_nova_and_a_cloud_without_cinder_are_told() {
     // The API before microversions, which ignores the header that asks for one.
     let fake = nova_at(&format!("/compute/v2/{PROJECT}")).await;

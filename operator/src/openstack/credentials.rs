@@ -154,15 +154,20 @@ impl Credentials {
         format!("{} {}", self.auth_url, self.token_request())
     }
 
-    /// What the SDK's catalog is to know: the addresses that replace its own.
-    pub(super) fn config(&self) -> CloudConfig {
-        let keys = self.overrides().into_iter().filter_map(|key| Some((key, self.entry.get(key)?.as_str()?)));
-        CloudConfig {
-            options: keys.map(|(key, url)| (key.into(), url.into())).collect(),
-            ..Default::default()
-        }
+    /// What the SDK's catalog is to know: the addresses that replace its own, which may have a place for the project.
+    pub(super) fn overriding(&self, project: &str) -> CloudConfig {
+        let address = |key| {
+            let url = self.entry.get(key)?.as_str()?;
+            Some(PROJECT.iter().fold(url.to_string(), |url, place| url.replace(place, project)))
+        };
+        let keys = self.overrides().into_iter();
+        let options = keys.filter_map(|key| Some((key.into(), address(key)?.into()))).collect();
+        CloudConfig { options, ..Default::default() }
     }
 }
+
+/// How keystoneauth lets addresses leave a place for the project's id.
+const PROJECT: [&str; 4] = ["%(project_id)s", "%(tenant_id)s", "$(project_id)s", "$(tenant_id)s"];
 
 fn read_clouds(bytes: &[u8]) -> Result<Map<String, Value>, CredentialsError> {
     // The parser's own message quotes the file, secrets included: only its place is passed on.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::StatusCode;
+use openstack_sdk::config::CloudConfig;
 use openstack_sdk::types::{ApiVersion, ServiceType};
 use openstack_sdk_auth_core::AuthToken;
 use openstack_sdk_auth_core::types::ServiceEndpoints;
@@ -25,9 +26,6 @@ pub(super) const SERVICES: [(ServiceType, u8); 4] = [
     (ServiceType::Image, 2),
     (ServiceType::Network, 2),
 ];
-
-/// What catalogs call block storage.
-const BLOCK_STORAGE: [&str; 3] = ["volumev3", "block-storage", "volume"];
 
 /// Looks up endpoints in the token's catalog and asks each service for its versions.
 pub(super) struct Finder<'a> {
@@ -51,7 +49,10 @@ pub(super) struct Found {
 impl Finder<'_> {
     /// All four services, or the first problem.
     pub(super) async fn all(&self) -> Result<Found, CloudError> {
-        let catalog = self.catalog().map_err(|_| self.fail("read catalog", "the catalog is not usable"))?;
+        let overrides =
+            self.credentials.overriding(&project(self.auth).and_then(|p| p.id).unwrap_or_default());
+        let catalog = self.catalog(&overrides);
+        let catalog = catalog.map_err(|_| self.fail("read catalog", "the catalog is not usable"))?;
         let region = self.region(&catalog)?;
         let found = futures::future::try_join_all(
             SERVICES.iter().map(|(service, major)| self.discover(&catalog, service, *major)),
@@ -65,10 +66,11 @@ impl Finder<'_> {
         self.auth.auth_info.as_ref().and_then(|info| info.token.catalog.clone()).unwrap_or_default()
     }
 
-    fn catalog(&self) -> Result<Catalog, CatalogError> {
+    /// As the token has it, with the addresses that replace its own.
+    fn catalog(&self, overrides: &CloudConfig) -> Result<Catalog, CatalogError> {
         let mut catalog = Catalog::default();
         catalog.set_project_id(project(self.auth).and_then(|p| p.id));
-        catalog.configure(&self.credentials.config())?;
+        catalog.configure(overrides)?;
         catalog.process_catalog_endpoints(&self.services())?;
         Ok(catalog)
     }
@@ -95,21 +97,6 @@ impl Finder<'_> {
         self.credentials.overrides().contains(&override_key(service).as_str())
     }
 
-    /// What an address of the user's own for block storage must end with, if the catalog's does: before Yoga, Cinder knows
-    /// its resources below the project only.
-    fn project_segment(&self, service: &ServiceType) -> Option<String> {
-        if *service != ServiceType::BlockStorage || !self.is_overridden(service) {
-            return None;
-        }
-        let project = project(self.auth)?.id?;
-        let cinder = self.services().into_iter().filter(|s| BLOCK_STORAGE.contains(&s.service_type.as_str()));
-        let mut last = cinder.flat_map(|s| s.endpoints).filter_map(|endpoint| {
-            let segment = endpoint.url.trim_end_matches('/').rsplit('/').next()?.to_string();
-            segment.ends_with(&project).then_some(segment)
-        });
-        last.next()
-    }
-
     /// The service's endpoint, as the catalog lists it for the first interface that it has.
     fn listed<'c>(
         &self,
@@ -121,6 +108,18 @@ impl Finder<'_> {
             catalog.get_service_endpoint(service.to_string(), None, region, Some(interface)).ok()
         };
         self.credentials.interfaces().iter().find_map(of)
+    }
+
+    /// The project's part of the service's address; one that replaces it may be without.
+    fn project_segment(&self, listed: &ServiceEndpoint, service: &ServiceType) -> Option<String> {
+        let own = listed.last_segment_with_project_id().clone();
+        if own.is_some() || !self.is_overridden(service) {
+            return own;
+        }
+        let catalog = self.catalog(&CloudConfig::default()).ok()?;
+        let replaced = self.listed(&catalog, service, self.credentials.region())?;
+        let same = replaced.version().major == listed.version().major;
+        replaced.last_segment_with_project_id().clone().filter(|_| same)
     }
 
     fn identities(&self, region: Option<&str>) -> Vec<Url> {
@@ -172,14 +171,10 @@ impl Finder<'_> {
         major: u8,
     ) -> Result<ServiceEndpoint, CloudError> {
         let action = format!("find the {service} service");
-        let mut listed = self
+        let listed = self
             .listed(catalog, service, self.credentials.region())
-            .ok_or_else(|| self.absent(catalog, service, &action))?
-            .clone();
-        if listed.last_segment_with_project_id().is_none() {
-            listed.set_last_segment_with_project_id(self.project_segment(service));
-        }
-        let listed = &listed;
+            .ok_or_else(|| self.absent(catalog, service, &action))?;
+        let segment = self.project_segment(listed, service);
         let versioned = (listed.version().major == major).then(|| up_to_version(listed.url()));
         let mut url = with_slash(listed.url());
         let mut refused = None;
@@ -193,7 +188,7 @@ impl Finder<'_> {
                             version.microversions.get_or_insert(none);
                         }
                         let at = versioned.clone().unwrap_or_else(|| version.address(&url));
-                        return Ok(version.endpoint(at, listed));
+                        return Ok(version.endpoint(at, segment));
                     }
                 }
                 // At addresses that nobody knows, gateways answer whatever they like.
@@ -205,7 +200,7 @@ impl Finder<'_> {
             }
             match (parent(&url), &versioned) {
                 (Some(up), _) => url = up,
-                (None, Some(at)) => return Ok(unknown(at, listed)),
+                (None, Some(at)) => return Ok(unknown(at, *listed.version(), segment)),
                 (None, None) => {
                     let nothing = || {
                         let key = override_key(service);
@@ -302,22 +297,19 @@ impl Version {
         (self.id.to_string(), self.id.to_string())
     }
 
-    fn endpoint(&self, at: Url, listed: &ServiceEndpoint) -> ServiceEndpoint {
+    fn endpoint(&self, at: Url, segment: Option<String>) -> ServiceEndpoint {
         let (low, high) = self.microversions.clone().unzip();
         let mut endpoint = ServiceEndpoint::new(at, self.id);
-        endpoint
-            .set_min_version(low)
-            .set_max_version(high)
-            .set_last_segment_with_project_id(listed.last_segment_with_project_id().clone());
+        endpoint.set_min_version(low).set_max_version(high).set_last_segment_with_project_id(segment);
         endpoint
     }
 }
 
 /// The catalog's own address, without anything said of microversions: the service says it when one is asked for that it
 /// does not have (406).
-fn unknown(at: &Url, listed: &ServiceEndpoint) -> ServiceEndpoint {
-    let mut endpoint = ServiceEndpoint::new(at.clone(), *listed.version());
-    endpoint.set_last_segment_with_project_id(listed.last_segment_with_project_id().clone());
+fn unknown(at: &Url, version: ApiVersion, segment: Option<String>) -> ServiceEndpoint {
+    let mut endpoint = ServiceEndpoint::new(at.clone(), version);
+    endpoint.set_last_segment_with_project_id(segment);
     endpoint
 }
 
