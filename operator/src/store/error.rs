@@ -147,6 +147,9 @@ impl StoreError {
             }
             ("RequestTimeout" | "SlowDown" | "InternalError" | "ServiceUnavailable", _)
             | (_, 408 | 429 | 500..) => Self::Transient { what, answer },
+            // Another call was in the way: S3's own `OperationAborted`, or versitygw's 409 to a new key while the last
+            // one beside it is deleted.
+            (_, 409) => Self::Transient { what, answer },
             // Session tokens that have run out answer 400.
             ("ExpiredToken" | "InvalidToken" | "InvalidTokenId" | "TokenRefreshRequired", _)
             | (_, 401 | 403) => Self::Unauthorized { what, answer },
@@ -307,6 +310,9 @@ mod tests {
         assert!(matches!(sorted(403, &xml("RequestTimeTooSkewed")), StoreError::ClockSkew { .. }));
         assert!(matches!(sorted(503, &xml("SlowDown")), StoreError::Transient { .. }));
         assert!(matches!(sorted(500, "<html>"), StoreError::Transient { .. }));
+        for code in ["OperationAborted", "ExistingObjectIsDirectory"] {
+            assert!(matches!(sorted(409, &xml(code)), StoreError::Transient { .. }), "{code}");
+        }
         assert!(matches!(sorted(501, &xml("NotImplemented")), StoreError::Unsupported { .. }));
         assert!(matches!(sorted(301, &xml("PermanentRedirect")), StoreError::Refused { .. }));
         assert!(sorted(403, &xml("AccessDenied")).to_string().contains("AccessDenied: words"));
