@@ -97,6 +97,19 @@ fn a_backup_is_told_what_is_known_of_the_image_service() {
     }
 }
 
+/// Nova makes a qcow2 file of a local disk where its own are such files, and the destination's image is one, too.
+#[test]
+fn an_image_that_is_no_raw_disk_is_not_judged_as_one() {
+    for (format, told) in [(None, true), (Some("raw"), true), (Some("qcow2"), false)] {
+        let mut w = World::new();
+        (w.local_root, w.root_format, w.judging) = (true, format, [None, Some(true)]);
+        settle(&mut w, Phase::Succeeded);
+        let of_the_root = w.asked.iter().find(|(name, _)| name.contains("-backup-0-"));
+        let args = of_the_root.map(|(_, args)| args.clone()).unwrap_or_default();
+        assert_eq!(args.contains(&"--images".to_string()), told, "{format:?}");
+    }
+}
+
 /// As block storage says it, whatever ended the upload.
 const SAID: &str = "copy volume to image:Failed to upload volume to image at backend. (req-9)";
 

@@ -112,6 +112,8 @@ pub(super) struct World {
     pub(super) uploads: BTreeMap<String, u32>,
     /// The root disk of the source is local.
     pub(super) local_root: bool,
+    /// The form in which Nova makes an image of it; unset: raw.
+    pub(super) root_format: Option<&'static str>,
     /// The destination stores on Ceph: an image stays for as long as a volume lives that was made of it.
     pub(super) ceph: bool,
     /// The image that a volume was made of.
@@ -284,6 +286,7 @@ impl World {
             encrypts_in_b: false,
             uploads: BTreeMap::new(),
             local_root: false,
+            root_format: None,
             ceph: false,
             parents: BTreeMap::new(),
             keeping: None,
@@ -944,6 +947,9 @@ impl World {
                 *self.uploads.entry(Role::ExportImage.to_string()).or_default() += 1;
                 let name = me.object_name(Role::ExportImage, *disk, 1);
                 let id = self.image(Side::Source, name, "saving", content);
+                if let Some((_, image)) = self.images.iter_mut().find(|(_, image)| image.id == id) {
+                    image.disk_format = self.root_format.map(String::from);
+                }
                 let Effect::Accepted { request_id } = self.act("createImage") else {
                     return Ok(Effect::Done);
                 };

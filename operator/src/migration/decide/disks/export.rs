@@ -167,7 +167,7 @@ fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
         .map(String::from)
         .to_vec(),
         pass_args(d, i),
-        refused::args(d, i),
+        refused::args_of(d, i, image),
         bandwidth(d),
     ];
     let wanted = Wanted {

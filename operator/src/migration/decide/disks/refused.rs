@@ -2,6 +2,7 @@
 
 use super::{Draft, volume_device};
 use crate::{
+    cloud::Image,
     crd::v1alpha1::DiskKind,
     migration::{block_storage::pinned, image_checks::checks, names::Side},
 };
@@ -16,6 +17,12 @@ pub(super) fn args(d: &Draft<'_>, i: usize) -> Vec<String> {
     }
     let judges = pinned(&d.status, Side::Destination).and_then(|t| t.judges_images);
     vec!["--images".into(), checks(judges).to_string()]
+}
+
+/// The same for a disk that is an image already: what is no raw disk there is none in the destination either.
+pub(super) fn args_of(d: &Draft<'_>, i: usize, image: &Image) -> Vec<String> {
+    let raw = image.disk_format.as_deref().is_none_or(|format| format == "raw");
+    if raw { args(d, i) } else { vec![] }
 }
 
 /// What can be done.
