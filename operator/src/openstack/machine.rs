@@ -97,12 +97,9 @@ impl Machine {
     fn tls(&self, ca: Option<&[u8]>) -> Result<ClientConfig, String> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let given = certificates(ca.unwrap_or_default())?;
-        let verifier: Arc<dyn ServerCertVerifier> = if self.verify {
-            let usual = Verifier::new_with_extra_roots(given.clone(), provider.clone());
-            Arc::new(Trusting { usual: usual.map_err(|e| e.to_string())?, given })
-        } else {
-            Arc::new(Anybody(provider.clone()))
-        };
+        let usual = self.verify.then(|| Verifier::new_with_extra_roots(given.clone(), provider.clone()));
+        let usual = usual.transpose().map_err(|e| e.to_string())?;
+        let verifier = Arc::new(Trusting { provider: provider.clone(), given, usual });
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| e.to_string())?
@@ -124,8 +121,10 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 /// OpenSSL makes self-signed ones that may sign others, and rustls refuses such a one as a server's.
 #[derive(Debug)]
 struct Trusting {
-    usual: Verifier,
+    provider: Arc<CryptoProvider>,
     given: Vec<CertificateDer<'static>>,
+    /// `None`: anybody is trusted, by `verify: false` of a user's own file.
+    usual: Option<Verifier>,
 }
 
 impl ServerCertVerifier for Trusting {
@@ -137,7 +136,8 @@ impl ServerCertVerifier for Trusting {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.usual.verify_server_cert(server, others, name, ocsp, now) {
+        let Some(usual) = &self.usual else { return Ok(ServerCertVerified::assertion()) };
+        match usual.verify_server_cert(server, others, name, ocsp, now) {
             Err(error) if only_for_its_kind(&error) && self.given.iter().any(|given| given == server) => {
                 verify_server_name(&ParsedCertificate::try_from(server)?, name)?;
                 Ok(ServerCertVerified::assertion())
@@ -152,51 +152,7 @@ impl ServerCertVerifier for Trusting {
         server: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.usual.verify_tls12_signature(message, server, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        server: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.usual.verify_tls13_signature(message, server, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
-    }
-}
-
-/// The dates are judged before the kind, the name after it. rustls keeps the type of this error to itself.
-fn only_for_its_kind(error: &Error) -> bool {
-    matches!(error, Error::InvalidCertificate(_)) && format!("{error:?}").contains("CaUsedAsEndEntity")
-}
-
-/// `verify: false` of a user's own file.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        server: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, server, signature, algorithms)
     }
 
@@ -206,11 +162,16 @@ impl ServerCertVerifier for Anybody {
         server: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, server, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// The dates are judged before the kind, the name after it. rustls keeps the type of this error to itself.
+fn only_for_its_kind(error: &Error) -> bool {
+    matches!(error, Error::InvalidCertificate(_)) && format!("{error:?}").contains("CaUsedAsEndEntity")
 }
