@@ -85,15 +85,30 @@ struct ErrorText {
     message: String,
 }
 
+/// What a store says again and again, and that restic waits for in vain.
+#[derive(Debug, Clone, Default)]
+struct Heard {
+    last: Option<String>,
+    lines: usize,
+}
+
+impl Heard {
+    fn hear(&mut self, text: &str) {
+        self.last = Some(last_chars(text));
+        self.lines += 1;
+    }
+
+    fn believed(&self) -> Option<&str> {
+        self.last.as_deref().filter(|_| self.lines >= BELIEVED_LINES)
+    }
+}
+
 /// The last lines of restic's stderr, and what it gave as the cause of its end.
 #[derive(Debug, Clone, Default)]
 pub struct StderrTail {
-    full: Option<String>,
-    full_lines: usize,
-    expired: Option<String>,
-    expired_lines: usize,
-    skewed: Option<String>,
-    skewed_lines: usize,
+    full: Heard,
+    expired: Heard,
+    skewed: Heard,
     exit_error: Option<String>,
     lines: VecDeque<String>,
 }
@@ -114,16 +129,13 @@ impl StderrTail {
             return None;
         }
         if says_full(&text) {
-            self.full = Some(last_chars(&text));
-            self.full_lines += 1;
+            self.full.hear(&text);
         }
         if says_expired(&text) {
-            self.expired = Some(last_chars(&text));
-            self.expired_lines += 1;
+            self.expired.hear(&text);
         }
         if says_skewed(&text) {
-            self.skewed = Some(last_chars(&text));
-            self.skewed_lines += 1;
+            self.skewed.hear(&text);
         }
         if self.lines.len() == TAIL_LINES {
             self.lines.pop_front();
@@ -145,17 +157,17 @@ impl StderrTail {
 
     /// What the store said when it had no room, as soon as it has said so more than once or twice.
     pub fn full(&self) -> Option<&str> {
-        self.full.as_deref().filter(|_| self.full_lines >= BELIEVED_LINES)
+        self.full.believed()
     }
 
     /// The same of a session token that has run out.
     pub fn expired(&self) -> Option<&str> {
-        self.expired.as_deref().filter(|_| self.expired_lines >= BELIEVED_LINES)
+        self.expired.believed()
     }
 
     /// The same of clocks that differ.
     pub fn skewed(&self) -> Option<&str> {
-        self.skewed.as_deref().filter(|_| self.skewed_lines >= BELIEVED_LINES)
+        self.skewed.believed()
     }
 
     /// Whether any kept line holds this text.
