@@ -163,13 +163,18 @@ impl Store {
 
     /// Deletes one object; one that is not there is fine.
     pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.delete_version(key, None).await
+    }
+
+    /// The same of one version; S3's are removed by the batch.
+    async fn delete_version(&self, key: &str, version: Option<&str>) -> Result<(), StoreError> {
         let key = self.full_key(key)?;
         let deleted = patiently(|| {
             async {
                 match &self.backend {
                     Backend::S3(s3) => s3.delete(&key).await,
                     Backend::Rest(rest) => rest.delete(&key).await,
-                    Backend::Swift(swift) => swift.delete(&key, None).await,
+                    Backend::Swift(swift) => swift.delete(&key, version).await,
                 }
             }
             .boxed()
@@ -210,8 +215,7 @@ impl Store {
             Backend::Rest(_) => None,
         };
         let Some(seen) = seen else {
-            let plain = |key| Stored { key, version: None, written: None };
-            return Ok(self.list_all("").await?.into_iter().map(plain).collect());
+            return Ok(self.list_all("").await?.into_iter().map(Stored::plain).collect());
         };
         let relative =
             |stored: Stored| Ok::<_, StoreError>(Stored { key: self.relative(stored.key, &base)?, ..stored });
@@ -234,7 +238,10 @@ impl Store {
             let objects = objects.iter().map(full).collect::<Result<Vec<_>, _>>()?;
             return removal::remove(s3, &objects).await;
         }
-        let each: Vec<_> = objects.iter().map(|stored| self.remove_one(stored).boxed()).collect();
+        let each: Vec<_> = objects
+            .iter()
+            .map(|stored| self.delete_version(&stored.key, stored.version.as_deref()).boxed())
+            .collect();
         stream::iter(each).buffer_unordered(DELETIONS).try_collect::<()>().await?;
         let deleted = objects.len() as u64;
         let Backend::Swift(swift) = &self.backend else { return Ok(Removed { deleted, kept: None }) };
@@ -250,17 +257,6 @@ impl Store {
         Ok(Removed { deleted, kept })
     }
 
-    async fn remove_one(&self, stored: &Stored) -> Result<(), StoreError> {
-        let (Backend::Swift(swift), Some(version)) = (&self.backend, &stored.version) else {
-            return self.delete(&stored.key).await;
-        };
-        let key = self.full_key(&stored.key)?;
-        match patiently(|| swift.delete(&key, Some(version)).boxed()).await {
-            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Ends uploads below the prefix that nobody ended.
     pub async fn abort_uploads(&self) -> Result<(), StoreError> {
         let Backend::S3(s3) = &self.backend else { return Ok(()) };
@@ -270,8 +266,7 @@ impl Store {
 
     /// Deletes objects; any that the store did not delete is an error.
     pub async fn delete_many(&self, keys: &[String]) -> Result<(), StoreError> {
-        let plain = |key: &String| Stored { key: key.clone(), version: None, written: None };
-        self.remove(&keys.iter().map(plain).collect::<Vec<_>>()).await.map(drop)
+        self.remove(&keys.iter().map(Stored::plain).collect::<Vec<_>>()).await.map(drop)
     }
 
     /// Writes a small random object where bucket or container is there already, reads it back, and removes it.

@@ -111,8 +111,7 @@ async fn hold(s3: &S3, failed: &Failed) -> Result<Option<Hold>, StoreError> {
 
 /// These keys may not delete versions: markers take them out of sight.
 async fn hide(s3: &S3, failed: &[Failed], first: &Failed) -> Result<Kept, StoreError> {
-    let plain = |failed: &Failed| Stored { key: failed.key.clone(), version: None, written: None };
-    let objects: Vec<_> = failed.iter().map(plain).collect();
+    let objects: Vec<_> = failed.iter().map(|failed| Stored::plain(&failed.key)).collect();
     let deletion = patiently(|| s3.delete_batch(&objects).boxed()).await?;
     if let Some(still) = deletion.failed.first() {
         return Err(undeleted(&deletion.failed, still));

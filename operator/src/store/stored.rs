@@ -15,6 +15,13 @@ pub struct Stored {
     pub written: Option<Timestamp>,
 }
 
+impl Stored {
+    /// An object of which nothing but its key is known, or matters.
+    pub fn plain(key: impl Into<String>) -> Self {
+        Self { key: key.into(), version: None, written: None }
+    }
+}
+
 /// How a removal ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
