@@ -2,8 +2,8 @@
 
 use super::{observed::DestinationInventory, preflight::Preflight};
 use crate::{
+    cloud::{Server, Subnet},
     crd::v1alpha1::*,
-    openstack::{Server, Subnet},
 };
 
 /// The most that Nova takes, in base64, as characters.

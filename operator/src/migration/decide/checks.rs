@@ -10,11 +10,7 @@ use crate::{
     cloud::Server,
     contract::{host_key, host_keys_from_console, pattern},
     crd::v1alpha1::*,
-    migration::{
-        checks::KEYS,
-        names::Side,
-        observed::{JobState, JobView},
-    },
+    migration::{checks::KEYS, names::Side, observed::JobState},
 };
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
@@ -166,7 +162,7 @@ fn ask_job_that_trusts(d: &mut Draft<'_>, of: &Asked, checks: &[Check], printed:
     let unknown =
         printed.is_empty() && checks.iter().any(|c| c.ssh.as_ref().is_some_and(|s| s.host_key.is_none()));
     let purpose = purpose(d, of, checks, printed);
-    if unknown && job(d, of.side, &purpose).is_none() {
+    if unknown && d.job_seen(of.side, &purpose).is_none() {
         let late = d.past(&Some(of.since.clone()), longest(checks).into());
         return all(
             "waits for the guest's SSH host keys, which the console does not show; give ssh.hostKey, or let the guest \
@@ -194,7 +190,7 @@ fn ask_job_that_trusts(d: &mut Draft<'_>, of: &Asked, checks: &[Check], printed:
         Progress::Again => all("asked once more", false),
         Progress::Failed(why) => {
             let mut found = all(&why, true);
-            let last = job(d, of.side, &purpose).and_then(|job| job.outcome());
+            let last = d.job_seen(of.side, &purpose).and_then(|job| job.outcome());
             let last = last.map_or(vec![], |told| rows(&told["result"]));
             found.extend(last.into_iter().map(|r| (r.name.clone(), (r, true))));
             found
@@ -217,10 +213,10 @@ fn has_another_key(check: &Check, printed: &[String]) -> bool {
 fn purpose(d: &Draft<'_>, of: &Asked, checks: &[Check], printed: &[String]) -> String {
     let given_only = of_given(of.purpose);
     let given = checks.iter().any(|c| c.ssh.as_ref().is_some_and(|s| s.host_key.is_some()));
-    if !given || job(d, of.side, of.purpose).is_some() {
+    if !given || d.job_seen(of.side, of.purpose).is_some() {
         return of.purpose.into();
     }
-    let stays = match job(d, of.side, &given_only) {
+    let stays = match d.job_seen(of.side, &given_only) {
         Some(job) => job.state == JobState::Succeeded || !checks.iter().any(|c| has_another_key(c, printed)),
         None => printed.is_empty(),
     };
@@ -232,15 +228,10 @@ fn of_given(purpose: &str) -> String {
     format!("{purpose}-given")
 }
 
-/// The Job that asks, as it is now.
-fn job<'d>(d: &Draft<'d>, side: Side, purpose: &str) -> Option<&'d JobView> {
-    d.input.seen.job(d.input.me, &d.status, side, purpose)
-}
-
 /// When the first check passed, by the Job that was asked first.
 fn first_pass(d: &Draft<'_>, side: Side, purpose: &str) -> Option<Timestamp> {
     let told = |purpose: &str| {
-        let outcome = job(d, side, purpose)?.outcome()?;
+        let outcome = d.job_seen(side, purpose)?.outcome()?;
         parse_time(outcome["result"]["firstPassedAt"].as_str()?)
     };
     [of_given(purpose), purpose.to_string()].iter().filter_map(|purpose| told(purpose)).min()

@@ -81,10 +81,7 @@ fn may_stay(d: &Draft<'_>, ours: &Ours<'_>) -> bool {
 }
 
 fn retained(d: &Draft<'_>, ours: &Ours<'_>, hint: &str) -> Option<RetainedRow> {
-    let cloud = match ours.side {
-        Side::Source => &d.input.spec.source.cloud,
-        Side::Destination => &d.input.spec.destination.cloud,
-    };
+    let cloud = d.cloud(ours.side);
     let row = row(d, ours.id)?;
     let since = row.since.as_ref().map(|t| t.0.to_string()).unwrap_or_default();
     let answer = row.refused.as_deref().unwrap_or("it took the request, and still has it");

@@ -213,10 +213,7 @@ fn transfer_modes(d: &mut Draft<'_>) -> Vec<Finding> {
     let mut findings = vec![];
     for (side, zones) in [(Side::Source, from), (Side::Destination, to)] {
         let Some(storage) = seen.cluster(side).view().and_then(|c| c.storage.as_ref()) else { continue };
-        let cloud = match side {
-            Side::Source => &d.input.spec.source.cloud,
-            Side::Destination => &d.input.spec.destination.cloud,
-        };
+        let cloud = d.cloud(side);
         let begun = block_storage::pinned(&d.status, side).filter(|_| d.status.copying.is_some()).cloned();
         let found = match &begun {
             Some(begun) => block_storage::resolve_again(storage, &zones, begun),
@@ -242,13 +239,12 @@ fn transfer_modes(d: &mut Draft<'_>) -> Vec<Finding> {
 
 /// Image services that refuse some disks, where that is not known before the stop.
 fn judged_late(d: &Draft<'_>) -> Vec<Finding> {
-    let clouds = [&d.input.spec.source.cloud, &d.input.spec.destination.cloud];
     let late = |side| {
         let judges = |t: &&ResolvedTransfer| t.judges_images == Some(true) && !t.is_volume();
         block_storage::pinned(&d.status, side).filter(judges).is_some() && !warm::applies(d)
     };
-    let sides = super::SIDES.into_iter().zip(clouds).filter(|(side, _)| late(*side));
-    sides.map(|(side, cloud)| image_checks::late(side, cloud)).collect()
+    let sides = super::SIDES.into_iter().filter(|side| late(*side));
+    sides.map(|side| image_checks::late(side, d.cloud(side))).collect()
 }
 
 /// All addresses, fixed ones first.

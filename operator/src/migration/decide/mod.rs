@@ -86,7 +86,7 @@ pub use ran::{Ran, ran_since_our_stop};
 use super::{
     looks,
     names::{Identity, Side},
-    observed::{Observed, Seen},
+    observed::{JobView, Observed, Seen},
     place,
     step::{Effect, Step, StepFailure},
 };
@@ -240,6 +240,19 @@ impl<'a> Draft<'a> {
             job_runs: false,
             removing: false,
         }
+    }
+
+    /// The name of one side's cloud.
+    fn cloud(&self, side: Side) -> &'a str {
+        match side {
+            Side::Source => &self.input.spec.source.cloud,
+            Side::Destination => &self.input.spec.destination.cloud,
+        }
+    }
+
+    /// A Job in its present attempt, as it was seen.
+    fn job_seen(&self, side: Side, purpose: &str) -> Option<&'a JobView> {
+        self.input.seen.job(self.input.me, &self.status, side, purpose)
     }
 
     fn now(&self) -> Time {

@@ -1,10 +1,11 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
 use super::{
-    AT_ONCE, Draft, SAVING, asked::Asked, bandwidth, copy_failed, digest, job_of, origin, repository,
+    AT_ONCE, Draft, SAVING, asked::Asked, bandwidth, copy_failed, digest, origin, repository,
     transfer_seconds, usable, volume_device, volume_import, with_progress,
 };
 use crate::{
+    cloud::Image,
     crd::v1alpha1::*,
     migration::{
         decide::{
@@ -16,7 +17,6 @@ use crate::{
         step::{ObjectKind, Step},
     },
     mover::result::FailureReason,
-    openstack::Image,
 };
 
 /// In the destination: until the image service holds exactly the bytes that were read in the source. It begins while
@@ -126,7 +126,7 @@ pub(super) fn restored(
 
 /// A segment that is wrong in the store was condemned there by the restore: the next backup sends it again.
 pub(super) fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<String> {
-    let said = job_of(d, Side::Destination, restore)?.outcome()?;
+    let said = d.job_seen(Side::Destination, restore)?.outcome()?;
     // What an earlier pass sent cannot be read any more.
     if !wrong_segment(d, restore) || d.status.disks[i].pass > 0 {
         return None;
@@ -150,7 +150,7 @@ pub(super) fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<S
 
 /// Did the Job find that something is wrong in the store?
 pub(super) fn wrong_segment(d: &Draft<'_>, restore: &str) -> bool {
-    let said = job_of(d, Side::Destination, restore).and_then(JobView::outcome);
+    let said = d.job_seen(Side::Destination, restore).and_then(JobView::outcome);
     said.is_some_and(|said| said["reason"] == FailureReason::WrongSegment.to_string())
 }
 

@@ -84,7 +84,7 @@ pub(super) fn in_hand(d: &mut Draft<'_>, i: usize) -> Stage {
         (Some(_), None) => ("Restoring", Side::Destination, "restore"),
         (Some(_), Some(_)) => return None,
     };
-    let job = job_of(d, side, &format!("{what}-{}", disk.index));
+    let job = d.job_seen(side, &format!("{what}-{}", disk.index));
     let why = job.and_then(|j| j.reason.as_deref()).unwrap_or("running");
     Some(format!("{verb} disk {}: {}", disk.index, with_progress(d, i, why)))
 }
@@ -144,15 +144,10 @@ fn begun(d: &Draft<'_>, i: usize) -> bool {
     }
     let purpose = format!("backup-{}", d.status.disks[i].index);
     let again = |j: &JobRecord| j.name == purpose && j.tries() > 1;
-    job_of(d, Side::Source, &purpose).is_some()
+    d.job_seen(Side::Source, &purpose).is_some()
         || d.status.disks[i].import.image_id.is_some()
         || d.status.disks[i].import.volume_id.is_some()
         || d.status.jobs.iter().any(again)
-}
-
-/// The current attempt of a Job, as seen.
-fn job_of<'v>(d: &Draft<'v>, side: Side, purpose: &str) -> Option<&'v JobView> {
-    d.input.seen.job(d.input.me, &d.status, side, purpose)
 }
 
 /// Is an object in the state that is wanted? Otherwise: what is waited for, or the failure.
@@ -259,7 +254,7 @@ fn digest(result: &Value, now: k8s_openapi::apimachinery::pkg::apis::meta::v1::T
 pub(super) fn show_progress(d: &mut Draft<'_>, i: usize) {
     let n = d.status.disks[i].index;
     let told = [(Side::Source, "backup"), (Side::Destination, "restore")]
-        .map(|(side, what)| job_of(d, side, &format!("{what}-{n}")).and_then(|j| j.progress));
+        .map(|(side, what)| d.job_seen(side, &format!("{what}-{n}")).and_then(|j| j.progress));
     if let Some((bytes, total, rate)) = told.into_iter().flatten().min_by_key(|(bytes, ..)| *bytes) {
         d.status.disks[i].progress = Some(DiskProgress { bytes, total, rate });
     }
@@ -273,7 +268,7 @@ fn with_progress(d: &Draft<'_>, i: usize, why: &str) -> String {
     let n = d.status.disks[i].index;
     let mut held_up = [(Side::Source, "backup"), (Side::Destination, "restore")]
         .into_iter()
-        .filter_map(|(side, what)| job_of(d, side, &format!("{what}-{n}"))?.held_up.clone());
+        .filter_map(|(side, what)| d.job_seen(side, &format!("{what}-{n}"))?.held_up.clone());
     match held_up.next() {
         Some(said) => format!("{how_far}, {HELD_UP} {}: {said}", store_name(d)),
         None => how_far,
@@ -288,7 +283,7 @@ fn store_name<'d>(d: &'d Draft<'_>) -> &'d str {
 /// of its own.
 pub(super) fn copy_failed(d: &mut Draft<'_>, disk: Option<usize>, side: Side, purpose: &str, why: String) {
     let (full, refused) = (FailureReason::StoreFull.to_string(), FailureReason::DiskRefused.to_string());
-    let said = job_of(d, side, purpose).and_then(JobView::outcome).unwrap_or_default();
+    let said = d.job_seen(side, purpose).and_then(JobView::outcome).unwrap_or_default();
     if said["reason"] == full {
         let text = format!("ObjectStore {}: {why}", store_name(d));
         d.fail(&full, text);

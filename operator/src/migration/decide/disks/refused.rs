@@ -27,7 +27,7 @@ pub(super) fn args_of(d: &Draft<'_>, i: usize, image: &Image) -> Vec<String> {
 
 /// What can be done.
 pub(super) fn ways_out(d: &Draft<'_>, side: Side, kind: DiskKind) -> String {
-    let cloud = cloud(d, side);
+    let cloud = d.cloud(side);
     let volume = match kind {
         DiskKind::Volume => {
             format!("transfer.mode Volume of OpenStackCloud {cloud}, where no image is made; or ")
@@ -40,13 +40,6 @@ pub(super) fn ways_out(d: &Draft<'_>, side: Side, kind: DiskKind) -> String {
     )
 }
 
-fn cloud(d: &Draft<'_>, side: Side) -> String {
-    match side {
-        Side::Source => d.input.spec.source.cloud.clone(),
-        Side::Destination => d.input.spec.destination.cloud.clone(),
-    }
-}
-
 /// An upload of a volume came to nothing, with these words. Where the image service judges what images hold, that is what
 /// they mean, and another one would copy the whole disk again for the same answer.
 pub(super) fn upload(d: &Draft<'_>, side: Side, why: &str) -> Option<String> {
@@ -54,7 +47,7 @@ pub(super) fn upload(d: &Draft<'_>, side: Side, why: &str) -> Option<String> {
     (judges && why.contains(UPLOAD_FAILED)).then(|| {
         format!(
             "{why}. The image service of {} judges what raw images hold, and refuses disks for what they begin with. {}",
-            cloud(d, side),
+            d.cloud(side),
             ways_out(d, side, DiskKind::Volume)
         )
     })

@@ -1,8 +1,8 @@
 //! In the destination cloud, as a block device: the restore Job writes the new volume, and reads it back.
 
 use super::{
-    AT_ONCE, Draft, MAKING, Stage, asked::Asked, bandwidth, dress, import, job_of, proof, repository,
-    show_progress, usable, volume_device as device, with_progress,
+    AT_ONCE, Draft, MAKING, Stage, asked::Asked, bandwidth, dress, import, proof, repository, show_progress,
+    usable, volume_device as device, with_progress,
 };
 use crate::{
     crd::v1alpha1::*,
@@ -42,7 +42,7 @@ fn claimed(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Result<String
     };
     asked.seen(d, i, &volume.id);
     d.status.disks[i].import.volume_id = Some(volume.id.clone());
-    d.status.disks[i].import.written |= job_of(d, Side::Destination, &purpose(n)).is_some();
+    d.status.disks[i].import.written |= d.job_seen(Side::Destination, &purpose(n)).is_some();
     if !device::handed_over(d, i, Side::Destination) {
         let what = format!("{cloud}: volume {} of disk {n}", volume.id);
         usable(d, i, &what, (&volume.status, "available"), &MAKING, &volume.created_at)?;
