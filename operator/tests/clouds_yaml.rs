@@ -4,13 +4,14 @@
 
 mod openstack_support;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
 use openstack_support::{
     Fake, PROJECT, SECRET, answer, by_credential, by_password, connect_with, connected, loopback,
+    tls::{Tls, behind_tls},
 };
 use serde_json::{Map, Value, json};
 use vmmigration::controller::clouds::CloudCache;
@@ -331,50 +332,12 @@ async fn every_request_asks_for_json_and_a_reason_is_shown() {
     assert!(!fake.seen("POST /identity").is_empty());
 }
 
-/// TLS in front of a cloud, by a self-signed certificate that openssl makes with these options.
-async fn behind_tls(fake: &Fake, options: &str) -> (String, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
-    let (key, certificate) = (folder.path().join("key"), folder.path().join("certificate"));
-    let made = format!(
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=keystone {options}"
-    );
-    let mut openssl = tokio::process::Command::new("openssl");
-    openssl.args(made.split_whitespace()).arg("-keyout").arg(&key).arg("-out").arg(&certificate);
-    assert!(openssl.output().await.unwrap().status.success());
-    let acceptor = acceptor(&certificate, &key);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let behind = fake.address;
-    tokio::spawn(async move {
-        loop {
-            let (outer, _) = listener.accept().await.unwrap();
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                // Who does not trust the certificate goes away.
-                let Ok(mut outer) = acceptor.accept(outer).await else { return };
-                let mut inner = tokio::net::TcpStream::connect(behind).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
-            });
-        }
-    });
-    (format!("https://{address}/identity"), std::fs::read(certificate).unwrap())
-}
-
-fn acceptor(certificate: &Path, key: &Path) -> tokio_rustls::TlsAcceptor {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
-    let key = PrivateKeyDer::from_pem_file(key).unwrap();
-    tokio_rustls::TlsAcceptor::from(Arc::new(
-        builder.with_no_client_auth().with_single_cert(chain, key).unwrap(),
-    ))
-}
-
-async fn connect_by(url: &str, ca: Option<&[u8]>) -> Result<(), CloudError> {
+/// Connects by this front, with the certificate of another, or of the same, as CA.
+async fn connect_by(front: &Tls, ca: Option<&Tls>) -> Result<(), CloudError> {
+    let url = format!("{}/identity", front.address);
     let yaml = json!({"clouds": {"a": {"region_name": "R", "auth": {"auth_url": url, "application_credential_id": "ac",
         "application_credential_secret": SECRET}}}});
+    let ca = ca.map(|ca| ca.certificate.as_bytes());
     let credentials = Credentials::parse(yaml.to_string().as_bytes(), None, ca).unwrap();
     connect_with(&credentials).await.map(drop)
 }
@@ -384,22 +347,21 @@ async fn a_self_signed_certificate_is_its_own_ca() {
     let fake = Fake::start().await;
     let here = "-addext subjectAltName=IP:127.0.0.1";
     // OpenSSL's default may sign others.
-    let (url, certificate) = behind_tls(&fake, here).await;
-    connect_by(&url, Some(&certificate)).await.unwrap();
-    let (plain, leaf) =
-        behind_tls(&fake, &format!("{here} -addext basicConstraints=critical,CA:FALSE")).await;
-    connect_by(&plain, Some(&leaf)).await.unwrap();
-    for (url, ca, told) in [
-        (&url, None, "the CA is missing or wrong"),
-        (&url, Some(&leaf), "the CA is missing or wrong"),
-        (&plain, Some(&certificate), "the CA is missing or wrong"),
+    let signing = behind_tls(&fake, here).await;
+    connect_by(&signing, Some(&signing)).await.unwrap();
+    let leaf = behind_tls(&fake, &format!("{here} -addext basicConstraints=critical,CA:FALSE")).await;
+    connect_by(&leaf, Some(&leaf)).await.unwrap();
+    for (front, ca, told) in [
+        (&signing, None, "the CA is missing or wrong"),
+        (&signing, Some(&leaf), "the CA is missing or wrong"),
+        (&leaf, Some(&signing), "the CA is missing or wrong"),
     ] {
-        let error = connect_by(url, ca.map(Vec::as_slice)).await.unwrap_err();
+        let error = connect_by(front, ca).await.unwrap_err();
         assert!(error.kind == ErrorKind::Unreachable && error.message.contains(told), "{error}");
     }
     // It counts for its own names only.
-    let (url, certificate) = behind_tls(&fake, "-addext subjectAltName=DNS:elsewhere.example").await;
-    let error = connect_by(&url, Some(&certificate)).await.unwrap_err();
+    let elsewhere = behind_tls(&fake, "-addext subjectAltName=DNS:elsewhere.example").await;
+    let error = connect_by(&elsewhere, Some(&elsewhere)).await.unwrap_err();
     assert!(error.message.contains("is not for this name"), "{error}");
 }
 

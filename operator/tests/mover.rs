@@ -10,10 +10,7 @@ use std::{os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, time::Dur
 use mover_support::{
     Bed, SEGMENT, UID, backup_line,
     cloud::{Image, Mischief},
-    noise,
-    rest::{self, FakeRest},
-    restore_line,
-    swift::{self, FakeSwift},
+    noise, rest, restore_line, swift,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -700,11 +697,7 @@ async fn through(bed: &Bed) {
 
 #[tokio::test]
 async fn a_disk_travels_through_rest_server() {
-    let server = FakeRest::start().await;
-    let mut bed = Bed::new().await;
-    bed.repository = format!("rest:{}/team/{UID}", server.url);
-    bed.secret("RESTIC_REST_USERNAME", rest::USER);
-    bed.secret("RESTIC_REST_PASSWORD", rest::PASSWORD);
+    let (server, mut bed) = Bed::on_rest().await;
     through(&bed).await;
     let keys: Vec<String> = server.names().into_iter().filter(|name| name.contains("/keys/")).collect();
     assert_eq!(keys.len(), 1);
@@ -730,12 +723,7 @@ async fn a_disk_travels_through_rest_server() {
 
 #[tokio::test]
 async fn a_disk_travels_through_swift() {
-    let server = FakeSwift::start().await;
-    let mut bed = Bed::new().await;
-    bed.repository = format!("swift:moves:/team/ns/{UID}");
-    bed.secret("OS_AUTH_URL", &format!("{}/identity", server.url));
-    bed.secret("OS_APPLICATION_CREDENTIAL_ID", swift::ID);
-    bed.secret("OS_APPLICATION_CREDENTIAL_SECRET", swift::SECRET);
+    let (server, mut bed) = Bed::on_swift().await;
     through(&bed).await;
     server.put(&format!("moves/team/ns/{UID}x/config"), "x");
     let there = server.names().len() as u64 - 1;

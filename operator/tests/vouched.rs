@@ -6,21 +6,14 @@ mod openstack_support;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::{Arc, Mutex},
 };
 
 use axum::{Router, extract::Request, http::header::CONTENT_TYPE};
 use http::{Method, StatusCode};
 use kube::Client;
-use openstack_support::{Fake, PROJECT, SECRET, loopback, me, settings};
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use openstack_support::{Fake, PROJECT, SECRET, loopback, me, settings, tls::behind_tls};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use vmmigration::{
     controller::{
         block_storage::{Access, look, vouched},
@@ -41,47 +34,8 @@ use vmmigration::{
     openstack::{Cloud, ClusterCloud, Credentials, Timeouts},
 };
 
-/// Somebody's TLS in front of a cloud, and the certificate that vouches for it.
-struct Tls {
-    address: String,
-    certificate: String,
-}
-
-/// Puts TLS in front of a cloud, by a certificate of its own authority.
-async fn behind_tls(fake: &Fake) -> Tls {
-    let directory = tempfile::tempdir().unwrap();
-    let (key, certificate) = (directory.path().join("key"), directory.path().join("certificate"));
-    let made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=keystone \
-                -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
-    let mut openssl = tokio::process::Command::new("openssl");
-    openssl.args(made.split_whitespace()).arg("-keyout").arg(&key).arg("-out").arg(&certificate);
-    assert!(openssl.output().await.unwrap().status.success());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("https://{}", listener.local_addr().unwrap());
-    let (acceptor, behind) = (acceptor(&certificate, &key), fake.address);
-    tokio::spawn(async move {
-        loop {
-            let (outer, _) = listener.accept().await.unwrap();
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                // Who does not trust the certificate goes away.
-                let Ok(mut outer) = acceptor.accept(outer).await else { return };
-                let mut inner = TcpStream::connect(behind).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
-            });
-        }
-    });
-    Tls { address, certificate: std::fs::read_to_string(certificate).unwrap() }
-}
-
-fn acceptor(certificate: &Path, key: &Path) -> TlsAcceptor {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
-    let config =
-        config.with_no_client_auth().with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap());
-    TlsAcceptor::from(Arc::new(config.unwrap()))
-}
+/// A certificate of its own authority.
+const OWN_AUTHORITY: &str = "-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
 
 /// What a tenant writes: an address of Keystone, keys of the entry, and a CA.
 fn tenant(auth_url: &str, keys: Value, ca: Option<&str>) -> Credentials {
@@ -153,7 +107,7 @@ async fn session(cluster: &MoverCluster, credentials: &Credentials) -> Result<Cl
 #[tokio::test]
 async fn the_platform_vouches_only_for_its_own_cloud() {
     let (real, played) = (Fake::start().await, Fake::start().await);
-    let (front, own) = (behind_tls(&real).await, behind_tls(&played).await);
+    let (front, own) = (behind_tls(&real, OWN_AUTHORITY).await, behind_tls(&played, OWN_AUTHORITY).await);
     let here = format!("{}/identity/v3", front.address);
     let bound = |url: &str| platform(json!({"identityURL": url, "region": "R", "ca": front.certificate}));
     let cluster = Cluster::default().mover(&[], Ok(bound(&here)));

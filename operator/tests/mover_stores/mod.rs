@@ -6,9 +6,9 @@ use crate::{
     SIZE, SOURCE,
     mover_support::{
         Bed, Ended, UID, noise,
-        rest::{self, FakeRest},
+        rest::FakeRest,
         s3::{Full, Lock, Sight},
-        swift::{self, FakeSwift},
+        swift::FakeSwift,
     },
     ready,
 };
@@ -27,22 +27,13 @@ async fn versioned() -> Bed {
 }
 
 async fn on_swift() -> (FakeSwift, Bed) {
-    let server = FakeSwift::start().await;
-    let mut bed = Bed::new().await;
-    bed.repository = format!("swift:moves:/team/ns/{UID}");
-    bed.secret("OS_AUTH_URL", &format!("{}/identity", server.url));
-    bed.secret("OS_APPLICATION_CREDENTIAL_ID", swift::ID);
-    bed.secret("OS_APPLICATION_CREDENTIAL_SECRET", swift::SECRET);
+    let (server, bed) = Bed::on_swift().await;
     bed.cloud.add_active(SOURCE, noise(SIZE));
     (server, bed)
 }
 
 async fn on_rest() -> (FakeRest, Bed) {
-    let server = FakeRest::start().await;
-    let mut bed = Bed::new().await;
-    bed.repository = format!("rest:{}/team/{UID}", server.url);
-    bed.secret("RESTIC_REST_USERNAME", rest::USER);
-    bed.secret("RESTIC_REST_PASSWORD", rest::PASSWORD);
+    let (server, bed) = Bed::on_rest().await;
     bed.cloud.add_active(SOURCE, noise(SIZE));
     (server, bed)
 }

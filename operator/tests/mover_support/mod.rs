@@ -17,7 +17,9 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use cloud::FakeCloud;
+use rest::FakeRest;
 use s3::FakeS3;
+use swift::FakeSwift;
 
 pub const UID: &str = "0f5c9a52-6d8f-4a6e-9b6e-3b1f6f0c2a11";
 pub const SECRET_KEY: &str = "store-secret-key";
@@ -101,6 +103,27 @@ impl Bed {
             &json!({"clouds": {"site": {"auth": auth, "region_name": "r"}}}).to_string(),
         );
         bed
+    }
+
+    /// Its repository is in Swift.
+    pub async fn on_swift() -> (FakeSwift, Self) {
+        let server = FakeSwift::start().await;
+        let mut bed = Self::new().await;
+        bed.repository = format!("swift:moves:/team/ns/{UID}");
+        bed.secret("OS_AUTH_URL", &format!("{}/identity", server.url));
+        bed.secret("OS_APPLICATION_CREDENTIAL_ID", swift::ID);
+        bed.secret("OS_APPLICATION_CREDENTIAL_SECRET", swift::SECRET);
+        (server, bed)
+    }
+
+    /// Its repository is on a rest-server.
+    pub async fn on_rest() -> (FakeRest, Self) {
+        let server = FakeRest::start().await;
+        let mut bed = Self::new().await;
+        bed.repository = format!("rest:{}/team/{UID}", server.url);
+        bed.secret("RESTIC_REST_USERNAME", rest::USER);
+        bed.secret("RESTIC_REST_PASSWORD", rest::PASSWORD);
+        (server, bed)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

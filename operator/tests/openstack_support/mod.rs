@@ -1,6 +1,8 @@
 //! A loopback server that plays Keystone, Nova, Cinder, Glance and Neutron, and sessions with it.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod tls;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
