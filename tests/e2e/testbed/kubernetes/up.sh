@@ -120,7 +120,7 @@ volumePluginDir: /run/volume-plugins
 failSwapOn: false
 makeIPTablesUtilChains: false
 imageGCHighThresholdPercent: 100
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
+evictionHard: {memory.available: 100Mi} # never for disk: what is evicted first are images, which no registry here can give again
 Y
   cat >"$D/proxy.yaml" <<Y
 apiVersion: kubeproxy.config.k8s.io/v1alpha1

@@ -4,6 +4,7 @@
 TB=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${TESTBED_CACHE:-/var/cache/vmmigration-testbed} # survives "down": binaries, guest image, saved clouds, private CA
 STATE=${TESTBED_DIR:-/var/lib/vmmigration-testbed}     # gone after "down"
+DISK_NEEDED=${TESTBED_DISK_NEEDED:-6}                  # GiB that "up" wants free: images, volumes and snapshots of both clouds
 LAB_RUN=${TESTBED_RUN:-/run/vmmigration-testbed}       # outside the lab: pid file, start log
 CLOUDS=$STATE/clouds                                   # a tmpfs inside the lab: MariaDB, images, volumes (a real disk's fsync costs minutes)
 K8S=$STATE/kubernetes                                  # on disk: containerd's images would only fill memory
