@@ -2,8 +2,9 @@
 //! those that need a network; the console is read by the operator, since the Job has no cloud's credentials.
 
 use super::{
-    Draft, Flow, clock, downtime,
+    Draft, clock, downtime,
     jobs::{Progress, Wanted},
+    next::Stop,
     parse_time,
 };
 use crate::{
@@ -21,6 +22,8 @@ use std::collections::BTreeMap;
 
 /// How long a check is asked when it does not say so, in seconds.
 const TIMEOUT_SECONDS: i32 = 300;
+/// The reason of a failure that they are.
+const FAILED: &str = "VerificationFailed";
 
 /// Whom to ask.
 pub(super) struct Asked {
@@ -44,22 +47,21 @@ pub(super) struct Answer {
     pub over: bool,
 }
 
-/// All checks of the new server. `On`: all have passed, and are in status.
-pub(super) fn of_destination(d: &mut Draft<'_>, server: &Server) -> Flow {
+/// All checks of the new server, until all have passed and are in status.
+pub(super) fn of_destination(d: &mut Draft<'_>, server: &Server) -> Result<(), Stop> {
     if server.status != "ACTIVE" {
-        d.fail("VerificationFailed", format!("server {} is {}, not ACTIVE", server.id, server.status));
-        return Flow::Wait;
+        let why = format!("server {} is {}, not ACTIVE", server.id, server.status);
+        return Err(Stop::failed(FAILED, why));
     }
     let wanted = d.input.spec.verification.as_ref().map(|v| v.checks.as_slice()).unwrap_or_default();
     let mut rows = vec![row("active", true, "ACTIVE")];
     if wanted.is_empty() {
         d.status.checks = rows;
         downtime::ends(d, server.launched_at.as_deref().and_then(parse_time));
-        return Flow::On;
+        return Ok(());
     }
     let Some(address) = server.addresses.iter().find(|a| a.fixed).map(|a| a.address.clone()) else {
-        d.fail("VerificationFailed", format!("server {} has no fixed address to check", server.id));
-        return Flow::Wait;
+        return Err(Stop::failed(FAILED, format!("server {} has no fixed address to check", server.id)));
     };
     let not_read = || Err("the console was not read".to_string());
     let console = d.input.seen.destination.view().and_then(|v| v.console.clone()).unwrap_or_else(not_read);
@@ -72,7 +74,7 @@ pub(super) fn of_destination(d: &mut Draft<'_>, server: &Server) -> Flow {
         let first = first_pass(d, side, purpose);
         downtime::ends(d, first);
     }
-    judge(d, &answers, &format!("Checking the server at {address}"), &since, longest(wanted))
+    judge(&answers, &format!("Checking the server at {address}"), &since, longest(wanted))
 }
 
 /// Remembered, so that a restart of the operator does not give a check more time.
@@ -84,23 +86,21 @@ fn asked_since(d: &mut Draft<'_>) -> Time {
     d.status.checks_since.insert(valid.unwrap_or(now)).clone()
 }
 
-fn judge(d: &mut Draft<'_>, answers: &[Answer], what: &str, since: &Time, seconds: i32) -> Flow {
+fn judge(answers: &[Answer], what: &str, since: &Time, seconds: i32) -> Result<(), Stop> {
     let list = |rows: Vec<&CheckRow>| {
         rows.into_iter().map(|r| format!("{}: {}", r.name, r.message)).collect::<Vec<_>>().join("; ")
     };
     let failed: Vec<_> = answers.iter().filter(|a| a.over && !a.row.passed).map(|a| &a.row).collect();
     if !failed.is_empty() {
         let text = format!("{} of {} checks did not pass: {}", failed.len(), answers.len(), list(failed));
-        d.fail("VerificationFailed", text);
-        return Flow::Wait;
+        return Err(Stop::failed(FAILED, text));
     }
     let open: Vec<_> = answers.iter().filter(|a| !a.over).map(|a| &a.row).collect();
     if open.is_empty() {
-        return Flow::On;
+        return Ok(());
     }
     let until = after(since, seconds).map_or(String::new(), |t| format!(" (gives up {})", clock(t.0)));
-    d.say(format!("{what}{until}: {}", list(open)));
-    Flow::Wait
+    Err(Stop::waiting(format!("{what}{until}: {}", list(open))))
 }
 
 /// Asks, and tells what each check has answered until now.

@@ -1,7 +1,10 @@
 //! When the source may be stopped: `spec.cutover`. A time counts only if it was seen while it was still to come, and
 //! only until `notAfter`; every other time waits for a person.
 
-use super::{AT_ONCE, Decision, Draft, Flow, LATER};
+use super::{
+    Draft, LATER,
+    next::{Next, Stop},
+};
 use crate::crd::v1alpha1::*;
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
@@ -78,13 +81,11 @@ pub(super) fn granted(d: &Draft<'_>) -> bool {
 }
 
 /// The source may be stopped.
-pub(super) fn grant(mut d: Draft<'_>) -> Decision {
+pub(super) fn grant(d: &mut Draft<'_>) -> Next {
     let now = d.now();
     d.status.cutover.get_or_insert_default().granted_at = Some(now);
-    d.enter(Phase::Stopping, "cutover granted");
     d.say("Cutover granted; looking at everything again before the stop");
-    d.recheck = Some(AT_ONCE);
-    d.decided()
+    Next::enter(Phase::Stopping, "cutover granted")
 }
 
 /// Why a source that was to be stopped at a time may not be stopped any more, or not yet: it took too long to get here.
@@ -97,11 +98,10 @@ pub(super) fn taken_back(d: &Draft<'_>) -> Option<String> {
 }
 
 /// Right before something is done to the source: with the go taken back, it waits for a person.
-pub(super) fn still_granted(d: &mut Draft<'_>, done: &str) -> Flow {
-    let Some(why) = taken_back(d) else { return Flow::On };
-    d.say(format!("{done}, and A is not stopped: {why}; it waits for you: {}", go(d)));
-    d.recheck = Some(LATER);
-    Flow::Wait
+pub(super) fn still_granted(d: &Draft<'_>, done: &str) -> Result<(), Stop> {
+    let Some(why) = taken_back(d) else { return Ok(()) };
+    let what = format!("{done}, and A is not stopped: {why}; it waits for you: {}", go(d));
+    Err(Stop::waiting(what).again(LATER))
 }
 
 /// The command that gives the go.

@@ -4,7 +4,7 @@
 //! Both moments are taken from who saw them: we look only now and then. They are never outside of what we saw
 //! ourselves, however wrong a clock is.
 
-use super::{Draft, parse_time};
+use super::{Draft, next::Stop, parse_time};
 use crate::{cloud::InstanceAction, crd::v1alpha1::*, migration::present};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 
@@ -29,22 +29,22 @@ pub(super) fn ends(d: &mut Draft<'_>, told: Option<Timestamp>) {
 
 /// Gives up when neither side has served for longer than is allowed. A destination that was seen ACTIVE is not
 /// stopped for being late.
-pub(super) fn limit(d: &mut Draft<'_>) {
-    let Some(allowed) = d.input.spec.max_downtime.as_ref().map(Period::seconds) else { return };
+pub(super) fn limit(d: &Draft<'_>) -> Result<(), Stop> {
+    let Some(allowed) = d.input.spec.max_downtime.as_ref().map(Period::seconds) else { return Ok(()) };
     if d.status.failure.is_some()
         || !matches!(d.phase(), Phase::Stopping | Phase::Transferring | Phase::Creating)
     {
-        return;
+        return Ok(());
     }
     let s = d.status.source.as_ref().filter(|s| s.was_running);
     let asked = s.and_then(|s| s.stop_requested_at.as_ref()).map(|t| t.0);
-    let Some(since) = s.and_then(|s| s.served_until.as_ref()).map(|t| t.0).or(asked) else { return };
+    let Some(since) = s.and_then(|s| s.served_until.as_ref()).map(|t| t.0).or(asked) else { return Ok(()) };
     let runs = d.input.seen.destination.view().and_then(|v| v.server()).is_some_and(|s| s.status == "ACTIVE");
     let down = d.input.now.duration_since(since).as_secs();
     if down <= allowed || runs || d.status.destination.as_ref().is_some_and(|x| x.active_at.is_some()) {
-        return;
+        return Ok(());
     }
-    d.fail(
+    Err(Stop::failed(
         "MaxDowntimeExceeded",
         format!(
             "neither side has served for {} since {}, and spec.maxDowntime is {}",
@@ -52,5 +52,5 @@ pub(super) fn limit(d: &mut Draft<'_>) {
             super::clock(since),
             present::seconds(allowed)
         ),
-    );
+    ))
 }

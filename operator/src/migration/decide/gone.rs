@@ -1,9 +1,12 @@
 //! Absence: a server counts as gone when that is proven in more than one look. Until then it is waited for.
 
-use super::{Draft, SOON};
+use super::{
+    Draft,
+    next::{Stop, seen},
+};
 use crate::{
     cloud::{Proof, Server, Sighting},
-    migration::observed::{DestinationView, Seen, SourceView},
+    migration::observed::{DestinationView, SourceView},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
@@ -18,34 +21,23 @@ pub(super) enum Source<'a> {
     Found(&'a SourceView, &'a Server),
     /// It is gone: proven.
     Gone,
-    /// It was not seen, or its absence is not proven yet; that is said.
-    Wait,
 }
 
-/// The source's server in this look.
-pub(super) fn source<'a>(d: &mut Draft<'a>) -> Source<'a> {
-    let view = match &d.input.seen.source {
-        Seen::View(v) => v,
-        Seen::Unseen(p) => {
-            let p = p.clone();
-            d.trouble(&p.id, &p.message);
-            return Source::Wait;
-        }
-        Seen::NotLooked => return Source::Wait,
-    };
+/// The source's server in this look, unless it was not seen, or its absence is not proven yet.
+pub(super) fn source<'a>(d: &mut Draft<'a>) -> Result<Source<'a>, Stop> {
+    let view = seen(&d.input.seen.source)?;
     let now = d.input.now;
     match &view.server {
         Some(Sighting::Found(server)) => {
             d.source().gone_since = None;
-            Source::Found(view, server)
+            Ok(Source::Found(view, server))
         }
-        Some(Sighting::Gone(proof)) if believed(&mut d.source().gone_since, *proof, now) => Source::Gone,
+        Some(Sighting::Gone(proof)) if believed(&mut d.source().gone_since, *proof, now) => Ok(Source::Gone),
         Some(Sighting::Gone(_)) => {
             let (cloud, s) = (d.input.spec.source.cloud.clone(), d.source().clone());
-            say(d, &cloud, &format!("server {} ({})", s.server_name, s.server_id));
-            Source::Wait
+            Err(looking(&cloud, &format!("server {} ({})", s.server_name, s.server_id)))
         }
-        None => Source::Wait,
+        None => Err(Stop::as_said()),
     }
 }
 
@@ -55,27 +47,24 @@ pub(super) enum Destination<'a> {
     Found(&'a Server),
     /// It is gone, or was never made: proven.
     Gone,
-    /// Its absence is not proven yet; that is said.
-    Wait,
 }
 
-/// The server in the destination, which was asked for.
-pub(super) fn destination<'a>(d: &mut Draft<'_>, view: &'a DestinationView) -> Destination<'a> {
+/// The server in the destination, which was asked for, unless its absence is not proven yet.
+pub(super) fn destination<'a>(d: &mut Draft<'_>, view: &'a DestinationView) -> Result<Destination<'a>, Stop> {
     if let Some(server) = view.server() {
         d.destination().gone_since = None;
-        return Destination::Found(server);
+        return Ok(Destination::Found(server));
     }
     let now = d.input.now;
     if view.absent.is_some_and(|proof| believed(&mut d.destination().gone_since, proof, now)) {
-        return Destination::Gone;
+        return Ok(Destination::Gone);
     }
     let cloud = d.input.spec.destination.cloud.clone();
     let what = match d.destination().server_id.clone() {
         Some(id) => format!("server {id}"),
         None => "the server that was asked for".into(),
     };
-    say(d, &cloud, &what);
-    Destination::Wait
+    Err(looking(&cloud, &what))
 }
 
 fn believed(since: &mut Option<Time>, proof: Proof, now: Timestamp) -> bool {
@@ -87,7 +76,6 @@ fn believed(since: &mut Option<Time>, proof: Proof, now: Timestamp) -> bool {
     now.duration_since(first).as_secs() >= apart
 }
 
-fn say(d: &mut Draft<'_>, cloud: &str, what: &str) {
-    d.say(format!("{cloud} does not have {what} now; looking again before that is believed"));
-    d.recheck = Some(SOON);
+fn looking(cloud: &str, what: &str) -> Stop {
+    Stop::looking(format!("{cloud} does not have {what} now; looking again before that is believed"))
 }

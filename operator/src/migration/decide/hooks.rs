@@ -4,7 +4,10 @@
 //! An attempt is in status, with its nonce, before its Job is made or a client is waited for; so one that was begun is
 //! found again after a crash, and never run twice.
 
-use super::{AT_ONCE, Draft, Flow, SOON, clock};
+use super::{
+    AT_ONCE, Draft, SOON, clock,
+    next::{Stop, seen},
+};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -26,24 +29,21 @@ const PAUSE_SECONDS: i64 = 5;
 /// On the way back, and at the end, a cluster that cannot be seen is not waited for longer, in seconds.
 const UNSEEN_SECONDS: i64 = 60;
 
-/// Runs the hooks of a phase. `On`: all have ended, and none stands in the way.
-pub(super) fn gate(d: &mut Draft<'_>, phase: HookPhase) -> Flow {
+/// Runs the hooks of a phase, until all have ended and none stands in the way.
+pub(super) fn gate(d: &mut Draft<'_>, phase: HookPhase) -> Result<(), Stop> {
     let spec = d.input.spec;
     for hook in spec.hooks.iter().filter(|h| h.phase == phase) {
         if row(d, hook).state.is_final() {
             continue;
         }
-        let flow = attempt(d, hook);
+        let ended = attempt(d, hook);
         // At the end Jobs are removed: not before it is written down what became of this one.
         if at_the_end(phase) && row(d, hook).state.is_final() {
-            d.recheck = Some(AT_ONCE);
-            return Flow::Wait;
+            return Err(Stop::written_first());
         }
-        if let Flow::Wait = flow {
-            return Flow::Wait;
-        }
+        ended?;
     }
-    Flow::On
+    Ok(())
 }
 
 /// A row for each hook, in the order of the spec.
@@ -126,7 +126,7 @@ fn at_the_end(phase: HookPhase) -> bool {
     matches!(phase, HookPhase::OnFailure | HookPhase::Finally)
 }
 
-fn attempt(d: &mut Draft<'_>, hook: &Hook) -> Flow {
+fn attempt(d: &mut Draft<'_>, hook: &Hook) -> Result<(), Stop> {
     let row = row(d, hook).clone();
     match (row.state, &row.finished_at, &hook.client) {
         (HookState::Pending, ..) => begin(d, hook, 1),
@@ -137,7 +137,7 @@ fn attempt(d: &mut Draft<'_>, hook: &Hook) -> Flow {
 }
 
 /// The attempt is recorded before anything of it exists.
-fn begin(d: &mut Draft<'_>, hook: &Hook, attempt: i32) -> Flow {
+fn begin(d: &mut Draft<'_>, hook: &Hook, attempt: i32) -> Result<(), Stop> {
     let now = d.now();
     let nonce = nonce(&d.input.me.uid, &hook.name, attempt, now.0);
     let waits = hook.client.is_some();
@@ -155,9 +155,7 @@ fn begin(d: &mut Draft<'_>, hook: &Hook, attempt: i32) -> Flow {
         d.note(format!("hook {} begins", described(hook)));
     }
     let row = row(d, hook).clone();
-    tell(d, hook, &row, "starting");
-    d.recheck = Some(AT_ONCE);
-    Flow::Wait
+    Err(told(d, hook, &row, "starting").again(AT_ONCE))
 }
 
 /// Without randomness, and yet of this attempt only.
@@ -174,23 +172,16 @@ fn described(hook: &Hook) -> String {
     format!("{} ({})", hook.name, hook.phase)
 }
 
-fn job(d: &mut Draft<'_>, hook: &Hook, now: &HookRow) -> Flow {
+fn job(d: &mut Draft<'_>, hook: &Hook, now: &HookRow) -> Result<(), Stop> {
     let side = side_of(hook, &d.status);
     let overdue = d.past(&now.started_at, hook.timeout_seconds() + SLACK_SECONDS);
     let cluster = match d.input.seen.cluster(side) {
         Seen::View(c) => c,
-        Seen::Unseen(p) => {
-            let p = p.clone();
-            if at_the_end(hook.phase) && d.past(&now.started_at, UNSEEN_SECONDS) {
-                return last(d, hook, None, p.message);
-            }
-            if overdue {
-                return failed(d, hook, None, p.message);
-            }
-            d.trouble(&p.id, &p.message);
-            return Flow::Wait;
+        Seen::Unseen(p) if at_the_end(hook.phase) && d.past(&now.started_at, UNSEEN_SECONDS) => {
+            return last(d, hook, None, &p.message);
         }
-        Seen::NotLooked => return Flow::Wait,
+        Seen::Unseen(p) if overdue => return failed(d, hook, None, &p.message),
+        other => seen(other)?,
     };
     let name = d.input.me.hook_job(now);
     match cluster.jobs.get(&name) {
@@ -202,8 +193,7 @@ fn job(d: &mut Draft<'_>, hook: &Hook, now: &HookRow) -> Flow {
                 return failed(d, hook, None, format!("its end is not seen: {why}"));
             }
             d.recheck = d.recheck.map(|r| r.min(SOON));
-            tell(d, hook, now, &why);
-            Flow::Wait
+            Err(told(d, hook, now, &why))
         }
         Some(job) => ended(d, hook, now, job),
         // It was there before: what it did cannot be told, and it is not run twice.
@@ -216,7 +206,13 @@ fn job(d: &mut Draft<'_>, hook: &Hook, now: &HookRow) -> Flow {
     }
 }
 
-fn start(d: &mut Draft<'_>, hook: &Hook, now: &HookRow, side: Side, cluster: &ClusterView) -> Flow {
+fn start(
+    d: &mut Draft<'_>,
+    hook: &Hook,
+    now: &HookRow,
+    side: Side,
+    cluster: &ClusterView,
+) -> Result<(), Stop> {
     if cluster.own || (cluster.anchor && d.input.seen.vault_exists) {
         let job = d.input.me.hook_job(now);
         d.step(Step::RunHook(HookRequest { side, hook: hook.name.clone(), job }));
@@ -225,11 +221,10 @@ fn start(d: &mut Draft<'_>, hook: &Hook, now: &HookRow, side: Side, cluster: &Cl
     }
     // The reason why it could not be made before tells more.
     let waits_for = d.status.trouble.as_ref().map_or("starting".to_string(), |t| t.message.clone());
-    tell(d, hook, now, &waits_for);
-    Flow::Wait
+    Err(told(d, hook, now, &waits_for))
 }
 
-fn ended(d: &mut Draft<'_>, hook: &Hook, now: &HookRow, job: &JobView) -> Flow {
+fn ended(d: &mut Draft<'_>, hook: &Hook, now: &HookRow, job: &JobView) -> Result<(), Stop> {
     row(d, hook).output = job.output.clone().filter(|_| hook.captures());
     if job.state == JobState::Succeeded {
         return succeeded(d, hook);
@@ -257,7 +252,7 @@ fn said(job: &JobView) -> String {
 }
 
 /// A client's answer is an annotation; one to another attempt is not heard.
-fn client(d: &mut Draft<'_>, hook: &Hook, now: &HookRow) -> Flow {
+fn client(d: &mut Draft<'_>, hook: &Hook, now: &HookRow) -> Result<(), Stop> {
     let note = d
         .input
         .annotations
@@ -288,17 +283,16 @@ fn client(d: &mut Draft<'_>, hook: &Hook, now: &HookRow) -> Flow {
         None => (HookState::Waiting, None, None),
     };
     let r = r.clone();
-    tell(d, hook, &r, "running");
-    Flow::Wait
+    Err(told(d, hook, &r, "running"))
 }
 
-fn succeeded(d: &mut Draft<'_>, hook: &Hook) -> Flow {
+fn succeeded(d: &mut Draft<'_>, hook: &Hook) -> Result<(), Stop> {
     finish(d, hook, Some(0), None);
     let row = row(d, hook);
     row.state = HookState::Succeeded;
     let seconds = row.seconds.unwrap_or_default();
     d.note(format!("hook {} succeeded in {seconds} s", described(hook)));
-    Flow::On
+    Ok(())
 }
 
 /// Records the end of an attempt.
@@ -310,13 +304,18 @@ fn finish(d: &mut Draft<'_>, hook: &Hook, exit_code: Option<i32>, message: Optio
     (row.exit_code, row.message) = (exit_code, message);
 }
 
-fn failed(d: &mut Draft<'_>, hook: &Hook, exit_code: Option<i32>, why: impl Into<String>) -> Flow {
+fn failed(
+    d: &mut Draft<'_>,
+    hook: &Hook,
+    exit_code: Option<i32>,
+    why: impl Into<String>,
+) -> Result<(), Stop> {
     finish(d, hook, exit_code, Some(why.into()));
     judge(d, hook)
 }
 
 /// An attempt that failed: another one, if there is one left.
-fn judge(d: &mut Draft<'_>, hook: &Hook) -> Flow {
+fn judge(d: &mut Draft<'_>, hook: &Hook) -> Result<(), Stop> {
     let now = row(d, hook).clone();
     let why = now.message.clone().unwrap_or_default();
     if now.attempts >= hook.attempts() {
@@ -328,12 +327,11 @@ fn judge(d: &mut Draft<'_>, hook: &Hook) -> Flow {
         d.note(format!("{text}; trying again"));
         return begin(d, hook, now.attempts + 1);
     }
-    d.say(format!("{text}; it is tried again{}", d.where_source_is()));
-    Flow::Wait
+    Err(Stop::waiting(format!("{text}; it is tried again{}", d.where_source_is())))
 }
 
 /// The last attempt failed: `onError` decides. At the end nothing is decided by it any more.
-fn last(d: &mut Draft<'_>, hook: &Hook, exit_code: Option<i32>, why: impl Into<String>) -> Flow {
+fn last(d: &mut Draft<'_>, hook: &Hook, exit_code: Option<i32>, why: impl Into<String>) -> Result<(), Stop> {
     let why = why.into();
     finish(d, hook, exit_code, Some(why.clone()));
     let ignored = hook.on_error == Some(OnError::Continue);
@@ -343,18 +341,17 @@ fn last(d: &mut Draft<'_>, hook: &Hook, exit_code: Option<i32>, why: impl Into<S
     let text = format!("hook {} failed in attempt {attempt} of {all}: {why}", described(hook));
     if ignored || at_the_end(hook.phase) {
         d.note(text);
-        return Flow::On;
+        return Ok(());
     }
     let output = match hook.captures() {
         true => "the end of its output is in status.hooks",
         false => "captureOutput: true keeps the end of its output",
     };
-    d.fail("HookFailed", format!("{text}; correct what it found and migrate again; {output}"));
-    Flow::Wait
+    Err(Stop::failed("HookFailed", format!("{text}; correct what it found and migrate again; {output}")))
 }
 
 /// Who is waited for, since when, until when, and what to do.
-fn tell(d: &mut Draft<'_>, hook: &Hook, now: &HookRow, why: &str) {
+fn told(d: &Draft<'_>, hook: &Hook, now: &HookRow, why: &str) -> Stop {
     let since = now.started_at.as_ref().map_or(d.input.now, |t| t.0);
     let until = now.deadline.as_ref().map_or(after(since, hook.timeout_seconds()), |t| t.0);
     let (me, name, place) = (d.input.me, described(hook), d.where_source_is());
@@ -374,7 +371,7 @@ fn tell(d: &mut Draft<'_>, hook: &Hook, now: &HookRow, why: &str) {
             hook.attempts()
         ),
     };
-    d.say(text);
+    Stop::waiting(text)
 }
 
 /// The Job of a hook cannot be made, and that will not pass: the attempt has failed. Also pure.

@@ -1,8 +1,9 @@
 //! Checks that are asked once more: of the destination before the source is deleted, of the source after a rollback.
 
 use super::{
-    AT_ONCE, Draft, Flow, checks as asking,
+    Draft, checks as asking,
     jobs::{Progress, Wanted},
+    next::Stop,
 };
 use crate::{cloud::Server, crd::v1alpha1::*, migration::names::Side};
 
@@ -54,13 +55,13 @@ pub(super) fn address(server: &Server) -> Option<String> {
 }
 
 /// The source runs again after a rollback: does it serve? Its answers are recorded; none of them holds it up.
-pub(super) fn of_source(d: &mut Draft<'_>, server: &Server) -> Flow {
+pub(super) fn of_source(d: &mut Draft<'_>, server: &Server) -> Result<(), Stop> {
     let checks = asked_of_the_server(d.input.spec);
     let now = d.now();
-    let Some(rollback) = &mut d.status.rollback else { return Flow::On };
+    let Some(rollback) = &mut d.status.rollback else { return Ok(()) };
     let since = Some(rollback.running_at.get_or_insert(now).clone());
     if !rollback.checks.is_empty() || checks.is_empty() {
-        return Flow::On;
+        return Ok(());
     }
     let answer = match address(server) {
         None => Err("it has no fixed address".to_string()),
@@ -70,10 +71,10 @@ pub(super) fn of_source(d: &mut Draft<'_>, server: &Server) -> Flow {
             Progress::Succeeded(result) => Ok(asking::rows(&result)),
             Progress::Failed(why) => Err(why),
             Progress::Running(why) => {
-                d.say(format!("{} runs in A again; asking its checks at {address}: {why}", server.name));
-                return Flow::Wait;
+                let what = format!("{} runs in A again; asking its checks at {address}: {why}", server.name);
+                return Err(Stop::waiting(what));
             }
-            Progress::Again => return Flow::Wait,
+            Progress::Again => return Err(Stop::as_said()),
         },
     };
     let not_asked = |why: String| {
@@ -83,6 +84,5 @@ pub(super) fn of_source(d: &mut Draft<'_>, server: &Server) -> Flow {
     let rows = answer.unwrap_or_else(not_asked);
     // In status before the claim is released: without a claim nothing is asked any more.
     d.status.rollback.get_or_insert_default().checks = rows;
-    d.recheck = Some(AT_ONCE);
-    Flow::Wait
+    Err(Stop::written_first())
 }

@@ -1,6 +1,6 @@
 //! `spec.requests` and `spec.suspend`: what somebody wants in the middle. A token is answered once, in any phase.
 
-use super::{AT_ONCE, Decision, Draft, LATER, ROLLED_BACK, forward, hooks, retry};
+use super::{AT_ONCE, Draft, LATER, ROLLED_BACK, hooks, lock, next::Stop, retry};
 use crate::{crd::v1alpha1::*, migration::step::Step};
 
 type Answer = (RequestResult, String);
@@ -146,7 +146,6 @@ fn go_back(d: &mut Draft<'_>) {
     d.status.retirement = None;
     d.status.rollback = Some(RollbackStatus { requested_at: Some(d.now()), ..Default::default() });
     look_again(d);
-    d.enter(Phase::Succeeded, "the way back was asked for");
 }
 
 /// The one exception to "never two": a person, who types the server's id, says that the destination's cloud is gone. It
@@ -260,19 +259,15 @@ pub(super) fn suspended(d: &mut Draft<'_>) -> bool {
 }
 
 /// Nothing new is begun. What was asked of a cloud or a Job before goes on.
-pub(super) fn hold(mut d: Draft<'_>) -> Decision {
-    if d.status.phase.is_none() {
-        d.enter(Phase::Pending, "first seen");
-    }
+pub(super) fn hold(d: &mut Draft<'_>) -> Stop {
     // Nobody knows for how long.
     if !d.claimed() {
-        forward::put_owners_lock_back(&mut d);
+        lock::put_back(d);
     }
     let (me, phase) = (d.input.me, d.phase());
-    d.say(format!(
+    Stop::waiting(format!(
         "Suspended in {phase:?}; nothing new is begun{}. To go on: kubectl patch vmm {} -n {} --type merge -p '{{\"spec\":{{\"suspend\":false}}}}'",
         d.where_source_is(), me.name, me.namespace
-    ));
-    d.recheck = Some(LATER);
-    d.decided()
+    ))
+    .again(LATER)
 }

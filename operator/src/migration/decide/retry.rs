@@ -1,6 +1,6 @@
 //! A new try of the same object: what the last one left proven, and how the next one begins.
 
-use super::{AT_ONCE, Decision, Draft, ran, requests, warm};
+use super::{AT_ONCE, Draft, next::Next, ran, requests, warm};
 use crate::{cloud::InstanceAction, crd::v1alpha1::*, migration::step::Step};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -46,16 +46,16 @@ pub(super) fn next_command(d: &Draft<'_>) -> String {
 }
 
 /// Everything of the last try is gone but the repository, if that is kept: begins from the beginning.
-pub(super) fn begin(mut d: Draft<'_>) -> Decision {
+pub(super) fn begin(d: &mut Draft<'_>) -> Next {
     d.status.retry_requested_at = None;
-    if let Some(why) = kept_server(&d) {
-        requests::refuse_later(&mut d, RequestName::Retry, &why);
+    if let Some(why) = kept_server(d) {
+        requests::refuse_later(d, RequestName::Retry, &why);
         d.recheck = Some(AT_ONCE);
-        return d.decided();
+        return Next::Stay;
     }
     let repository =
         d.status.store.as_ref().is_some_and(|s| s.initialized_at.is_some() && s.purged_at.is_none());
-    d.status.kept = Some(keep(&d, repository));
+    d.status.kept = Some(keep(d, repository));
     let number = d.status.attempts.max(1) + 1;
     let (old, status) = (d.status.source.take().unwrap_or_default(), &mut d.status);
     status.source = Some(SourceStatus {
@@ -92,10 +92,8 @@ pub(super) fn begin(mut d: Draft<'_>) -> Decision {
         // Secrets may have been corrected since.
         d.step(Step::PrepareSecrets);
     }
-    d.enter(Phase::Preflight, format!("try {number}, by request"));
     d.say(format!("Try {number}: looking at everything again"));
-    d.recheck = Some(AT_ONCE);
-    d.decided()
+    Next::enter(Phase::Preflight, format!("try {number}, by request"))
 }
 
 /// What is still proven, and what tells later whether the source ran meanwhile.

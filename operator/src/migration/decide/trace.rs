@@ -11,11 +11,11 @@
 //! of two commits are compared by `diff -r`.
 
 use super::{Decision, Input};
-use crate::migration::step::Step;
+use crate::{crd::v1alpha1::Phase, migration::step::Step};
 use sha2::{Digest, Sha256};
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::Write as _,
     sync::{LazyLock, Mutex},
@@ -23,6 +23,8 @@ use std::{
 
 /// Where the lines are.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/migration/decide/decisions.golden");
+/// Where each edge between phases has a line, with a test that takes it.
+const EDGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/migration/decide/edges.golden");
 
 /// Names that were changed, new and old: what is hashed has the old ones.
 const RENAMES: &[(&str, &str)] = &[];
@@ -44,8 +46,22 @@ const EVERY: u64 = 5;
 const MOST: u32 = 400;
 
 thread_local! {
-    /// Each test has a thread of its own: its name, and its worlds until now.
-    static NOW: RefCell<(String, Line)> = RefCell::default();
+    /// Each test has a thread of its own: its name, its worlds until now, and the edges that they took.
+    static NOW: RefCell<(String, Line, BTreeSet<String>)> = RefCell::default();
+    /// The edges of this pass.
+    static TOOK: RefCell<BTreeSet<String>> = RefCell::default();
+}
+
+/// The test that takes each edge, by the edge.
+static TAKEN: LazyLock<Mutex<BTreeMap<String, String>>> = LazyLock::new(|| {
+    let text = std::fs::read_to_string(EDGES).unwrap_or_default();
+    let line = |l: &str| l.rsplit_once(' ').map(|(edge, test)| (edge.to_string(), test.to_string()));
+    Mutex::new(text.lines().filter(|l| !l.starts_with('#')).filter_map(line).collect())
+});
+
+/// The edges that a test takes, by what `edges.golden` says.
+pub(super) fn taken() -> BTreeMap<String, String> {
+    TAKEN.lock().unwrap_or_else(|e| e.into_inner()).clone()
 }
 
 /// What the file says; with `make golden` what is written to it.
@@ -63,12 +79,26 @@ static LINES: LazyLock<Mutex<BTreeMap<String, Line>>> = LazyLock::new(|| {
 /// What is not recorded.
 const UNNAMED: &str = "main";
 
+/// An edge between phases was taken in this thread.
+pub(super) fn took(from: Option<Phase>, to: Phase) {
+    let from = from.unwrap_or_default();
+    if from != to {
+        TOOK.with_borrow_mut(|edges| edges.insert(edge(from, to)));
+    }
+}
+
+/// How an edge is called.
+pub(super) fn edge(from: Phase, to: Phase) -> String {
+    format!("{from:?} {to:?}")
+}
+
 /// The passes of one world.
 pub(super) struct Trace {
     /// The test or the seed.
     name: String,
     passes: u32,
     hash: Sha256,
+    edges: BTreeSet<String>,
 }
 
 impl Trace {
@@ -76,18 +106,19 @@ impl Trace {
     pub(super) fn of_this_test() -> Self {
         let name =
             std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap_or(UNNAMED).into();
-        Trace { name, passes: 0, hash: Sha256::new() }
+        Trace { name, passes: 0, hash: Sha256::new(), edges: BTreeSet::new() }
     }
 
     /// Of one of the explorer's seeds.
     pub(super) fn of_seed(seed: u64) -> Self {
         let name = if seed.is_multiple_of(EVERY) { format!("seed-{seed:03}") } else { UNNAMED.into() };
-        Trace { name, passes: 0, hash: Sha256::new() }
+        Trace { name, passes: 0, hash: Sha256::new(), edges: BTreeSet::new() }
     }
 
     /// Adds one pass.
     pub(super) fn pass(&mut self, input: Input<'_>, decision: &Decision) {
-        let before = NOW.with_borrow(|(name, line)| if *name == self.name { line.passes } else { 0 });
+        self.edges.append(&mut TOOK.take());
+        let before = NOW.with_borrow(|(name, line, _)| if *name == self.name { line.passes } else { 0 });
         if self.name == UNNAMED || before + self.passes >= MOST {
             return;
         }
@@ -107,31 +138,41 @@ impl Drop for Trace {
         if self.name == UNNAMED || self.passes == 0 || std::thread::panicking() {
             return;
         }
-        let line = NOW.with_borrow_mut(|(name, line)| {
+        let (line, edges) = NOW.with_borrow_mut(|(name, line, edges)| {
             if *name != self.name {
-                (*name, *line) = (self.name.clone(), Line::default());
+                (*name, *line, *edges) = (self.name.clone(), Line::default(), BTreeSet::new());
             }
+            edges.append(&mut self.edges);
             let before = line.hash.clone();
             let hash = Sha256::new().chain_update(before).chain_update(self.hash.clone().finalize());
             line.worlds += 1;
             line.passes += self.passes;
             line.hash = hex::encode(&hash.finalize()[..8]);
-            line.clone()
+            (line.clone(), edges.clone())
         });
         if std::env::var_os("GOLDEN").is_some() {
-            write(&self.name, line)
+            write(&self.name, line);
+            write_edges(&self.name, &edges);
         } else {
-            compare(&self.name, &line)
+            compare(&self.name, &line, &edges);
         }
     }
 }
 
 /// A world that is not the test's last one is compared with the last. Without the file nothing is.
-fn compare(name: &str, line: &Line) {
+fn compare(name: &str, line: &Line, edges: &BTreeSet<String>) {
     let lines = LINES.lock().unwrap_or_else(|e| e.into_inner());
     match lines.get(name) {
         Some(golden) if line.worlds < golden.worlds => {}
-        Some(golden) => assert_eq!(line, golden, "{name} decides otherwise than {GOLDEN} says; {HELP}"),
+        Some(golden) => {
+            assert_eq!(line, golden, "{name} decides otherwise than {GOLDEN} says; {HELP}");
+            for (edge, _) in taken().iter().filter(|(_, test)| *test == name) {
+                assert!(
+                    edges.contains(edge),
+                    "{name} does not take {edge}, as {EDGES} says: delete the line; {HELP}"
+                );
+            }
+        }
         // More seeds than are recorded may be explored.
         None => assert!(name.starts_with("seed-") || lines.is_empty(), "{name} is not in {GOLDEN}; {HELP}"),
     }
@@ -148,6 +189,22 @@ fn write(name: &str, line: Line) {
         writeln!(text, "{name} {} {} {}", line.worlds, line.passes, line.hash).unwrap();
     }
     std::fs::write(GOLDEN, text).unwrap();
+}
+
+/// The first test by its name stands for an edge.
+fn write_edges(name: &str, edges: &BTreeSet<String>) {
+    let mut taken = TAKEN.lock().unwrap_or_else(|e| e.into_inner());
+    for edge in edges {
+        let test = taken.entry(edge.clone()).or_insert_with(|| name.into());
+        *test = std::mem::take(test).min(name.into());
+    }
+    let mut text = String::from(
+        "# Written by `make golden`: an edge between phases, and a test that takes it. See edges.rs.\n",
+    );
+    for (edge, test) in taken.iter() {
+        writeln!(text, "{edge} {test}").unwrap();
+    }
+    std::fs::write(EDGES, text).unwrap();
 }
 
 /// All of a pass but its messages.

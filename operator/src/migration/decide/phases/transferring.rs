@@ -1,0 +1,23 @@
+//! `Transferring`: disks leave A and arrive in B, side by side.
+
+use crate::{
+    crd::v1alpha1::*,
+    migration::decide::{
+        Draft, disks,
+        next::{Next, Stop},
+        source,
+    },
+};
+
+pub(super) fn next(d: &mut Draft<'_>) -> Result<Next, Stop> {
+    if d.left_clouds_alone() {
+        disks::follow(d);
+        return Err(Stop::as_said());
+    }
+    source::untouched(d)?;
+    disks::all(d);
+    if d.status.failure.is_none() && d.status.disks.iter().all(|k| k.restore.is_some()) {
+        return Ok(Next::enter(Phase::Creating, "all disks are in the destination"));
+    }
+    Err(Stop::as_said())
+}
