@@ -4,7 +4,7 @@ use crate::{
     build::job::{MoverImage, PodSettings},
     controller::context::Settings,
     migration::decide::Limits,
-    mover::cli::MoverCommand,
+    mover::cli::MoverArgs,
     openstack::ClusterCloud,
 };
 use clap::{Args, Parser, Subcommand};
@@ -31,8 +31,7 @@ pub enum Command {
     /// Print the custom resource definitions, or write one file each
     Crd(CrdArgs),
     /// What runs inside of a Job
-    #[command(subcommand)]
-    Mover(MoverCommand),
+    Mover(MoverArgs),
 }
 
 /// `vmmigration crd`

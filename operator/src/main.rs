@@ -10,7 +10,7 @@ use vmmigration::{
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Mover(command) => return mover::cli::run(command).await,
+        Command::Mover(args) => return mover::cli::run(args).await,
         Command::Crd(args) => definitions::write(args.dir.as_deref()),
         Command::Run(args) => operator::run(*args).await,
     };

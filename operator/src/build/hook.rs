@@ -3,6 +3,7 @@
 
 use super::job::{MoverImage, anchor, restricted_container, restricted_pod};
 use crate::{
+    contract::{Ssh, Task, paths},
     crd::v1alpha1::{Hook, HookRow, SshHook},
     migration::{
         hook_context::HookContext,
@@ -16,12 +17,8 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-/// Where the Secrets of a job hook are.
-const SECRETS: &str = "/secrets";
-/// Where the private key of an SSH hook is.
-const KEY: &str = "/key";
 /// Seconds that our own program has to say that time is up.
 const LAST_WORDS: i64 = 15;
 /// Script and document become files, then the rest of the arguments is run with the document on its input.
@@ -98,7 +95,7 @@ pub fn job(
     let (command, wanted) = match (&hook.ssh, guest) {
         (Some(ssh), Some(guest)) => (ssh_command(ssh, guest, seconds, &image.denied_cidrs), None),
         _ => (
-            ["bash", "/scratch/script"].map(String::from).to_vec(),
+            ["bash", paths::SCRIPT].map(String::from).to_vec(),
             hook.job.as_ref().and_then(|j| j.image.clone()),
         ),
     };
@@ -164,24 +161,17 @@ fn variable(name: &str, value: &str) -> EnvVar {
 }
 
 fn ssh_command(ssh: &SshHook, guest: &Guest, seconds: i64, denied: &[String]) -> Vec<String> {
-    let (port, seconds) = (ssh.port.unwrap_or(22).to_string(), seconds.to_string());
-    let key = format!("{KEY}/key");
-    let mut command = ["vmmigration", "mover", "ssh"].map(String::from).to_vec();
-    let options = [
-        ("--user", ssh.user.as_str()),
-        ("--host", &guest.address),
-        ("--port", &port),
-        ("--key-file", &key),
-        ("--script-file", "/scratch/script"),
-        ("--context-file", "/scratch/context.json"),
-        ("--timeout-seconds", &seconds),
-    ];
-    let keys = guest.host_keys.iter().map(|k| ("--host-key", k.as_str()));
-    let denied = denied.iter().map(|c| ("--denied-cidr", c.as_str()));
-    command.extend(
-        options.into_iter().chain(keys).chain(denied).flat_map(|(o, v)| [o.to_string(), v.to_string()]),
-    );
-    command
+    let task = Task::Ssh(Ssh {
+        user: ssh.user.clone(),
+        host: guest.address.clone(),
+        port: ssh.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(22),
+        key_file: Path::new(paths::SSH_KEYS).join(paths::SSH_KEY),
+        script_file: paths::SCRIPT.into(),
+        context_file: Some(paths::CONTEXT.into()),
+        timeout_seconds: u64::try_from(seconds).unwrap_or(1),
+        host_key: guest.host_keys.clone(),
+    });
+    ["vmmigration", "mover"].map(String::from).into_iter().chain(task.command_line(denied)).collect()
 }
 
 /// Where the Secrets are mounted, and what they are made of.
@@ -194,10 +184,13 @@ fn secrets(
 ) -> (Vec<VolumeMount>, Vec<Volume>) {
     let key = hook.ssh.as_ref().map(|s| &s.private_key_secret_ref);
     let one = |(n, (name, data)): (usize, (&String, &BTreeMap<String, Vec<u8>>))| {
-        let mount_path = if key.is_some() { KEY.to_string() } else { format!("{SECRETS}/{name}") };
+        let mount_path = match key {
+            Some(_) => paths::SSH_KEYS.to_string(),
+            None => format!("{}/{name}", paths::HOOK_SECRETS),
+        };
         let item = |k: &String| KeyToPath {
             key: if matches!(place, Place::Own) { k.clone() } else { copied_key(n, k) },
-            path: key.map_or(k.clone(), |_| "key".into()),
+            path: key.map_or(k.clone(), |_| paths::SSH_KEY.into()),
             mode: None,
         };
         let keys = data.keys().filter(|k| key.is_none_or(|r| r.key == **k));
@@ -282,6 +275,7 @@ mod tests {
             container["args"].as_array().unwrap().iter().map(|a| expanded(a.as_str().unwrap())).collect();
         assert_eq!(args[1..], ["hook", SCRIPT, r#"{"a":"b"}"#, "bash", "/scratch/script"]);
         assert_eq!(args[0], WRAPPER);
+        assert!(WRAPPER.contains(paths::SCRIPT) && WRAPPER.contains(paths::CONTEXT), "the mover looks there");
         let env = container["env"].as_array().unwrap();
         let name = env.iter().find(|e| e["name"] == "VMM_SOURCE_SERVER_NAME").unwrap();
         assert_eq!(expanded(name["value"].as_str().unwrap()), "it's $(VMM_HOOK) $$");

@@ -1,9 +1,8 @@
 //! The Job of a mover: restricted, without an API token, credentials by mounted files only, one attempt.
 
 use super::secret::Files;
+use crate::contract::paths;
 use crate::migration::{
-    block_storage::DEVICE,
-    checks::KEYS,
     names::{Identity, LABEL_MIGRATION, LABEL_PURPOSE, Side},
     step::JobRequest,
 };
@@ -118,13 +117,12 @@ pub fn restricted_pod(image: &MoverImage, container: Container, mut volumes: Vec
 
 fn container(request: &JobRequest, image: &MoverImage) -> Container {
     let mut args = vec!["mover".to_string()];
-    args.extend(request.args.clone());
-    args.extend(image.denied_cidrs.iter().flat_map(|c| ["--denied-cidr".to_string(), c.clone()]));
+    args.extend(request.task.command_line(&image.denied_cidrs));
     let mut mounts = vec![];
     if !request.keys.is_empty() {
         mounts.push(VolumeMount {
             name: "keys".into(),
-            mount_path: KEYS.into(),
+            mount_path: paths::CHECK_KEYS.into(),
             read_only: Some(true),
             ..Default::default()
         });
@@ -132,12 +130,12 @@ fn container(request: &JobRequest, image: &MoverImage) -> Container {
     if request.credentials {
         mounts.push(VolumeMount {
             name: "config".into(),
-            mount_path: "/etc/vmmigration".into(),
+            mount_path: paths::CONFIG.into(),
             read_only: Some(true),
             ..Default::default()
         });
     }
-    let device = VolumeDevice { name: "disk".into(), device_path: DEVICE.into() };
+    let device = VolumeDevice { name: "disk".into(), device_path: paths::DEVICE.into() };
     Container {
         args: Some(args),
         volume_devices: request.device.as_ref().map(|_| vec![device]),
@@ -155,13 +153,13 @@ pub fn restricted_container(name: &str, image: &MoverImage, mut mounts: Vec<Volu
     };
     mounts.insert(
         0,
-        VolumeMount { name: "scratch".into(), mount_path: "/scratch".into(), ..Default::default() },
+        VolumeMount { name: "scratch".into(), mount_path: paths::SCRATCH.into(), ..Default::default() },
     );
     Container {
         name: name.into(),
         image: Some(image.name.clone()),
         image_pull_policy: image.pull_policy.clone(),
-        env: Some(vec![env("HOME", "/scratch"), env("TMPDIR", "/scratch")]),
+        env: Some(vec![env("HOME", paths::SCRATCH), env("TMPDIR", paths::SCRATCH)]),
         resources: image.pod.resources.clone(),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -232,7 +230,14 @@ fn volumes(me: &Identity, request: &JobRequest) -> Vec<Volume> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::v1alpha1::KeyRef;
+    use crate::{
+        contract::{Checks, Purge, Task},
+        crd::v1alpha1::KeyRef,
+    };
+
+    fn purge() -> Task {
+        Task::Purge(Purge { repository: "r".into(), migration_uid: "u-1".into() })
+    }
 
     fn example(credentials: bool) -> Job {
         let me = Identity { uid: "u-1".into(), namespace: "team".into(), name: "web".into() };
@@ -240,7 +245,7 @@ mod tests {
             side: Side::Source,
             purpose: "backup-0".into(),
             attempt: 2,
-            args: vec!["backup".into()],
+            task: purge(),
             credentials,
             device: None,
             keys: BTreeMap::new(),
@@ -279,7 +284,7 @@ mod tests {
             side: Side::Source,
             purpose: "backup-0".into(),
             attempt: 1,
-            args: vec!["backup".into()],
+            task: purge(),
             credentials: true,
             device: Some(me.device(Side::Source, 0)),
             keys: BTreeMap::new(),
@@ -288,7 +293,7 @@ mod tests {
         let pod = job(&me, &request, &MoverImage::default(), "a").spec.unwrap().template.spec.unwrap();
         let device = pod.containers[0].volume_devices.clone().unwrap().remove(0);
         let volume = pod.volumes.unwrap().pop().unwrap();
-        assert_eq!((device.name, device.device_path), (volume.name, DEVICE.to_string()));
+        assert_eq!((device.name, device.device_path), (volume.name, paths::DEVICE.to_string()));
         assert_eq!(Some(volume.persistent_volume_claim.unwrap().claim_name), request.device);
         let context = pod.security_context.unwrap();
         assert_eq!((context.run_as_user, context.run_as_non_root), (Some(USER), Some(true)));
@@ -309,7 +314,7 @@ mod tests {
             side: Side::Destination,
             purpose: "check".into(),
             attempt: 1,
-            args: vec!["check".into()],
+            task: Task::Check(Checks::new(&[], 60)),
             credentials: false,
             device: None,
             keys: BTreeMap::from([("0".into(), key)]),

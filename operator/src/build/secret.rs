@@ -1,5 +1,6 @@
 //! Secrets of one migration: an anchor per cluster for its Jobs, and the operator's own vault for clean-up.
 
+use crate::contract::paths;
 use crate::migration::names::{Identity, LABEL_MIGRATION, Side};
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use sha2::{Digest as _, Sha256};
@@ -27,13 +28,13 @@ pub const ANNOTATION_COPIED: &str = "vmmigration.io/copied";
 /// What Jobs of one side get, of all that the vault holds: its cloud, the store's keys, the password.
 pub fn of_side(kept: &Files, store: &Files, side: Side) -> Files {
     let mut files = store.clone();
-    for (from, to) in [(vault::CLOUDS, "clouds.yaml"), (vault::CACERT, "cloud-cacert")] {
+    for (from, to) in [(vault::CLOUDS, paths::CLOUDS_YAML), (vault::CACERT, paths::CLOUD_CACERT)] {
         if let Some(value) = kept.get(&format!("{side}-{from}")) {
             files.insert(to.into(), value.clone());
         }
     }
     if let Some(password) = kept.get(vault::PASSWORD) {
-        files.insert("restic-password".into(), password.clone());
+        files.insert(paths::RESTIC_PASSWORD.into(), password.clone());
     }
     files
 }

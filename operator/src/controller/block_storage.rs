@@ -2,13 +2,13 @@
 
 use super::{clouds::CloudCache, clusters::MoverCluster, observe::cloud_problem};
 use crate::{
+    contract::shorten,
     crd::v1alpha1::{Transfer, TransferMode},
     migration::{
         block_storage::{BlockStorage, ClusterStorage, DRIVER, ReadyNode, ZONE_LABELS, are_servers},
         names::{Identity, LABEL_MIGRATION, LABEL_SIDE, Side},
         observed::{ClaimView, DeviceView, PersistentVolumeView, Problem},
     },
-    mover::result::shorten,
     net::EndpointPolicy,
     openstack::{Cloud, Credentials},
 };

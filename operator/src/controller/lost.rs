@@ -2,9 +2,9 @@
 
 use super::execute::{Done, changed};
 use crate::{
+    contract::shorten,
     crd::v1alpha1::VmMigrationStatus,
     migration::{names::Role, step::Effect},
-    mover::result::shorten,
     openstack::{Cloud, CloudError},
 };
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     build::secret::Files,
+    contract::paths,
     crd::{
         conditions::{Outcome, kind, reason, set_outcome},
         stored::Stored,
@@ -99,7 +100,7 @@ fn open(ctx: &Context, object: &ObjectStore, files: &Files) -> Result<Store, (&'
     let location = ObjectStoreLocation::parse(&object.spec.location)
         .map_err(|e| (reason::INVALID_CONFIGURATION, e.to_string()))?;
     let mut options = StoreOptions::new(address_check(ctx.policy()));
-    options.ca_pem = files.get("store-cacert").cloned();
+    options.ca_pem = files.get(paths::STORE_CACERT).cloned();
     let opened = keys(&location, files).and_then(|keys| Store::new(&location, &keys, &options));
     opened.map_err(sorted)
 }

@@ -591,7 +591,7 @@ async fn cluster(
     let look = view_cluster(me, &cluster, side, r.cluster.is_none(), needs);
     let mut view = match timeout(CLUSTER_TIMEOUT, look).await {
         Ok(Ok(view)) => view,
-        Ok(Err(e)) => return unseen(crate::mover::result::shorten(&e.to_string(), 256)),
+        Ok(Err(e)) => return unseen(crate::contract::shorten(&e.to_string(), 256)),
         Err(_) => return unseen(format!("no answer within {} s", CLUSTER_TIMEOUT.as_secs())),
     };
     if needs.storage {
@@ -759,7 +759,7 @@ fn waiting(pod: &Pod) -> Option<String> {
         status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.clone());
     if let Some(w) = container {
         let detail =
-            w.message.map(|m| format!(": {}", crate::mover::result::shorten(&m, 200))).unwrap_or_default();
+            w.message.map(|m| format!(": {}", crate::contract::shorten(&m, 200))).unwrap_or_default();
         return Some(format!("{}{detail}", w.reason.unwrap_or_default()));
     }
     let unscheduled =

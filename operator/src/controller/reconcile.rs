@@ -187,7 +187,7 @@ async fn announce(
         let event = Event {
             type_: if failed { EventType::Warning } else { EventType::Normal },
             reason: row.phase.to_string(),
-            note: Some(crate::mover::result::shorten(&row.message, 1000)),
+            note: Some(crate::contract::shorten(&row.message, 1000)),
             action: "Migrate".into(),
             secondary: None,
         };

@@ -4,6 +4,7 @@
 use super::{Error, context::Context};
 use crate::{
     build::secret::{Files, digest, of_side, vault},
+    contract::paths,
     crd::{
         stored::Stored,
         v1alpha1::{
@@ -92,7 +93,7 @@ impl References {
 
 /// Is it one of the store's files?
 fn is_of_store(name: &str) -> bool {
-    name == "store-cacert" || StoreKeys::names().any(|key| key == name)
+    name == paths::STORE_CACERT || StoreKeys::names().any(|key| key == name)
 }
 
 fn problem(id: &str, message: String, suggestion: &str) -> Problem {
@@ -358,7 +359,7 @@ pub async fn store_secret(
         return Ok(Err(format!("Secret {name}: {e}")));
     }
     if let Some(ca) = data.get("cacert") {
-        out.insert("store-cacert".into(), ca.clone());
+        out.insert(paths::STORE_CACERT.into(), ca.clone());
     }
     Ok(Ok((out, version)))
 }

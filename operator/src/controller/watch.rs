@@ -59,7 +59,7 @@ pub fn watch<K: Kind>(
         Err(error) => {
             tracing::warn!(kind, %error, "the watch failed; it is tried again");
             metrics.watch_error(&kind);
-            watches.fails(&name, crate::mover::result::shorten(&error.to_string(), 256), Instant::now());
+            watches.fails(&name, crate::contract::shorten(&error.to_string(), 256), Instant::now());
         }
     })
 }

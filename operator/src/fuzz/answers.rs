@@ -5,12 +5,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    crd::v1alpha1::{ClientHookNote, OUTPUT_BYTES, output_tail},
-    migration::observed::{JobState, JobView, newest_progress, number_in},
-    mover::result::{
-        BackupResult, ChecksResult, InitResult, JobOutcome, MAX_TERMINATION_MESSAGE, ProbeResult,
-        PurgeResult, RestoreResult, SealResult,
+    contract::{
+        Answer, BackupResult, ChecksResult, DiskDigest, InitResult, MAX_TERMINATION_MESSAGE, Outcome,
+        ProbeResult, PurgeResult, RestoreResult, SealResult,
     },
+    crd::v1alpha1::{ClientHookNote, OUTPUT_BYTES, output_tail},
+    migration::observed::{newest_progress, plausible},
 };
 
 /// No number from a mover is larger: as many bytes as the largest disk has.
@@ -20,26 +20,13 @@ const MOST: i64 = 1 << 50;
 /// number is taken that sums could not bear.
 pub fn job_result(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let job = JobView {
-        state: JobState::Succeeded,
-        termination: Some(text.clone().into_owned()),
-        reason: None,
-        progress: None,
-        held_up: None,
-        lost: None,
-        deleting: false,
-        exit_code: None,
-        output: None,
-    };
-    let told = job.outcome();
-    if let Some(outcome) = &told {
-        for field in outcome["result"].as_object().into_iter().flatten() {
-            let number = number_in(&outcome["result"], field.0);
-            assert!(number.is_none_or(|number| (0..=MOST).contains(&number)), "{number:?}");
-        }
-    }
-    // A list of the fields' values would be read, too, but nobody writes one.
-    let ok = told.filter(Value::is_object).map(|outcome| outcome["ok"] == true);
+    let told = Outcome::told(&text);
+    let disk: Option<DiskDigest> = told.as_ref().and_then(Outcome::answer).and_then(|a| a.read().ok());
+    let number = disk.and_then(|d| d.bytes).and_then(plausible);
+    assert!(number.is_none_or(|number| (0..=MOST).contains(&number)), "{number:?}");
+    // A list of the fields' values would be read strictly, too, but nobody writes one.
+    let object = serde_json::from_str::<Value>(&text).is_ok_and(|value| value.is_object());
+    let ok = told.filter(|_| object).map(|outcome| matches!(outcome, Outcome::<Answer>::Ok(_)));
     written_again::<BackupResult>(&text, ok);
     written_again::<RestoreResult>(&text, ok);
     written_again::<SealResult>(&text, ok);
@@ -50,11 +37,11 @@ pub fn job_result(data: &[u8]) {
 }
 
 fn written_again<T: Clone + Serialize + DeserializeOwned>(text: &str, ok: Option<bool>) {
-    let Ok(outcome) = JobOutcome::<T>::parse(text) else { return };
-    assert!(ok.is_none_or(|ok| ok == matches!(outcome, JobOutcome::Ok(_))));
+    let Ok(outcome) = Outcome::<T>::parse(text) else { return };
+    assert!(ok.is_none_or(|ok| ok == matches!(outcome, Outcome::Ok(_))));
     let written = outcome.to_termination_message();
     assert!(written.len() <= MAX_TERMINATION_MESSAGE, "{}", written.len());
-    let again = JobOutcome::<T>::parse(&written).unwrap().to_termination_message();
+    let again = Outcome::<T>::parse(&written).unwrap().to_termination_message();
     assert_eq!(again, written);
 }
 

@@ -5,8 +5,6 @@ use crate::crd::v1alpha1::{Finding, ResolvedTransfer, Severity, Transfer, Transf
 
 /// The CSI driver that gives Cinder volumes to pods.
 pub const DRIVER: &str = "cinder.csi.openstack.org";
-/// Where a Job finds its device.
-pub const DEVICE: &str = "/dev/vmm-disk";
 /// Labels of nodes that tell the zone of the volumes that they can have; the driver's own first.
 pub const ZONE_LABELS: [&str; 2] = ["topology.cinder.csi.openstack.org/zone", "topology.kubernetes.io/zone"];
 

@@ -6,9 +6,6 @@ use crate::{
     migration::names::Side,
 };
 
-/// Where the private keys of checks are mounted.
-pub const KEYS: &str = "/etc/vmmigration-check";
-
 /// What is wrong with the checks, and with the host keys of hooks, whatever the clouds look like.
 pub fn findings(spec: &VmMigrationSpec) -> Vec<Finding> {
     let checks = spec.verification.iter().flat_map(|v| &v.checks);

@@ -10,8 +10,8 @@ use crate::{
         Flavor, Image, InstanceAction, Network, Port, Proof, SecurityGroup, Server, Sighting, Snapshot,
         Subnet, Volume, VolumeAttachment,
     },
+    contract::{Answer, Outcome, ProgressLine},
     crd::v1alpha1::{Finding, VmMigrationStatus},
-    mover::result::ProgressLine,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -352,8 +352,8 @@ pub struct JobView {
 
 impl JobView {
     /// What its mover told in the end, if it told anything.
-    pub fn outcome(&self) -> Option<serde_json::Value> {
-        self.termination.as_deref().and_then(|text| serde_json::from_str(text).ok())
+    pub fn outcome(&self) -> Option<Outcome<Answer>> {
+        self.termination.as_deref().and_then(Outcome::told)
     }
 }
 
@@ -361,25 +361,21 @@ impl JobView {
 const MOST: i64 = 1 << 50;
 
 /// A number in a mover's result, if it can be one.
-pub fn number_in(result: &serde_json::Value, key: &str) -> Option<i64> {
-    result[key].as_i64().filter(|number| (0..=MOST).contains(number))
+pub fn plausible(number: u64) -> Option<i64> {
+    i64::try_from(number).ok().filter(|number| *number <= MOST)
 }
 
 /// Bytes, total, bytes a second of the newest progress line in the end of a mover's log.
 pub fn newest_progress(log: &str) -> Option<(i64, i64, i64)> {
-    let line = newest_line(log)?;
+    let line = ProgressLine::newest(log)?;
     let number = |n: u64| i64::try_from(n).unwrap_or(MOST).min(MOST);
     Some((number(line.progress.bytes), number(line.progress.total), number(line.progress.rate)))
 }
 
 /// What the newest progress line says of the store, short and on one line.
 pub fn newest_complaint(log: &str) -> Option<String> {
-    let said = newest_line(log)?.held_up?;
+    let said = ProgressLine::newest(log)?.held_up?;
     Some(said.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect())
-}
-
-fn newest_line(log: &str) -> Option<ProgressLine> {
-    log.lines().rev().find_map(|line| serde_json::from_str(line).ok())
 }
 
 /// Finds what we made for a role and an index.

@@ -265,6 +265,12 @@ fn source_retired(status: &VmMigrationStatus) -> (Option<bool>, &'static str, St
     }
 }
 
+/// Is the repository kept for a new try?
+fn keeps_repository(status: &VmMigrationStatus) -> bool {
+    let kept = |store: &StoreStatus| status.retained.iter().any(|r| r.is_repository(&store.repository));
+    status.store.as_ref().is_some_and(kept)
+}
+
 fn cleaned_up(status: &VmMigrationStatus) -> (Option<bool>, &'static str, String) {
     let retained: Vec<_> = status.retained.iter().map(|r| format!("{} ({})", r.what, r.why)).collect();
     let phase = status.phase.unwrap_or_default();
@@ -273,7 +279,7 @@ fn cleaned_up(status: &VmMigrationStatus) -> (Option<bool>, &'static str, String
         (true, _) if !retained.is_empty() => (Some(true), reason::RETAINED, retained.join("; ")),
         (true, _) => (Some(true), reason::SUCCESS, "nothing temporary is left".into()),
         (false, Some(t)) if ended => (Some(false), reason::TRANSIENT_ERROR, t.message.clone()),
-        (false, _) if ended && status.retained.iter().any(|r| r.what.starts_with("repository ")) => {
+        (false, _) if ended && keeps_repository(status) => {
             (Some(false), reason::RETAINED, retained.join("; "))
         }
         (false, _) if ended => (Some(false), reason::PROGRESSING, "removing what was temporary".into()),

@@ -1,7 +1,7 @@
 //! The side effects that a migration consists of, one value each. `decide` names them, `controller::execute` does them.
 
 use super::names::{Role, Side};
-use crate::crd::v1alpha1::KeyRef;
+use crate::{contract::Task, crd::v1alpha1::KeyRef};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub enum Step {
     /// Writes the Secrets that this migration's Jobs and its clean-up need.
     PrepareSecrets,
     /// Creates a Job in one side's cluster.
-    CreateJob(JobRequest),
+    CreateJob(Box<JobRequest>),
     /// Creates the Job of one attempt of a hook.
     RunHook(HookRequest),
     /// Deletes a Job with its pods.
@@ -226,8 +226,8 @@ pub struct JobRequest {
     pub purpose: String,
     /// Which attempt, from 1.
     pub attempt: i32,
-    /// Arguments of `vmmigration mover`.
-    pub args: Vec<String>,
+    /// What it is to do.
+    pub task: Task,
     /// It may use the cloud and the store. A check gets neither.
     pub credentials: bool,
     /// The claim of the block device that it gets.

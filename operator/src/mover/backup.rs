@@ -21,11 +21,10 @@ use super::{
     pause::pause,
     progress::Meter,
     repository::{Provenance, Repository, Saved},
-    result::{BackupResult, FailureReason},
     source::{Pieces, READ, Source},
 };
 use crate::{
-    contract::{ImageChecks, SnapshotId},
+    contract::{BackupResult, FailureReason, ImageChecks, SnapshotId},
     transfer::{
         BLOCK, Content, FIRST_BYTES, Layout, Manifest, Segment, Table, first_bytes::objection,
         table::is_zero, tags::Kind,

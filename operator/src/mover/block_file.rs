@@ -18,7 +18,8 @@ use rustix::{
     io::Errno,
 };
 
-use super::{error::MoverError, result::FailureReason, source::READ};
+use super::{error::MoverError, source::READ};
+use crate::contract::FailureReason;
 
 /// What `O_DIRECT` wants of addresses, offsets and lengths, on every disk we know.
 const ALIGN: usize = 4096;

@@ -8,9 +8,9 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{error::MoverError, repository::Repository, restore::RestoreRequest, result::FailureReason};
+use super::{error::MoverError, repository::Repository, restore::RestoreRequest};
 use crate::{
-    contract::SnapshotId,
+    contract::{FailureReason, SnapshotId},
     restic::Complaints,
     transfer::{
         Content, Layout, Manifest,

@@ -1,23 +1,20 @@
 //! `mover check`: polls the destination's checks side by side until they pass or time is up.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use reqwest::{Client, Response, redirect};
-use serde::{Deserialize, Serialize};
 use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
 
-use super::{
-    error::MoverError,
-    result::{CheckResult, ChecksResult, Failure, FailureReason, shorten},
-    ssh,
-};
+use super::{error::MoverError, ssh};
 use crate::{
-    contract::pattern,
+    contract::{
+        Check, CheckKind, CheckResult, Checks, ChecksResult, Failure, FailureReason, Header, pattern, shorten,
+    },
     net::{AddressCheck, policy_resolver},
 };
 
@@ -37,85 +34,11 @@ const MAX_NAME: usize = 63;
 const MAX_MESSAGE: usize = 200;
 const MAX_FAILURE: usize = 1000;
 
-/// One check, as the operator passes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Check {
-    /// Unique within the list.
-    pub name: String,
-    /// How long it is asked; unset: as long as all.
-    #[serde(default)]
-    pub timeout_seconds: Option<u64>,
-    /// What is tried.
-    #[serde(flatten)]
-    pub kind: CheckKind,
-}
-
-/// What a check tries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum CheckKind {
-    /// A connection is accepted.
-    Tcp {
-        /// Name or address.
-        address: String,
-        /// Port.
-        port: u16,
-    },
-    /// A GET is answered. Redirects are answers, and are not followed.
-    Http {
-        /// http or https; certificates are verified.
-        url: String,
-        /// The status that must come.
-        #[serde(default = "status_ok")]
-        status: u16,
-        /// A text that must be in the first 256 KiB of the body.
-        #[serde(default)]
-        contains: Option<String>,
-        /// A regular expression that must match somewhere in these.
-        #[serde(default)]
-        pattern: Option<String>,
-        /// A header that must come.
-        #[serde(default)]
-        header: Option<Header>,
-    },
-    /// A command in the guest ends with exit code 0.
-    #[serde(rename_all = "camelCase")]
-    Ssh {
-        /// Who logs in.
-        user: String,
-        /// Name or address.
-        address: String,
-        /// Port.
-        port: u16,
-        /// The private key.
-        key_file: PathBuf,
-        /// Public host keys; one of them must be the server's.
-        host_keys: Vec<String>,
-        /// The command, for the guest's `sh`.
-        command: String,
-    },
-}
-
-/// A header that must come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// Its name.
-    pub name: String,
-    /// A regular expression that must match its value; unset: any value.
-    #[serde(default)]
-    pub pattern: Option<String>,
-}
-
-fn status_ok() -> u16 {
-    200
-}
-
 /// Reads the list of checks.
-pub fn parse(text: &str) -> Result<Vec<Check>, MoverError> {
+pub fn read(task: &Checks) -> Result<Vec<Check>, MoverError> {
     let invalid =
         |why: String| MoverError::terminal(FailureReason::InvalidArguments, format!("--checks: {why}"));
-    let checks: Vec<Check> = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+    let checks = task.read().map_err(|error| invalid(error.to_string()))?;
     if checks.is_empty() || checks.len() > MAX_CHECKS {
         return Err(invalid(format!("1 to {MAX_CHECKS} checks are needed, {} were given", checks.len())));
     }
@@ -127,27 +50,25 @@ pub fn parse(text: &str) -> Result<Vec<Check>, MoverError> {
                 shorten(&check.name, MAX_NAME)
             )));
         }
-        if let Some(why) = check.kind.patterns().into_iter().find_map(|text| pattern(text).err()) {
+        if let Some(why) = patterns(&check.kind).into_iter().find_map(|text| pattern(text).err()) {
             return Err(invalid(format!("{}: a pattern cannot be read: {why}", check.name)));
         }
     }
     Ok(checks)
 }
 
-impl CheckKind {
-    fn patterns(&self) -> Vec<&String> {
-        match self {
-            CheckKind::Http { pattern, header, .. } => {
-                pattern.iter().chain(header.iter().filter_map(|h| h.pattern.as_ref())).collect()
-            }
-            CheckKind::Tcp { .. } | CheckKind::Ssh { .. } => vec![],
+fn patterns(kind: &CheckKind) -> Vec<&String> {
+    match kind {
+        CheckKind::Http { pattern, header, .. } => {
+            pattern.iter().chain(header.iter().filter_map(|h| h.pattern.as_ref())).collect()
         }
+        CheckKind::Tcp { .. } | CheckKind::Ssh { .. } => vec![],
     }
+}
 
-    /// How long one try may take, and how long after it the next one is made.
-    fn pace(&self) -> (Duration, Duration) {
-        if matches!(self, CheckKind::Ssh { .. }) { (TRY_SSH, INTERVAL_SSH) } else { (TRY, INTERVAL) }
-    }
+/// How long one try may take, and how long after it the next one is made.
+fn pace(kind: &CheckKind) -> (Duration, Duration) {
+    if matches!(kind, CheckKind::Ssh { .. }) { (TRY_SSH, INTERVAL_SSH) } else { (TRY, INTERVAL) }
 }
 
 /// Runs all checks; a failure holds every result, too.
@@ -202,7 +123,7 @@ async fn poll(
     until: Instant,
 ) -> (CheckResult, Option<Timestamp>) {
     let mut attempts = 0;
-    let (limit, interval) = check.kind.pace();
+    let (limit, interval) = pace(&check.kind);
     loop {
         attempts += 1;
         let tried = match timeout(limit, attempt(&check.kind, client, policy)).await {
@@ -348,6 +269,10 @@ mod tests {
 
     fn policy(allow_loopback: bool) -> AddressCheck {
         address_check(EndpointPolicy { allow_loopback, denied: Vec::new() })
+    }
+
+    fn parse(text: &str) -> Result<Vec<Check>, MoverError> {
+        read(&Checks { checks: text.into(), deadline_seconds: 1 })
     }
 
     #[test]

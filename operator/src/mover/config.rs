@@ -6,20 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{error::MoverError, result::FailureReason};
-use crate::store::{ObjectStoreLocation, StoreKeys};
+use super::error::MoverError;
+use crate::{
+    contract::{
+        FailureReason,
+        paths::{CLOUD_CACERT, CLOUDS_YAML, RESTIC_PASSWORD, STORE_CACERT},
+    },
+    store::{ObjectStoreLocation, StoreKeys},
+};
 
 /// No file of the Secret is larger.
 const MAX_FILE: u64 = 1 << 20;
-
-/// Names of the files.
-pub const CLOUDS_YAML: &str = "clouds.yaml";
-/// The cloud's CA.
-pub const CLOUD_CACERT: &str = "cloud-cacert";
-/// The store's CA.
-pub const STORE_CACERT: &str = "store-cacert";
-/// The repository's password.
-pub const RESTIC_PASSWORD: &str = "restic-password";
 
 /// The directory that the Secret is mounted at.
 #[derive(Debug, Clone)]

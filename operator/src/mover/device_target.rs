@@ -23,11 +23,10 @@ use super::{
     error::MoverError,
     pause::pause,
     restore::{ATTEMPTS, RestoreRequest, Restoring, Suspect, Target, expect_end, next_piece, short_dump},
-    result::FailureReason,
     source::READ,
 };
 use crate::{
-    contract::SnapshotId,
+    contract::{FailureReason, SnapshotId},
     transfer::{BLOCK, Content, ImageHash, Layout, Manifest, Patch, table::is_zero, tags::Kind},
 };
 

@@ -9,8 +9,11 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256, Sha512};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{error::MoverError, result::FailureReason};
-use crate::transfer::{Table, table::is_zero};
+use super::error::MoverError;
+use crate::{
+    contract::FailureReason,
+    transfer::{Table, table::is_zero},
+};
 
 /// How many blocks may wait for the hasher.
 const QUEUE: usize = 4;

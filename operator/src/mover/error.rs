@@ -1,10 +1,11 @@
 //! A failed step: reason, message, and whether another try makes sense.
 
-use super::{
-    image::ImageError,
-    result::{Failure, FailureReason},
+use super::image::ImageError;
+use crate::{
+    contract::{Failure, FailureReason},
+    restic::ResticError,
+    store::StoreError,
 };
-use crate::{restic::ResticError, store::StoreError};
 
 /// Why a step of the mover failed. The message names the object, what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

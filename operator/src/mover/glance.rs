@@ -5,24 +5,25 @@ use std::{io, ops::Range};
 use futures::StreamExt;
 
 use super::{
-    cli::JobArgs,
-    config::{self, ConfigDir},
+    config::ConfigDir,
     error::MoverError,
     image::{ByteStream, ImageBody, ImageError, ImageRecord, ImageService},
-    result::FailureReason,
 };
-use crate::openstack::{Cloud, CloudError, Credentials, ErrorKind, Timeouts};
+use crate::{
+    contract::{FailureReason, paths},
+    net::EndpointPolicy,
+    openstack::{Cloud, CloudError, Credentials, ErrorKind, Timeouts},
+};
 
 /// What Glance answers to an upload whose content it refuses.
 const UNSUPPORTED_MEDIA_TYPE: u16 = 415;
 
 /// Logs in with the Job's credentials: the only entry of its `clouds.yaml`.
-pub async fn connect(config: &ConfigDir, job: &JobArgs) -> Result<Cloud, MoverError> {
-    let yaml = config.required(config::CLOUDS_YAML)?;
-    let cacert = config.optional(config::CLOUD_CACERT)?;
+pub async fn connect(config: &ConfigDir, policy: EndpointPolicy) -> Result<Cloud, MoverError> {
+    let yaml = config.required(paths::CLOUDS_YAML)?;
+    let cacert = config.optional(paths::CLOUD_CACERT)?;
     let credentials = Credentials::parse(&yaml, None, cacert.as_deref())
         .map_err(|error| MoverError::terminal(FailureReason::InvalidConfiguration, error.to_string()))?;
-    let policy = job.endpoint_policy();
     let connected =
         Cloud::connect(&credentials, &policy, credentials.cloud_name(), Timeouts::default()).await;
     Ok(connected.map_err(ImageError::from)?)

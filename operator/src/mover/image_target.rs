@@ -23,10 +23,10 @@ use super::{
     image::{ImageRecord, ImageService},
     pause::pause,
     restore::{ATTEMPTS, Restoring, Suspect, Target, expect_end, next_piece, short_dump, zeros},
-    result::FailureReason,
     source::{comparable_hash, not_found},
 };
 use crate::{
+    contract::FailureReason,
     restic::Child,
     transfer::{
         BLOCK, Content, ImageHash, Layout, Manifest, Patch, Runs, first_bytes::objection, tags::Kind,

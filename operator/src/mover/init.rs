@@ -4,12 +4,9 @@
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    error::MoverError,
-    key,
-    result::{FailureReason, InitResult},
-};
+use super::{error::MoverError, key};
 use crate::{
+    contract::{FailureReason, InitResult},
     restic::{Child, Restic, ResticError},
     store::{Store, StoreError, shown},
 };

@@ -1,7 +1,8 @@
 //! Makes the repository cheap to open: replaces restic's expensive key file by one that costs nothing.
 
-use super::{error::MoverError, result::FailureReason};
+use super::error::MoverError;
 use crate::{
+    contract::FailureReason,
     restic::key_file::{KeyFile, KeyFileError, MasterKeys},
     store::{Store, StoreError},
 };

@@ -1,6 +1,6 @@
 //! What runs inside a Job: moves one disk between a cloud and the repository.
 //!
-//! Every subcommand ends with a [`result::JobOutcome`] in the termination message, the exit code that belongs
+//! Every subcommand ends with a [`Outcome`](crate::contract::Outcome) in the termination message, the exit code that belongs
 //! to it, and nothing half-done that looks whole: no snapshot of a short read, no image of a short dump.
 
 pub mod backup;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod device_target;
 pub mod digest;
+mod ended;
 pub mod error;
 pub mod feed;
 mod gate;
@@ -21,12 +22,12 @@ pub mod image_target;
 pub mod init;
 mod key;
 mod pause;
+mod place;
 pub mod probe;
 pub mod progress;
 pub mod purge;
 mod repository;
 pub mod restore;
-pub mod result;
 pub mod seal;
 pub mod source;
 pub mod ssh;

@@ -2,12 +2,11 @@
 
 use std::{future::Future, time::Instant};
 
-use super::{
-    error::MoverError,
-    image::ImageService,
-    result::{FailureReason, ProbeResult},
+use super::{error::MoverError, image::ImageService};
+use crate::{
+    contract::{FailureReason, ProbeResult},
+    store::{Probed, Store},
 };
-use crate::store::{Probed, Store};
 
 /// An image that cannot be there: "not found" proves login, endpoint and rights as well as "found" would.
 const NO_IMAGE: &str = "00000000-0000-0000-0000-000000000000";

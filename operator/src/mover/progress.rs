@@ -12,8 +12,10 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use super::result::{Progress, ProgressLine};
-use crate::restic::Complaints;
+use crate::{
+    contract::{Progress, ProgressLine},
+    restic::Complaints,
+};
 
 const INTERVAL: Duration = Duration::from_secs(2);
 /// The rate is taken over this many intervals.
@@ -87,7 +89,7 @@ fn rate(bytes: u64, time: Duration) -> u64 {
 }
 
 fn print(progress: Progress, held_up: Option<String>) {
-    if let Ok(line) = serde_json::to_string(&ProgressLine { progress, held_up }) {
+    if let Ok(line) = (ProgressLine { progress, held_up }).line() {
         // A reader that is gone must not stop the copy.
         let _ = writeln!(std::io::stdout(), "{line}");
     }

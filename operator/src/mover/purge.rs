@@ -4,9 +4,11 @@ use super::{
     error::MoverError,
     init::{MARKER, read_marker, require_ours, require_own_key, require_uid},
     key::KEYS,
-    result::{FailureReason, PurgeResult},
 };
-use crate::store::{Removed, Store, Stored};
+use crate::{
+    contract::{FailureReason, PurgeResult},
+    store::{Removed, Store, Stored},
+};
 
 /// Deletes everything below the prefix when it is ours, down to old versions, what says so last, and looks again. What
 /// the store does not let go of is told, and so is until when.

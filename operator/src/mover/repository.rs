@@ -15,9 +15,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{error::MoverError, result::FailureReason, source::READ};
+use super::{error::MoverError, source::READ};
 use crate::{
-    contract::SnapshotId,
+    contract::{FailureReason, SnapshotId},
     restic::{BackupArgs, BackupSummary, Child, Line, Restic, ResticError},
     store::Store,
     transfer::{

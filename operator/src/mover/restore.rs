@@ -16,11 +16,10 @@ use super::{
     error::MoverError,
     progress::Meter,
     repository::Repository,
-    result::{FailureReason, RestoreResult},
     source::READ,
 };
 use crate::{
-    contract::SnapshotId,
+    contract::{FailureReason, RestoreResult, SnapshotId},
     transfer::{ImageHash, Manifest, tags::Kind},
 };
 

@@ -17,9 +17,11 @@ use super::{
     image_target::{SendError, send_all},
     repository::{Repository, Saved},
     restore::{self, RestoreRequest, Restoring, Target},
-    result::{FailureReason, SealResult},
 };
-use crate::{contract::SnapshotId, transfer::ImageHash};
+use crate::{
+    contract::{FailureReason, SealResult, SnapshotId},
+    transfer::ImageHash,
+};
 
 /// Saves the whole disk; finds it when it was saved, and proven, before.
 pub async fn seal(

@@ -14,9 +14,8 @@ use super::{
     digest,
     error::MoverError,
     image::{ImageBody, ImageError, ImageRecord, ImageService},
-    result::FailureReason,
 };
-use crate::transfer::ImageHash;
+use crate::{contract::FailureReason, transfer::ImageHash};
 
 /// Size of one read; also that of the pipes.
 pub const READ: usize = 1 << 20;

@@ -20,8 +20,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::result::shorten;
-use crate::{contract::host_key, net::AddressCheck};
+use crate::{
+    contract::{host_key, shorten},
+    net::AddressCheck,
+};
 
 /// Between two tries to get a connection.
 const INTERVAL: Duration = Duration::from_secs(2);

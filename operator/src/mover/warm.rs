@@ -11,11 +11,10 @@ use super::{
     digest::{Extra, Sums},
     error::MoverError,
     repository::{Repository, Scratch},
-    result::FailureReason,
     source::Source,
 };
 use crate::{
-    contract::SnapshotId,
+    contract::{FailureReason, SnapshotId},
     transfer::{
         BLOCK, Content, Manifest, Patch, Runs, Segment, Table, manifest::MAX_PATCH, table::is_zero,
         tags::Kind,

@@ -825,6 +825,18 @@ pub struct RetainedRow {
     pub why: String,
 }
 
+impl RetainedRow {
+    /// The repository, which is kept for a new try.
+    pub fn repository(repository: &str, why: String) -> Self {
+        RetainedRow { what: format!("repository {repository}, encrypted"), why }
+    }
+
+    /// Is it that repository that stays?
+    pub fn is_repository(&self, repository: &str) -> bool {
+        self.what == Self::repository(repository, String::new()).what
+    }
+}
+
 /// A deletion that a cloud was asked for.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

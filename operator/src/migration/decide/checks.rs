@@ -9,16 +9,17 @@ use super::{
 };
 use crate::{
     cloud::Server,
-    contract::{host_key, host_keys_from_console, pattern},
+    contract::{
+        self, CheckKind, Checks, ChecksResult, Task, host_key, host_keys_from_console, paths, pattern,
+    },
     crd::v1alpha1::*,
-    migration::{checks::KEYS, names::Side, observed::JobState},
+    migration::{names::Side, observed::JobState},
 };
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 /// How long a check is asked when it does not say so, in seconds.
 const TIMEOUT_SECONDS: i32 = 300;
@@ -171,13 +172,10 @@ fn ask_job_that_trusts(d: &mut Draft<'_>, of: &Asked, checks: &[Check], printed:
         );
     }
     let seconds = longest(checks);
-    let json = arguments(checks, &of.address, printed);
     let wanted = Wanted {
         side: of.side,
         purpose: purpose.clone(),
-        args: ["check", "--checks", &json, "--deadline-seconds", &seconds.to_string()]
-            .map(String::from)
-            .to_vec(),
+        task: task(checks, &of.address, printed, seconds.into()),
         credentials: false,
         deadline_seconds: i64::from(seconds) + 120,
         attempts: 2,
@@ -190,8 +188,7 @@ fn ask_job_that_trusts(d: &mut Draft<'_>, of: &Asked, checks: &[Check], printed:
         Progress::Again => all("asked once more", false),
         Progress::Failed(why) => {
             let mut found = all(&why, true);
-            let last = d.job_seen(of.side, &purpose).and_then(|job| job.outcome());
-            let last = last.map_or(vec![], |told| rows(&told["result"]));
+            let last = told(d, of.side, &purpose).map_or(vec![], rows_of);
             found.extend(last.into_iter().map(|r| (r.name.clone(), (r, true))));
             found
         }
@@ -230,11 +227,13 @@ fn of_given(purpose: &str) -> String {
 
 /// When the first check passed, by the Job that was asked first.
 fn first_pass(d: &Draft<'_>, side: Side, purpose: &str) -> Option<Timestamp> {
-    let told = |purpose: &str| {
-        let outcome = d.job_seen(side, purpose)?.outcome()?;
-        parse_time(outcome["result"]["firstPassedAt"].as_str()?)
-    };
-    [of_given(purpose), purpose.to_string()].iter().filter_map(|purpose| told(purpose)).min()
+    let first = |purpose: &str| told(d, side, purpose)?.first_passed_at;
+    [of_given(purpose), purpose.to_string()].iter().filter_map(|purpose| first(purpose)).min()
+}
+
+/// What a Job has told in the end, whichever it was.
+fn told(d: &Draft<'_>, side: Side, purpose: &str) -> Option<ChecksResult> {
+    d.job_seen(side, purpose)?.outcome()?.answer()?.read().ok()
 }
 
 /// The private keys that the Job needs, by the name of the file.
@@ -243,56 +242,66 @@ fn keys(checks: &[Check]) -> BTreeMap<String, KeyRef> {
     checks.iter().enumerate().filter_map(key).collect()
 }
 
-/// The checks as `vmmigration mover check` takes them; all but console checks. `address` is the server's, and
-/// `host_keys` are those that it printed on its console; what a check gives is trusted besides.
-pub(super) fn arguments(checks: &[Check], address: &str, host_keys: &[String]) -> String {
-    let one = |(n, c): (usize, &Check)| {
-        let mut argument = json!({"name": c.name, "timeoutSeconds": timeout(c)});
-        if let Some(tcp) = &c.tcp {
-            argument["tcp"] = json!({"address": tcp.address.as_deref().unwrap_or(address), "port": tcp.port});
-        }
-        if let Some(http) = &c.http {
-            argument["http"] = http_argument(http, address);
-        }
-        if let Some(ssh) = &c.ssh {
-            argument["ssh"] = json!({
-                "user": ssh.user,
-                "address": ssh.address.as_deref().unwrap_or(address),
-                "port": ssh.port.unwrap_or(22),
-                "keyFile": format!("{KEYS}/{n}"),
-                "hostKeys": host_keys.iter().chain(&ssh.host_key).collect::<Vec<_>>(),
-                "command": ssh.command,
-            });
-        }
-        argument
-    };
-    Value::Array(checks.iter().enumerate().filter(|(_, c)| c.console.is_none()).map(one).collect())
-        .to_string()
+/// The checks as a mover is asked for them; all but console checks. `address` is the server's, and `host_keys` are those
+/// that it printed on its console; what a check gives is trusted besides.
+pub(super) fn task(checks: &[Check], address: &str, host_keys: &[String], seconds: i64) -> Task {
+    let of_job = checks.iter().enumerate().filter_map(|(n, c)| {
+        let kind = kind(n, c, address, host_keys)?;
+        let timeout_seconds = u64::try_from(timeout(c)).ok();
+        Some(contract::Check { name: c.name.clone(), timeout_seconds, kind })
+    });
+    let asked: Vec<contract::Check> = of_job.collect();
+    Task::Check(Checks::new(&asked, u64::try_from(seconds).unwrap_or_default()))
 }
 
-fn http_argument(h: &HttpCheck, address: &str) -> Value {
+fn kind(n: usize, check: &Check, address: &str, host_keys: &[String]) -> Option<CheckKind> {
+    let at = |given: &Option<String>| given.clone().unwrap_or_else(|| address.to_string());
+    if let Some(tcp) = &check.tcp {
+        return Some(CheckKind::Tcp { address: at(&tcp.address), port: port(tcp.port) });
+    }
+    if let Some(http) = &check.http {
+        return Some(of_http(http, &at(&http.address)));
+    }
+    let ssh = check.ssh.as_ref()?;
+    Some(CheckKind::Ssh {
+        user: ssh.user.clone(),
+        address: at(&ssh.address),
+        port: ssh.port.map_or(22, port),
+        key_file: Path::new(paths::CHECK_KEYS).join(n.to_string()),
+        host_keys: host_keys.iter().chain(&ssh.host_key).cloned().collect(),
+        command: ssh.command.clone(),
+    })
+}
+
+fn of_http(h: &HttpCheck, host: &str) -> CheckKind {
     let (scheme, usual) = match h.scheme {
         Some(HttpScheme::Https) => ("https", 443),
         _ => ("http", 80),
     };
-    let host = h.address.as_deref().unwrap_or(address);
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
-    let (port, path) = (h.port.unwrap_or(usual), h.path.as_deref().unwrap_or("/"));
-    let mut argument =
-        json!({"url": format!("{scheme}://{host}:{port}{path}"), "status": h.status.unwrap_or(200)});
-    let optional =
-        [("contains", json!(h.contains)), ("pattern", json!(h.pattern)), ("header", json!(h.header))];
-    for (name, value) in optional.into_iter().filter(|(_, v)| !v.is_null()) {
-        argument[name] = value;
+    let (at, path) = (h.port.unwrap_or(usual), h.path.as_deref().unwrap_or("/"));
+    let header = |h: &HeaderCheck| contract::Header { name: h.name.clone(), pattern: h.pattern.clone() };
+    CheckKind::Http {
+        url: format!("{scheme}://{host}:{at}{path}"),
+        status: h.status.and_then(|status| u16::try_from(status).ok()).unwrap_or(200),
+        contains: h.contains.clone(),
+        pattern: h.pattern.clone(),
+        header: h.header.as_ref().map(header),
     }
-    argument
+}
+
+/// The API server lets no other numbers in.
+fn port(number: i32) -> u16 {
+    u16::try_from(number).unwrap_or_default()
 }
 
 /// What a Job of checks has answered.
-pub(super) fn rows(result: &Value) -> Vec<CheckRow> {
-    let rows = result["checks"].as_array().cloned().unwrap_or_default();
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_string();
-    rows.iter().map(|r| row(&text(&r["name"]), r["ok"] == true, text(&r["message"]))).collect()
+pub(super) fn rows(answer: &contract::Answer) -> Vec<CheckRow> {
+    answer.read().map_or(vec![], rows_of)
+}
+
+fn rows_of(told: ChecksResult) -> Vec<CheckRow> {
+    told.checks.into_iter().map(|c| row(&c.name, c.ok, c.message)).collect()
 }
 
 fn row(name: &str, passed: bool, message: impl Into<String>) -> CheckRow {
@@ -314,10 +323,15 @@ fn after(since: &Time, seconds: i32) -> Option<Time> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     fn given(checks: Value) -> Value {
         let checks: Vec<Check> = serde_json::from_value(checks).unwrap();
-        serde_json::from_str(&arguments(&checks, "10.0.0.5", &["ssh-ed25519 CONSOLE".into()])).unwrap()
+        let Task::Check(asked) = task(&checks, "10.0.0.5", &["ssh-ed25519 CONSOLE".into()], 300) else {
+            panic!("another task")
+        };
+        assert!(crate::mover::check::read(&asked).is_ok(), "the mover reads it: {asked:?}");
+        serde_json::from_str(&asked.checks).unwrap()
     }
 
     #[test]
@@ -354,7 +368,6 @@ mod tests {
             let console = json!({"name": "boot", "console": {"pattern": "x"}});
             let text = given(json!([console, check]));
             assert_eq!(text, json!([expected]));
-            assert!(crate::mover::check::parse(&text.to_string()).is_ok(), "the mover reads it: {text}");
         }
     }
 }

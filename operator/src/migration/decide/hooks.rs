@@ -9,6 +9,7 @@ use super::{
     next::{Stop, seen},
 };
 use crate::{
+    contract::Outcome,
     crd::v1alpha1::*,
     migration::{
         names::Side,
@@ -248,7 +249,8 @@ fn ended(d: &mut Draft<'_>, hook: &Hook, now: &HookRow, job: &JobView) -> Result
 /// What our own program says in the termination message when it is not the script that failed.
 fn said(job: &JobView) -> String {
     let outcome = job.outcome();
-    outcome.and_then(|o| Some(format!(": {}", o["message"].as_str()?))).unwrap_or_default()
+    let said = outcome.as_ref().and_then(Outcome::failure).map(|f| f.message.as_str()).unwrap_or_default();
+    if said.is_empty() { String::new() } else { format!(": {said}") }
 }
 
 /// A client's answer is an annotation; one to another attempt is not heard.

@@ -20,7 +20,7 @@ fn with_the_sources_key() -> World {
 }
 
 fn trusted(job: &JobRequest) -> Value {
-    let checks: Value = serde_json::from_str(&job.args[2]).unwrap();
+    let checks: Value = serde_json::from_str(&job.task.command_line(&[])[2]).unwrap();
     checks[0]["ssh"]["hostKeys"].clone()
 }
 

@@ -2,19 +2,18 @@
 
 use super::{AT_ONCE, Draft, SOON, clock};
 use crate::{
+    contract::{Answer, Failure, FailureReason, Outcome, Task},
     crd::v1alpha1::{JobRecord, KeyRef},
     migration::{
         names::Side,
         observed::{JobState, JobView, Seen},
         step::{JobRequest, Step},
     },
-    mover::result::FailureReason,
 };
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// How far a Job is.
@@ -22,7 +21,7 @@ pub(super) enum Progress {
     /// Not ended; the sentence says what it waits for.
     Running(String),
     /// Ended well, with this result.
-    Succeeded(Value),
+    Succeeded(Answer),
     /// Ended badly for the last time.
     Failed(String),
     /// This attempt ended badly; the next one is due.
@@ -33,7 +32,7 @@ pub(super) enum Progress {
 pub(super) struct Wanted {
     pub side: Side,
     pub purpose: String,
-    pub args: Vec<String>,
+    pub task: Task,
     pub credentials: bool,
     pub deadline_seconds: i64,
     /// How often it is tried.
@@ -44,10 +43,8 @@ pub(super) struct Wanted {
 const KEYS_SECONDS: i64 = 15;
 
 /// The cloud or the store did not take the keys. They may have been rotated a moment ago: that ends an attempt, no more.
-fn keys_refused(outcome: &Value) -> bool {
-    [FailureReason::StoreUnauthorized, FailureReason::CloudUnauthorized]
-        .iter()
-        .any(|reason| outcome["reason"] == reason.to_string())
+fn keys_refused(failure: &Failure<Answer>) -> bool {
+    matches!(failure.reason, FailureReason::StoreUnauthorized | FailureReason::CloudUnauthorized)
 }
 
 impl Draft<'_> {
@@ -140,16 +137,16 @@ impl Draft<'_> {
         match job {
             None => {
                 self.job_record(&wanted.purpose).state = "Running".into();
-                self.step(Step::CreateJob(JobRequest {
+                self.step(Step::CreateJob(Box::new(JobRequest {
                     side: wanted.side,
                     purpose: wanted.purpose,
                     attempt,
-                    args: wanted.args,
+                    task: wanted.task,
                     credentials: wanted.credentials,
                     device,
                     keys,
                     deadline_seconds: wanted.deadline_seconds,
-                }));
+                })));
                 Progress::Running("starting".into())
             }
             Some(job) => {
@@ -165,7 +162,7 @@ impl Draft<'_> {
     /// Its pod neither runs nor ends. Where each attempt has a place of its own another one begins beside it; a device, or
     /// what there is only one of, is touched again only when Kubernetes has seen the pod gone, with its node.
     fn lost(&mut self, wanted: &Wanted, name: &str, on_device: bool, lost: String) -> Progress {
-        let own = ["backup-", "restore-", "probe-", "check"].iter().any(|p| wanted.purpose.starts_with(p));
+        let own = matches!(wanted.task, Task::Backup(_) | Task::Restore(_) | Task::Probe(_) | Task::Check(_));
         let message = format!("Job {name}: {lost}");
         if own && !on_device && self.job_record(&wanted.purpose).tries() < wanted.attempts {
             self.note(format!("{message}; trying again"));
@@ -191,23 +188,30 @@ impl Draft<'_> {
                 self.job_runs = true;
                 Progress::Running(job.reason.clone().unwrap_or_else(|| "running".into()))
             }
-            (JobState::Succeeded, Some(o)) if o["ok"] == true => {
+            (JobState::Succeeded, Some(Outcome::Ok(answer))) => {
                 let record = self.job_record(&wanted.purpose);
                 record.state = "Succeeded".into();
                 record.finished_at.get_or_insert(now);
-                Progress::Succeeded(o["result"].clone())
+                Progress::Succeeded(answer)
             }
             (_, outcome) => self.failed(wanted, name, job, outcome),
         }
     }
 
-    fn failed(&mut self, wanted: &Wanted, name: &str, job: &JobView, outcome: Option<Value>) -> Progress {
-        let said = outcome.as_ref().and_then(|o| o["message"].as_str()).map(String::from);
+    fn failed(
+        &mut self,
+        wanted: &Wanted,
+        name: &str,
+        job: &JobView,
+        outcome: Option<Outcome<Answer>>,
+    ) -> Progress {
+        let failure = outcome.as_ref().and_then(Outcome::failure);
+        let said = failure.map(|f| f.message.clone()).filter(|message| !message.is_empty());
         let message =
             said.or_else(|| job.reason.clone()).unwrap_or_else(|| "its pod ended without a result".into());
         // A pod that was killed says nothing; that may pass.
-        let refused = outcome.as_ref().is_some_and(keys_refused);
-        let retryable = refused || outcome.as_ref().is_none_or(|o| o["retryable"] != false);
+        let refused = failure.is_some_and(keys_refused);
+        let retryable = refused || failure.is_none_or(|f| f.retryable);
         let message = format!("Job {name}: {message}");
         let record = self.job_record(&wanted.purpose);
         if retryable && record.tries() < wanted.attempts {

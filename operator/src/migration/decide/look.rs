@@ -8,6 +8,7 @@ use super::{
     warm,
 };
 use crate::{
+    contract::{Probe, Task},
     crd::v1alpha1::*,
     migration::{
         block_storage, checks as application, image_checks, looks, names::Side, observed::Problem, place,
@@ -148,11 +149,11 @@ fn probe(d: &mut Draft<'_>, findings: &mut Vec<Finding>) -> Option<String> {
     let mut waiting = None;
     for side in SIDES {
         let purpose = format!("probe-{side}");
-        renew_probe(d, &purpose);
+        renew_probe(d, side, &purpose);
         let wanted = Wanted {
             side,
             purpose: purpose.clone(),
-            args: vec!["probe".into(), "--repository".into(), repository.clone()],
+            task: Task::Probe(Probe { repository: repository.clone() }),
             credentials: true,
             deadline_seconds: 120,
             attempts: 1,
@@ -176,7 +177,7 @@ fn probe(d: &mut Draft<'_>, findings: &mut Vec<Finding>) -> Option<String> {
     waiting
 }
 
-fn renew_probe(d: &mut Draft<'_>, purpose: &str) {
+fn renew_probe(d: &mut Draft<'_>, side: Side, purpose: &str) {
     let now = d.input.now;
     let record = d.job_record(purpose);
     let age = record.finished_at.as_ref().map(|t| now.duration_since(t.0).as_secs());
@@ -186,7 +187,6 @@ fn renew_probe(d: &mut Draft<'_>, purpose: &str) {
         _ => false,
     };
     if due {
-        let side = if purpose.ends_with("source") { Side::Source } else { Side::Destination };
         let old = d.input.me.job(purpose, d.job_record(purpose).attempt);
         d.next_attempt(purpose, None);
         d.step(Step::DeleteJob { side, name: old });

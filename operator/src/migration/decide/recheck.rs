@@ -36,13 +36,10 @@ fn longest(checks: &[Check]) -> i64 {
 /// A Job near one side asks.
 pub(super) fn ask(d: &mut Draft<'_>, side: Side, purpose: &str, checks: &[Check], address: &str) -> Progress {
     let seconds = longest(checks);
-    let json = asking::arguments(checks, address, &[]);
     d.job(Wanted {
         side,
         purpose: purpose.into(),
-        args: ["check", "--checks", &json, "--deadline-seconds", &seconds.to_string()]
-            .map(String::from)
-            .to_vec(),
+        task: asking::task(checks, address, &[], seconds),
         credentials: false,
         deadline_seconds: seconds + 120,
         attempts: 2,

@@ -2,7 +2,7 @@
 //! both clouds.
 
 use super::tests::{World, ask, settle};
-use crate::{crd::v1alpha1::*, migration::names::Side, mover::result::FailureReason};
+use crate::{contract::FailureReason, crd::v1alpha1::*, migration::names::Side};
 use serde_json::json;
 
 /// The backup of the second disk finds that the destination does not take it.

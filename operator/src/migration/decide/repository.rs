@@ -5,8 +5,11 @@ use super::{
     jobs::{Progress, Wanted},
     next::Stop,
 };
-use crate::{crd::v1alpha1::*, migration::names::Side, mover::result::PurgeResult};
-use serde_json::Value;
+use crate::{
+    contract::{Answer, Init, Purge, PurgeResult, Task},
+    crd::v1alpha1::*,
+    migration::names::Side,
+};
 use std::time::Duration;
 
 /// Makes the repository, once.
@@ -19,13 +22,11 @@ pub(super) fn init(d: &mut Draft<'_>) -> Result<(), Stop> {
     let wanted = Wanted {
         side: Side::Source,
         purpose: "init".into(),
-        args: [
-            ["init", "--repository", &store.repository].map(String::from).to_vec(),
-            ["--migration-uid", &me.uid, "--object", &format!("{}/{}", me.namespace, me.name)]
-                .map(String::from)
-                .to_vec(),
-        ]
-        .concat(),
+        task: Task::Init(Init {
+            repository: store.repository.clone(),
+            migration_uid: me.uid.clone(),
+            object: format!("{}/{}", me.namespace, me.name),
+        }),
         credentials: true,
         deadline_seconds: 300,
         attempts: d.input.limits.job_attempts,
@@ -56,9 +57,7 @@ pub(super) fn purge(d: &mut Draft<'_>) -> Result<(), Stop> {
     let wanted = Wanted {
         side: Side::Source,
         purpose: "purge".into(),
-        args: ["purge", "--repository", &store.repository, "--migration-uid", &uid]
-            .map(String::from)
-            .to_vec(),
+        task: Task::Purge(Purge { repository: store.repository.clone(), migration_uid: uid }),
         credentials: true,
         deadline_seconds: 1800,
         attempts: d.input.limits.job_attempts,
@@ -85,8 +84,8 @@ pub(super) fn purge(d: &mut Draft<'_>) -> Result<(), Stop> {
 }
 
 /// What a purge could not remove, since the store holds it.
-fn what_is_kept(repository: &str, result: &Value) -> Option<RetainedRow> {
-    let kept = serde_json::from_value::<PurgeResult>(result.clone()).ok()?.kept?;
+fn what_is_kept(repository: &str, answer: &Answer) -> Option<RetainedRow> {
+    let kept = answer.read::<PurgeResult>().ok()?.kept?;
     let what = format!("{} objects or versions of what was repository {repository}", kept.objects);
     Some(RetainedRow { what, why: kept.message })
 }

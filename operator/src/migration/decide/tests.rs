@@ -821,8 +821,8 @@ impl World {
             Step::CreateJob(j) => {
                 let name = me.job(&j.purpose, j.attempt);
                 assert!(self.anchors && self.vault, "a Job without its Secrets");
-                self.asked.insert(name.clone(), j.args.clone());
-                self.requests.push(j.clone());
+                self.asked.insert(name.clone(), j.task.command_line(&[]));
+                self.requests.push(JobRequest::clone(j));
                 if let Some(claim) = &j.device {
                     self.holds.insert(name.clone(), claim.clone());
                 }
@@ -2494,7 +2494,7 @@ impl World {
             now: self.now,
         });
         decision.steps.into_iter().find_map(|s| match s {
-            Step::CreateJob(j) if j.purpose.starts_with("check") => Some(j),
+            Step::CreateJob(j) if j.purpose.starts_with("check") => Some(*j),
             _ => None,
         })
     }
@@ -2564,7 +2564,9 @@ fn a_check_that_the_job_does_not_answer_has_not_passed() {
 
 #[test]
 fn an_ssh_check_gets_its_key_and_trusts_what_was_given_or_printed() {
-    let args = |job: &JobRequest| -> serde_json::Value { serde_json::from_str(&job.args[2]).unwrap() };
+    let args = |job: &JobRequest| -> serde_json::Value {
+        serde_json::from_str(&job.task.command_line(&[])[2]).unwrap()
+    };
     let to_the_job = |w: &mut World| w.run(400, |w| w.phase() == Some(Phase::Verifying), || false);
     let mut w = checked(json!([over_ssh(Some(HOST_KEY))]));
     to_the_job(&mut w);

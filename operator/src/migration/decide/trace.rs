@@ -237,7 +237,14 @@ fn of_step(step: &Step) -> String {
     match step {
         Step::CreateJob(j) => format!(
             "CreateJob {} {} {} {:?} {} {:?} {:?} {}",
-            j.side, j.purpose, j.attempt, j.args, j.credentials, j.device, j.keys, j.deadline_seconds
+            j.side,
+            j.purpose,
+            j.attempt,
+            j.task.command_line(&[]),
+            j.credentials,
+            j.device,
+            j.keys,
+            j.deadline_seconds
         ),
         other => format!("{other:?}"),
     }

@@ -106,7 +106,8 @@ pub(super) fn drop_data(d: &mut Draft<'_>) -> Result<(), Stop> {
     if secrets_gone(d) {
         return Ok(());
     }
-    d.status.retained.retain(|r| !r.what.starts_with("repository "));
+    let repository = d.status.store.as_ref().map(|s| s.repository.clone()).unwrap_or_default();
+    d.status.retained.retain(|r| !r.is_repository(&repository));
     repository::purge(d)?;
     if let Some(kept) = d.status.store.as_ref().and_then(|s| s.kept.clone()) {
         d.status.retained.retain(|r| r.what != kept.what);

@@ -3,12 +3,12 @@
 
 use super::{super::clock, Draft, import, refused};
 use crate::{
+    contract::FailureReason,
     crd::v1alpha1::{AskedRow, DiskStatus, VmMigrationStatus},
     migration::{
         names::{Role, Side},
         step::Step,
     },
-    mover::result::FailureReason,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 

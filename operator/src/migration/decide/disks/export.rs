@@ -1,11 +1,12 @@
 //! In the source cloud: from a disk to its bytes in the repository.
 
 use super::{
-    AT_ONCE, Draft, SAVING, asked::Asked, available, bandwidth, copy_failed, digest, refused, repository,
-    transfer_seconds, usable, volume_device, volume_export, with_progress,
+    AT_ONCE, Draft, SAVING, asked::Asked, available, bandwidth, copy_failed, digest, number, refused,
+    repository, transfer_seconds, usable, volume_device, volume_export, with_progress,
 };
 use crate::{
     cloud::{Image, Snapshot, Volume},
+    contract::{Backup, BackupResult, Task},
     crd::v1alpha1::*,
     migration::{
         decide::{
@@ -130,50 +131,34 @@ fn fresh_snapshot<'v>(d: &Draft<'_>, view: &'v SourceView, index: i32, attempt: 
     view.snapshots.iter().find(|(t, s)| fits(t, s)).map(|(_, s)| s)
 }
 
-/// What a pass builds on, and what the next one needs of it.
-pub(super) fn pass_args(d: &Draft<'_>, i: usize) -> Vec<String> {
+/// The backup of a disk, but for what it reads: what a pass builds on, and what the next one needs of it.
+pub(super) fn task(d: &Draft<'_>, i: usize) -> Backup {
     let disk = &d.status.disks[i];
-    let mut args = vec![];
-    if let Some(base) = disk.base() {
-        args.extend(
-            ["--pass", &disk.pass.to_string(), "--base-manifest", &base.snapshot_id].map(String::from),
-        );
+    let base = disk.base();
+    Backup {
+        repository: repository(d),
+        migration_uid: d.input.me.uid.clone(),
+        disk: number(disk.index),
+        // What it guards against, a bad blob out of bad memory, the digests find while the source still exists.
+        no_extra_verify: true,
+        pass: base.map(|_| number(disk.pass)),
+        base_manifest: base.map(|base| base.snapshot_id.clone()),
+        keep_digests: warm::is_warm(d.input.spec) && disk.kind == DiskKind::Volume,
+        transfer: bandwidth(d),
+        ..Default::default()
     }
-    if warm::is_warm(d.input.spec) && disk.kind == DiskKind::Volume {
-        args.push("--keep-digests".into());
-    }
-    args
 }
 
 fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
     let purpose = format!("backup-{n}");
-    let repository = repository(d);
-    let uid = d.input.me.uid.clone();
-    let number = n.to_string();
-    let args = [
-        [
-            "backup",
-            "--repository",
-            &repository,
-            "--migration-uid",
-            &uid,
-            "--disk",
-            &number,
-            "--image",
-            &image.id,
-            // What it guards against, a bad blob out of bad memory, the digests find while the source still exists.
-            "--no-extra-verify",
-        ]
-        .map(String::from)
-        .to_vec(),
-        pass_args(d, i),
-        refused::args_of(d, i, image),
-        bandwidth(d),
-    ];
     let wanted = Wanted {
         side: Side::Source,
         purpose,
-        args: args.concat(),
+        task: Task::Backup(Backup {
+            image: Some(image.id.clone()),
+            images: refused::checks_of(d, i, image),
+            ..task(d, i)
+        }),
         credentials: true,
         deadline_seconds: transfer_seconds(d, image.size.unwrap_or(0)),
         attempts: d.input.limits.job_attempts,
@@ -201,7 +186,8 @@ pub(super) fn backed_up(
                 return String::new();
             }
             d.recheck = Some(AT_ONCE);
-            if let Some(objection) = result["objection"].as_str() {
+            let told = result.read::<BackupResult>().ok();
+            if let Some(objection) = told.and_then(|told| told.objection) {
                 d.note(format!(
                     "disk {n} may not be taken as an image, for what it begins with: {objection}"
                 ));

@@ -1,11 +1,12 @@
 //! In the destination cloud: from the repository to a place that holds exactly the bytes that were read in the source.
 
 use super::{
-    AT_ONCE, Draft, SAVING, asked::Asked, bandwidth, copy_failed, digest, origin, repository,
-    transfer_seconds, usable, volume_device, volume_import, with_progress,
+    AT_ONCE, Draft, SAVING, asked::Asked, bandwidth, copy_failed, digest, failed_for, number, origin,
+    repository, transfer_seconds, usable, volume_device, volume_import, with_progress,
 };
 use crate::{
     cloud::Image,
+    contract::{FailureReason, Restore, Task},
     crd::v1alpha1::*,
     migration::{
         decide::{
@@ -13,10 +14,9 @@ use crate::{
             jobs::{Progress, Wanted},
         },
         names::{Role, Side},
-        observed::{DestinationView, JobView, find_attempt},
+        observed::{DestinationView, find_attempt},
         step::{ObjectKind, Step},
     },
-    mover::result::FailureReason,
 };
 
 /// In the destination: until the image service holds exactly the bytes that were read in the source. It begins while
@@ -43,8 +43,6 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
     asked.seen(d, i, &image.id);
     d.status.disks[i].import.image_id = Some(image.id.clone());
     let backup = d.status.disks[i].backup.clone();
-    let mut args = restore_args(d, i, &image.id, backup.as_ref());
-    args.extend(bandwidth(d));
     let job = d.input.me.job(&purpose, attempt);
     let started = d.input.seen.destination_cluster.view().is_some_and(|c| c.jobs.contains_key(&job));
     if d.input.seen.destination_cluster.view().is_some() && !started && used(image) {
@@ -58,7 +56,10 @@ pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Str
     let wanted = Wanted {
         side: Side::Destination,
         purpose,
-        args,
+        task: Task::Restore(Restore {
+            image: Some(image.id.clone()),
+            ..task(d, i, d.status.disks[i].pass, backup.as_ref())
+        }),
         credentials: true,
         deadline_seconds: seconds(d, i, backup.as_ref()),
         attempts: d.input.limits.job_attempts,
@@ -126,7 +127,7 @@ pub(super) fn restored(
 
 /// A segment that is wrong in the store was condemned there by the restore: the next backup sends it again.
 pub(super) fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<String> {
-    let said = d.job_seen(Side::Destination, restore)?.outcome()?;
+    let outcome = d.job_seen(Side::Destination, restore)?.outcome()?;
     // What an earlier pass sent cannot be read any more.
     if !wrong_segment(d, restore) || d.status.disks[i].pass > 0 {
         return None;
@@ -141,7 +142,8 @@ pub(super) fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<S
             "A segment of disk {n} is wrong in the store; it is sent again after the backup"
         ));
     }
-    let message = format!("disk {n}: {}; sending it again", said["message"].as_str().unwrap_or_default());
+    let said = outcome.failure().map(|f| f.message.as_str()).unwrap_or_default();
+    let message = format!("disk {n}: {said}; sending it again");
     d.note(&message);
     d.next_attempt(&backup, Some(message.clone()));
     d.next_attempt(restore, Some(message));
@@ -150,32 +152,29 @@ pub(super) fn send_again(d: &mut Draft<'_>, i: usize, restore: &str) -> Option<S
 
 /// Did the Job find that something is wrong in the store?
 pub(super) fn wrong_segment(d: &Draft<'_>, restore: &str) -> bool {
-    let said = d.job_seen(Side::Destination, restore).and_then(JobView::outcome);
-    said.is_some_and(|said| said["reason"] == FailureReason::WrongSegment.to_string())
+    failed_for(d, Side::Destination, restore) == Some(FailureReason::WrongSegment)
 }
 
-/// What is known is told. While the backup runs that is what it reads: segments of another image or volume, that an
-/// earlier try left in the repository, are not the disk.
-fn restore_args(d: &Draft<'_>, i: usize, image_id: &str, backup: Option<&Digest>) -> Vec<String> {
-    let (repository, disk) = (repository(d), &d.status.disks[i]);
-    let (n, pass) = (disk.index.to_string(), disk.pass.to_string());
-    let target = ["restore", "--repository", &repository, "--disk", &n, "--pass", &pass, "--image", image_id];
-    target.into_iter().map(String::from).chain(known_args(d, i, backup)).collect()
-}
-
-/// What was recorded in the source, as far as it was: a volume there has no hash of its own.
-pub(super) fn known_args(d: &Draft<'_>, i: usize, backup: Option<&Digest>) -> Vec<String> {
-    let Some(backup) = backup else { return vec!["--origin".into(), origin(d, i)] };
-    let bytes = Some(backup.bytes.to_string());
-    let known = [
-        ("--snapshot", &backup.snapshot_id),
-        ("--bytes", &bytes),
-        ("--sha256", &backup.sha256),
-        ("--hash-algo", &backup.hash_algo),
-        ("--hash-value", &backup.hash_value),
-    ];
-    let given = known.into_iter().filter_map(|(name, value)| Some([name.to_string(), value.clone()?]));
-    given.flatten().collect()
+/// The restore of a pass over a disk, but for what it writes. What was recorded in the source is told, as far as it was: a
+/// volume there has no hash of its own. While the backup runs that is what it reads: segments of another image or volume,
+/// that an earlier try left in the repository, are not the disk.
+pub(super) fn task(d: &Draft<'_>, i: usize, pass: i32, backup: Option<&Digest>) -> Restore {
+    let restore = Restore {
+        repository: repository(d),
+        disk: number(d.status.disks[i].index),
+        pass: number(pass),
+        transfer: bandwidth(d),
+        ..Default::default()
+    };
+    let Some(known) = backup.cloned() else { return Restore { origin: Some(origin(d, i)), ..restore } };
+    Restore {
+        snapshot: known.snapshot_id,
+        bytes: u64::try_from(known.bytes).ok(),
+        sha256: known.sha256,
+        hash_algo: known.hash_algo,
+        hash_value: known.hash_value,
+        ..restore
+    }
 }
 
 /// A restore beside its backup must outlast all attempts of that.

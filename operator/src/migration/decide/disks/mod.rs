@@ -19,24 +19,16 @@ pub(super) use {
 use super::{AT_ONCE, Draft, PROGRESS};
 use crate::{
     cloud::Volume,
+    contract::{Answer, DiskDigest, FailureReason, Outcome, Transfer},
     crd::v1alpha1::*,
-    migration::{
-        names::Side,
-        observed::{JobView, number_in},
-        step::Step,
-    },
-    mover::result::FailureReason,
+    migration::{names::Side, observed::plausible, step::Step},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 
 /// States of an image that becomes active by itself.
 const SAVING: [&str; 4] = ["queued", "saving", "uploading", "importing"];
 /// States of a volume that becomes available by itself.
 const MAKING: [&str; 3] = ["creating", "downloading", "uploading"];
-
-/// What a stage says of a copy that the store does not let go on.
-const HELD_UP: &str = "held up by ObjectStore";
 
 /// What one disk waits for; `None`: it is proven in the destination.
 type Stage = Option<String>;
@@ -53,18 +45,18 @@ pub(super) fn follow(d: &mut Draft<'_>) {
 }
 
 fn each(d: &mut Draft<'_>, stage: fn(&mut Draft<'_>, usize) -> Stage) -> bool {
-    let mut waiting = vec![];
+    let mut waiting: Vec<(bool, String)> = vec![];
     for i in 0..d.status.disks.len() {
         let stage = stage(d, i);
         if d.status.failure.is_some() {
             return false;
         }
         d.status.disks[i].stage = stage.clone().unwrap_or_else(|| "Verified".into());
-        waiting.extend(stage);
+        waiting.extend(stage.map(|stage| (held_up(d, i).is_some(), stage)));
     }
     let count = d.status.disks.len();
     // What does not move is told first.
-    if let Some(first) = waiting.iter().find(|stage| stage.contains(HELD_UP)).or(waiting.first()) {
+    if let Some((_, first)) = waiting.iter().find(|(held_up, _)| *held_up).or(waiting.first()) {
         let done = count - waiting.len();
         let since = d.status.phase_since.as_ref().map(|t| super::clock(t.0)).unwrap_or_default();
         d.say(format!(
@@ -218,14 +210,20 @@ fn limits(d: &Draft<'_>) -> Bandwidth {
     d.input.seen.store.as_ref().map(|s| s.bandwidth.clone()).unwrap_or_default()
 }
 
-/// The same as options of a mover.
-fn bandwidth(d: &Draft<'_>) -> Vec<String> {
+/// The same for a mover.
+fn bandwidth(d: &Draft<'_>) -> Transfer {
     let limits = limits(d);
-    [("--limit-upload", limits.upload_kib()), ("--limit-download", limits.download_kib())]
-        .into_iter()
-        .filter(|(_, kib)| *kib > 0)
-        .flat_map(|(option, kib)| [option.to_string(), kib.to_string()])
-        .collect()
+    let limit = |kib: u64| Some(kib).filter(|kib| *kib > 0);
+    Transfer {
+        limit_upload: limit(limits.upload_kib()),
+        limit_download: limit(limits.download_kib()),
+        ..Default::default()
+    }
+}
+
+/// The number of a disk, or of a pass, as a mover takes it.
+fn number(of: i32) -> u32 {
+    u32::try_from(of).unwrap_or_default()
 }
 
 /// Ten minutes and then 1 MiB a second, or half of what the store's limit allows: what one attempt to copy a disk one
@@ -237,14 +235,16 @@ fn transfer_seconds(d: &Draft<'_>, bytes: i64) -> i64 {
     600 + bytes / (1 << 10) / i64::try_from(kib).unwrap_or(1)
 }
 
-fn digest(result: &Value, now: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time) -> Digest {
-    let text = |k: &str| result[k].as_str().filter(|s| !s.is_empty()).map(String::from);
+/// What a mover tells of a disk; nothing, where that cannot be read.
+fn digest(answer: &Answer, now: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time) -> Digest {
+    let told: DiskDigest = answer.read().unwrap_or_default();
+    let text = |text: Option<String>| text.filter(|s| !s.is_empty());
     Digest {
-        bytes: number_in(result, "bytes").unwrap_or(-1),
-        sha256: text("sha256"),
-        hash_algo: text("hashAlgo"),
-        hash_value: text("hashValue"),
-        snapshot_id: text("snapshotId"),
+        bytes: told.bytes.and_then(plausible).unwrap_or(-1),
+        sha256: text(told.sha256),
+        hash_algo: text(told.hash_algo),
+        hash_value: text(told.hash_value),
+        snapshot_id: text(told.snapshot_id),
         by: "mover".into(),
         at: Some(now),
     }
@@ -265,33 +265,41 @@ fn with_progress(d: &Draft<'_>, i: usize, why: &str) -> String {
         Some(p) if p.total > 0 => format!("{}%", p.bytes * 100 / p.total),
         _ => why.to_string(),
     };
-    let n = d.status.disks[i].index;
-    let mut held_up = [(Side::Source, "backup"), (Side::Destination, "restore")]
-        .into_iter()
-        .filter_map(|(side, what)| d.job_seen(side, &format!("{what}-{n}"))?.held_up.clone());
-    match held_up.next() {
-        Some(said) => format!("{how_far}, {HELD_UP} {}: {said}", store_name(d)),
+    match held_up(d, i) {
+        Some(said) => format!("{how_far}, held up by ObjectStore {}: {said}", store_name(d)),
         None => how_far,
     }
+}
+
+/// What is said of the store that does not let a disk's copy go on.
+fn held_up(d: &Draft<'_>, i: usize) -> Option<String> {
+    let n = d.status.disks[i].index;
+    let copies = [(Side::Source, "backup"), (Side::Destination, "restore")];
+    copies.into_iter().find_map(|(side, what)| d.job_seen(side, &format!("{what}-{n}"))?.held_up.clone())
 }
 
 fn store_name<'d>(d: &'d Draft<'_>) -> &'d str {
     d.status.store.as_ref().map(|s| s.name.as_str()).unwrap_or_default()
 }
 
+/// Why a Job ended badly, in its own words for programs.
+fn failed_for(d: &Draft<'_>, side: Side, purpose: &str) -> Option<FailureReason> {
+    d.job_seen(side, purpose)?.outcome().as_ref().and_then(Outcome::failure).map(|f| f.reason)
+}
+
 /// A Job has ended badly for the last time. What somebody must change at the store, or in a cloud for the disk, has a reason
 /// of its own.
 pub(super) fn copy_failed(d: &mut Draft<'_>, disk: Option<usize>, side: Side, purpose: &str, why: String) {
-    let (full, refused) = (FailureReason::StoreFull.to_string(), FailureReason::DiskRefused.to_string());
-    let said = d.job_seen(side, purpose).and_then(JobView::outcome).unwrap_or_default();
-    if said["reason"] == full {
+    let said = failed_for(d, side, purpose);
+    if said == Some(FailureReason::StoreFull) {
         let text = format!("ObjectStore {}: {why}", store_name(d));
-        d.fail(&full, text);
+        d.fail(&FailureReason::StoreFull.to_string(), text);
     } else if let Some(i) = disk
-        && said["reason"] == refused
+        && said == Some(FailureReason::DiskRefused)
     {
         let ways_out = refused::ways_out(d, Side::Destination, d.status.disks[i].kind);
-        d.fail(&refused, format!("{}: {why}. {ways_out}", d.input.spec.destination.cloud));
+        let text = format!("{}: {why}. {ways_out}", d.input.spec.destination.cloud);
+        d.fail(&FailureReason::DiskRefused.to_string(), text);
     } else {
         d.fail("UnrecoverableError", why);
     }

@@ -3,26 +3,25 @@
 use super::{Draft, volume_device};
 use crate::{
     cloud::Image,
+    contract::ImageChecks,
     crd::v1alpha1::DiskKind,
-    migration::{block_storage::pinned, image_checks::checks, names::Side},
+    migration::{block_storage::pinned, image_checks, names::Side},
 };
 
 /// What block storage tells of an upload that did not come to its end, whatever ended it.
 const UPLOAD_FAILED: &str = "Failed to upload volume to image";
 
 /// What a backup is told of the image service that the disk enters, if it enters one.
-pub(super) fn args(d: &Draft<'_>, i: usize) -> Vec<String> {
-    if volume_device::travels(d, i, Side::Destination) {
-        return vec![];
-    }
+pub(super) fn checks(d: &Draft<'_>, i: usize) -> Option<ImageChecks> {
     let judges = pinned(&d.status, Side::Destination).and_then(|t| t.judges_images);
-    vec!["--images".into(), checks(judges).to_string()]
+    let enters = !volume_device::travels(d, i, Side::Destination);
+    enters.then(|| image_checks::checks(judges))
 }
 
 /// The same for a disk that is an image already: what is no raw disk there is none in the destination either.
-pub(super) fn args_of(d: &Draft<'_>, i: usize, image: &Image) -> Vec<String> {
+pub(super) fn checks_of(d: &Draft<'_>, i: usize, image: &Image) -> Option<ImageChecks> {
     let raw = image.disk_format.as_deref().is_none_or(|format| format == "raw");
-    if raw { args(d, i) } else { vec![] }
+    checks(d, i).filter(|_| raw)
 }
 
 /// What can be done.

@@ -1,9 +1,10 @@
 //! In the source cloud, as a block device: the temporary volume is read by the backup Job itself.
 
-use super::{
-    Draft, MAKING, bandwidth, export, refused, repository, transfer_seconds, usable, volume_device as device,
+use super::{Draft, MAKING, export, refused, transfer_seconds, usable, volume_device as device};
+use crate::{
+    contract::{Backup, Task, paths},
+    migration::{decide::jobs::Wanted, names::Side, observed::SourceView},
 };
-use crate::migration::{block_storage::DEVICE, decide::jobs::Wanted, names::Side, observed::SourceView};
 
 /// In the source: until the disk's bytes are in the repository.
 pub(super) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
@@ -26,18 +27,18 @@ fn claimed(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<(String, St
 }
 
 fn backup(d: &mut Draft<'_>, i: usize, volume_id: &str, claim: String) -> String {
-    let n = d.status.disks[i].index;
-    let (repository, uid, disk) = (repository(d), d.input.me.uid.clone(), n.to_string());
     // Segments of another copy are never taken for this one's: it may be younger.
-    let whose = ["backup", "--repository", &repository, "--migration-uid", &uid, "--disk", &disk];
-    let what = ["--device", DEVICE, "--device-id", volume_id, "--no-extra-verify"];
-    let args = whose.into_iter().chain(what).map(String::from);
-    let args = args.chain(export::pass_args(d, i)).chain(refused::args(d, i)).chain(bandwidth(d)).collect();
-    let purpose = format!("backup-{n}");
+    let task = Backup {
+        device: Some(paths::DEVICE.into()),
+        device_id: Some(volume_id.into()),
+        images: refused::checks(d, i),
+        ..export::task(d, i)
+    };
+    let purpose = format!("backup-{}", d.status.disks[i].index);
     let wanted = Wanted {
         side: Side::Source,
         purpose,
-        args,
+        task: Task::Backup(task),
         credentials: true,
         deadline_seconds: transfer_seconds(d, d.status.disks[i].size_gib << 30),
         attempts: d.input.limits.job_attempts,

@@ -1,13 +1,14 @@
 //! In the destination cloud, as a block device: the restore Job writes the new volume, and reads it back.
 
 use super::{
-    AT_ONCE, Draft, MAKING, Stage, asked::Asked, bandwidth, dress, import, proof, repository, show_progress,
-    usable, volume_device as device, with_progress,
+    AT_ONCE, Draft, MAKING, Stage, asked::Asked, digest, dress, import, proof, show_progress, usable,
+    volume_device as device, with_progress,
 };
 use crate::{
+    contract::{Restore, Task, paths},
     crd::v1alpha1::*,
     migration::{
-        block_storage::{DEVICE, pinned},
+        block_storage::pinned,
         decide::jobs::{Progress, Wanted},
         names::{Role, Side},
         observed::{DestinationView, find},
@@ -57,7 +58,7 @@ fn restore(d: &mut Draft<'_>, i: usize, claim: String) -> String {
         return waiting;
     }
     let pass = d.status.disks[i].pass;
-    let progress = fill(d, i, claim, pass, backup.as_ref(), &["--verify-disk"]);
+    let progress = fill(d, i, claim, pass, backup.as_ref(), true);
     let place = format!("volume {}", d.status.disks[i].import.volume_id.clone().unwrap_or_default());
     import::restored(d, i, progress, &place, "was read back with", |_, _, _| Ok(true))
 }
@@ -66,27 +67,23 @@ fn purpose(n: i32) -> String {
     format!("restore-{n}")
 }
 
-/// The Job that brings the volume to a pass: that which is known of it, or the one that is being made.
+/// The Job that brings the volume to a pass: that which is known of it, or the one that is being made. `whole`: it reads and
+/// compares all of the device in the end.
 fn fill(
     d: &mut Draft<'_>,
     i: usize,
     claim: String,
     pass: i32,
     known: Option<&Digest>,
-    more: &[&str],
+    whole: bool,
 ) -> Progress {
-    let (repository, n, pass) = (repository(d), d.status.disks[i].index, pass.to_string());
-    let disk = n.to_string();
-    let target = ["restore", "--repository", &repository, "--disk", &disk, "--pass", &pass];
-    let device = ["--device", DEVICE];
-    let mut args: Vec<String> = [&target[..], &device, more].concat().into_iter().map(String::from).collect();
-    args.extend(found_args(d, i));
-    args.extend(import::known_args(d, i, known));
-    args.extend(bandwidth(d));
+    let n = d.status.disks[i].index;
+    let restore = import::task(d, i, pass, known);
+    let task = found(d, i, Restore { device: Some(paths::DEVICE.into()), verify_disk: whole, ..restore });
     let wanted = Wanted {
         side: Side::Destination,
         purpose: purpose(n),
-        args,
+        task: Task::Restore(task),
         credentials: true,
         // It is written, and then read.
         deadline_seconds: 2 * import::seconds(d, i, known),
@@ -95,15 +92,15 @@ fn fill(
     d.job_with_device(wanted, claim)
 }
 
-/// What the volume holds before a Job writes to it.
-fn found_args(d: &Draft<'_>, i: usize) -> Vec<String> {
+/// The same with what the volume holds before the Job writes to it.
+fn found(d: &Draft<'_>, i: usize, task: Restore) -> Restore {
     let import = &d.status.disks[i].import;
     let zero = pinned(&d.status, Side::Destination).is_some_and(|t| t.assume_zero_target);
     match &import.holds {
-        Some(pass) => vec!["--holds".into(), pass.clone()],
+        Some(pass) => Restore { holds: Some(pass.clone()), ..task },
         // What an earlier attempt has written is no zero any more.
-        None if import.written => vec!["--resume".into()],
-        None => zero.then(|| "--target-is-zero".into()).into_iter().collect(),
+        None if import.written => Restore { resume: true, ..task },
+        None => Restore { target_is_zero: zero, ..task },
     }
 }
 
@@ -126,11 +123,12 @@ pub(in crate::migration::decide) fn fill_volume(
     let snapshot_id = Some(row.snapshot_id.clone());
     let known = Digest { bytes: row.bytes_read, snapshot_id, ..Default::default() };
     let wrong = import::wrong_segment(d, &purpose(n));
-    let waiting = match fill(d, i, claim, row.pass, Some(&known), &[]) {
+    let waiting = match fill(d, i, claim, row.pass, Some(&known), false) {
         // It may have been asked for before this pass was complete.
         Progress::Succeeded(result) => {
+            let held = digest(&result, d.now()).snapshot_id;
             let disk = &mut d.status.disks[i];
-            (disk.import.holds, disk.progress) = (result["snapshotId"].as_str().map(String::from), None);
+            (disk.import.holds, disk.progress) = (held, None);
             d.renew_job(&purpose(n));
             d.recheck = Some(AT_ONCE);
             format!("Disk {n} in {} follows the passes", d.input.spec.destination.cloud)

@@ -79,12 +79,9 @@ fn may_return(d: &Draft<'_>) -> Option<Duration> {
 /// The repository stays until a new try uses it, or its time is over.
 fn keep_data(d: &mut Draft<'_>, until: Timestamp) -> String {
     let repository = d.status.store.as_ref().map(|s| s.repository.clone()).unwrap_or_default();
-    let row = RetainedRow {
-        what: format!("repository {repository}, encrypted"),
-        why: format!("kept for a new try until {until}, by spec.onFailure.keepData"),
-    };
-    d.status.retained.retain(|r| r.what != row.what);
-    d.status.retained.push(row);
+    let why = format!("kept for a new try until {until}, by spec.onFailure.keepData");
+    d.status.retained.retain(|r| !r.is_repository(&repository));
+    d.status.retained.push(RetainedRow::repository(&repository, why));
     let left = until.duration_since(d.input.now).as_secs().clamp(1, 600);
     d.recheck = Some(Duration::from_secs(left.unsigned_abs()));
     format!("; what was read is kept in the repository until {until}")

@@ -22,17 +22,16 @@ use super::{
     source,
 };
 use crate::{
+    contract::{Answer, BackupResult, FailureReason},
     crd::v1alpha1::*,
     migration::{
         block_storage::fills_while_copying,
         names::Side,
-        observed::{Seen, SourceView, number_in},
+        observed::{Seen, SourceView, plausible},
     },
-    mover::result::FailureReason,
 };
 use leftovers::{past_is_written, purposes, remove};
 use plan::forecast;
-use serde_json::Value;
 use words::{last_pass, tell};
 
 /// So many passes in a row may fail before the go is waited for.
@@ -237,22 +236,23 @@ fn leave(d: &mut Draft<'_>, i: usize) {
 }
 
 /// A volume is in the repository. `true`: as part of a pass while the server runs.
-pub(super) fn record(d: &mut Draft<'_>, i: usize, digest: &Digest, result: &Value) -> bool {
+pub(super) fn record(d: &mut Draft<'_>, i: usize, digest: &Digest, answer: &Answer) -> bool {
     if !is_warm(d.input.spec) || !is_volume(&d.status.disks[i]) {
         return false;
     }
     let last = d.phase() == Phase::Transferring;
     let copying = d.status.copying.as_ref().and_then(|c| c.began_at.clone());
     let began = copying.filter(|_| !last).or_else(|| d.status.phase_since.clone());
-    let number = |key: &str| number_in(result, key).unwrap_or_default();
+    let told: Option<BackupResult> = answer.read().ok();
+    let number = |of: fn(&BackupResult) -> u64| told.as_ref().map(of).and_then(plausible).unwrap_or_default();
     let mut row = PassRow {
         pass: d.status.disks[i].pass,
         snapshot_id: digest.snapshot_id.clone().unwrap_or_default(),
         bytes_read: digest.bytes,
-        changed_bytes: number("changedBytes"),
-        sent_bytes: number("storedBytes"),
+        changed_bytes: number(|r| r.changed_bytes),
+        sent_bytes: number(|r| r.stored_bytes),
         seconds: began.map_or(0, |t| d.input.now.duration_since(t.0).as_secs()),
-        read_seconds: number("seconds"),
+        read_seconds: number(|r| r.seconds),
         forecast_downtime_seconds: None,
         at: Some(d.now()),
     };

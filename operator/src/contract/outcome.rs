@@ -1,9 +1,10 @@
-//! What a Job tells the operator: results, failures and progress, as they cross the termination message.
+//! How a task ended: its result or its failure, as it stands in the termination message.
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
-use crate::contract::Kept;
+use super::{Kept, VERSION};
 
 /// The kubelet keeps 4096 bytes of a termination message; we stay below.
 pub const MAX_TERMINATION_MESSAGE: usize = 4000;
@@ -140,9 +141,27 @@ pub struct CheckResult {
     /// Whether it passed before the deadline.
     pub ok: bool,
     /// How often it was tried.
+    #[serde(default)]
     pub attempts: u32,
     /// The last answer, at most 200 characters.
+    #[serde(default)]
     pub message: String,
+}
+
+/// What a backup and a restore both tell of their disk. What is missing is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DiskDigest {
+    /// The full id of the manifest's snapshot.
+    pub snapshot_id: Option<String>,
+    /// The disk's length in bytes.
+    pub bytes: Option<u64>,
+    /// SHA-256 over the SHA-256 digests of all segments, in hex.
+    pub sha256: Option<String>,
+    /// The algorithm of the image's hash.
+    pub hash_algo: Option<String>,
+    /// The image's hash in that algorithm, in hex.
+    pub hash_value: Option<String>,
 }
 
 /// Why a step failed, for machines. Names that this version does not know become `Unknown`.
@@ -227,20 +246,70 @@ pub struct Failure<T> {
     into = "RawOutcome<T>",
     bound = "T: Clone + Serialize + DeserializeOwned"
 )]
-pub enum JobOutcome<T> {
+pub enum Outcome<T> {
     /// It did what it was asked to.
     Ok(T),
     /// It did not.
     Failed(Failure<T>),
 }
 
-/// Short name of [`JobOutcome`].
-pub type Outcome<T> = JobOutcome<T>;
+/// A result as it came. Whoever knows the task reads it as what that gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer(Value);
+
+impl Answer {
+    /// As the result of a task.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(&self.0)
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Outcome<Answer> {
+    /// The outcome of a Job of any release, read leniently: a message that is none of ours is a failure that may pass, since
+    /// a pod that was killed leaves the end of its log there. `None`: it is no JSON.
+    pub fn told(text: &str) -> Option<Self> {
+        let told: Value = serde_json::from_str(text).ok()?;
+        let result = told.get("result").cloned();
+        if told["ok"] == true {
+            return Some(Outcome::Ok(Answer(result.unwrap_or_default())));
+        }
+        Some(Outcome::Failed(Failure {
+            reason: FailureReason::deserialize(&told["reason"]).unwrap_or(FailureReason::Unknown),
+            message: told["message"].as_str().unwrap_or_default().into(),
+            retryable: told["retryable"] != false,
+            result: result.map(Answer),
+        }))
+    }
+
+    /// The failure, if it is one.
+    pub fn failure(&self) -> Option<&Failure<Answer>> {
+        match self {
+            Outcome::Ok(_) => None,
+            Outcome::Failed(failure) => Some(failure),
+        }
+    }
+
+    /// The result, which a failure may have, too.
+    pub fn answer(&self) -> Option<&Answer> {
+        match self {
+            Outcome::Ok(answer) => Some(answer),
+            Outcome::Failed(failure) => failure.result.as_ref(),
+        }
+    }
+}
 
 /// The flat form on the wire.
 #[derive(Serialize, Deserialize)]
 struct RawOutcome<T> {
     ok: bool,
+    #[serde(default)]
+    version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<FailureReason>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -255,14 +324,20 @@ fn none<T>() -> Option<T> {
     None
 }
 
-impl<T> From<JobOutcome<T>> for RawOutcome<T> {
-    fn from(outcome: JobOutcome<T>) -> Self {
+impl<T> From<Outcome<T>> for RawOutcome<T> {
+    fn from(outcome: Outcome<T>) -> Self {
         match outcome {
-            JobOutcome::Ok(result) => {
-                Self { ok: true, reason: None, message: None, retryable: None, result: Some(result) }
-            }
-            JobOutcome::Failed(failure) => Self {
+            Outcome::Ok(result) => Self {
+                ok: true,
+                version: VERSION,
+                reason: None,
+                message: None,
+                retryable: None,
+                result: Some(result),
+            },
+            Outcome::Failed(failure) => Self {
                 ok: false,
+                version: VERSION,
                 reason: Some(failure.reason),
                 message: Some(failure.message),
                 retryable: Some(failure.retryable),
@@ -272,7 +347,7 @@ impl<T> From<JobOutcome<T>> for RawOutcome<T> {
     }
 }
 
-impl<T> TryFrom<RawOutcome<T>> for JobOutcome<T> {
+impl<T> TryFrom<RawOutcome<T>> for Outcome<T> {
     type Error = &'static str;
 
     fn try_from(raw: RawOutcome<T>) -> Result<Self, Self::Error> {
@@ -288,7 +363,7 @@ impl<T> TryFrom<RawOutcome<T>> for JobOutcome<T> {
     }
 }
 
-impl<T: Clone + Serialize + DeserializeOwned> JobOutcome<T> {
+impl<T: Clone + Serialize + DeserializeOwned> Outcome<T> {
     /// The termination message: JSON of at most [`MAX_TERMINATION_MESSAGE`] bytes. Only `message` texts are
     /// shortened, never ids or digests.
     pub fn to_termination_message(&self) -> String {
@@ -310,7 +385,7 @@ impl<T: Clone + Serialize + DeserializeOwned> JobOutcome<T> {
 }
 
 fn too_large() -> String {
-    r#"{"ok":false,"reason":"Internal","message":"the result does not fit into a termination message","retryable":false}"#
+    r#"{"ok":false,"reason":"Internal","message":"the result does not fit into a termination message","retryable":false,"version":1}"#
         .to_owned()
 }
 
@@ -330,35 +405,13 @@ fn shorten_messages(value: &mut serde_json::Value, limit: usize) {
 }
 
 /// At most `limit` characters; what was cut is marked.
-pub(crate) fn shorten(text: &str, limit: usize) -> String {
+pub fn shorten(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_owned();
     }
     let mut short: String = text.chars().take(limit.saturating_sub(1)).collect();
     short.push('…');
     short
-}
-
-/// One line of a mover's stdout.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ProgressLine {
-    /// How far it is.
-    pub progress: Progress,
-    /// What was said of the store since the last byte, while no byte moves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_up: Option<String>,
-}
-
-/// How far a copy is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Bytes done.
-    pub bytes: u64,
-    /// Bytes in all.
-    pub total: u64,
-    /// Bytes a second over the last seconds.
-    pub rate: u64,
 }
 
 #[cfg(test)]
@@ -382,41 +435,35 @@ mod tests {
         }
     }
 
-    fn failure(message: String) -> JobOutcome<BackupResult> {
-        JobOutcome::Failed(Failure {
-            reason: FailureReason::ShortRead,
-            message,
-            retryable: true,
-            result: None,
-        })
+    fn failure(message: String) -> Outcome<BackupResult> {
+        Outcome::Failed(Failure { reason: FailureReason::ShortRead, message, retryable: true, result: None })
     }
 
     #[test]
     fn the_wire_form() {
-        let text = JobOutcome::Ok(backup()).to_termination_message();
-        assert!(text.starts_with(r#"{"ok":true,"result":{"#), "{text}");
+        let text = Outcome::Ok(backup()).to_termination_message();
+        assert!(text.starts_with(r#"{"ok":true,"result":{"#) && text.ends_with(r#","version":1}"#), "{text}");
         for field in
             ["snapshotId", "bytes", "sha256", "hashAlgo", "hashValue", "segments", "storedBytes", "seconds"]
         {
             assert!(text.contains(&format!("\"{field}\":")), "{field}: {text}");
         }
-        assert_eq!(JobOutcome::parse(&text).unwrap(), JobOutcome::Ok(backup()));
+        assert_eq!(Outcome::parse(&text).unwrap(), Outcome::Ok(backup()));
         let failed = failure("3 of 4 bytes".into());
         let value: serde_json::Value = serde_json::from_str(&failed.to_termination_message()).unwrap();
-        let expected = serde_json::json!({"ok": false, "reason": "ShortRead", "message": "3 of 4 bytes", "retryable": true});
+        let expected = serde_json::json!({"ok": false, "version": 1, "reason": "ShortRead", "message": "3 of 4 bytes",
+            "retryable": true});
         assert_eq!(value, expected);
-        assert_eq!(JobOutcome::<BackupResult>::parse(&value.to_string()).unwrap(), failed);
+        assert_eq!(Outcome::<BackupResult>::parse(&value.to_string()).unwrap(), failed);
     }
 
     #[test]
     fn odd_messages() {
         for text in ["", "{}", "null", r#"{"ok":true}"#, r#"{"ok":false}"#, r#"{"ok":true,"result":{}}"#] {
-            assert!(JobOutcome::<BackupResult>::parse(text).is_err(), "{text}");
+            assert!(Outcome::<BackupResult>::parse(text).is_err(), "{text}");
         }
         let later = r#"{"ok":false,"reason":"SomethingNew","message":"m","retryable":false,"more":1}"#;
-        let JobOutcome::Failed(failure) = JobOutcome::<BackupResult>::parse(later).unwrap() else {
-            panic!("ok")
-        };
+        let Outcome::Failed(failure) = Outcome::<BackupResult>::parse(later).unwrap() else { panic!("ok") };
         assert_eq!(failure.reason, FailureReason::Unknown);
     }
 
@@ -425,30 +472,28 @@ mod tests {
         for message in ["x".repeat(100_000), "é\u{1}\"\\".repeat(20_000), "\u{0}".repeat(50_000)] {
             let text = failure(message).to_termination_message();
             assert!(text.len() <= MAX_TERMINATION_MESSAGE, "{}", text.len());
-            assert!(matches!(JobOutcome::<BackupResult>::parse(&text), Ok(JobOutcome::Failed(_))));
+            assert!(matches!(Outcome::<BackupResult>::parse(&text), Ok(Outcome::Failed(_))));
         }
         let check =
             CheckResult { name: "n".repeat(63), ok: false, attempts: 900, message: "\u{1}".repeat(200) };
         let text =
-            JobOutcome::Ok(ChecksResult { checks: vec![check; 32], first_passed_at: Some(Timestamp::MAX) })
+            Outcome::Ok(ChecksResult { checks: vec![check; 32], first_passed_at: Some(Timestamp::MAX) })
                 .to_termination_message();
         assert!(text.len() <= MAX_TERMINATION_MESSAGE, "{}", text.len());
-        let JobOutcome::Ok(back) = JobOutcome::<ChecksResult>::parse(&text).unwrap() else {
-            panic!("{text}")
-        };
+        let Outcome::Ok(back) = Outcome::<ChecksResult>::parse(&text).unwrap() else { panic!("{text}") };
         assert_eq!(back.checks.len(), 32);
     }
 
     #[test]
     fn digests_are_never_cut() {
-        let outcome = JobOutcome::Failed(Failure {
+        let outcome = Outcome::Failed(Failure {
             reason: FailureReason::Internal,
             message: "m".repeat(90_000),
             retryable: false,
             result: Some(backup()),
         });
-        let JobOutcome::Failed(back) =
-            JobOutcome::<BackupResult>::parse(&outcome.to_termination_message()).unwrap()
+        let Outcome::Failed(back) =
+            Outcome::<BackupResult>::parse(&outcome.to_termination_message()).unwrap()
         else {
             panic!("ok")
         };
