@@ -1,6 +1,6 @@
 //! Jobs: one attempt each, tried again within bounds.
 
-use super::{AT_ONCE, Draft, SOON, clock};
+use super::{AT_ONCE, Draft, SOON, clock, next::Stop};
 use crate::{
     contract::{Answer, Failure, FailureReason, Outcome, Task},
     crd::v1alpha1::{JobRecord, KeyRef},
@@ -104,9 +104,8 @@ impl Draft<'_> {
         let cluster = match self.input.seen.cluster(wanted.side) {
             Seen::View(c) => c,
             Seen::Unseen(p) => {
-                let (what, message) = (p.id.clone(), p.message.clone());
-                self.trouble(&what, &message);
-                return Progress::Running(message);
+                self.stopped(p.into());
+                return Progress::Running(p.message.clone());
             }
             Seen::NotLooked => return Progress::Running("the cluster was not looked at".into()),
         };
@@ -169,7 +168,8 @@ impl Draft<'_> {
             self.next_attempt(&wanted.purpose, Some(message));
             return Progress::Again;
         }
-        self.trouble("lost-node", &format!("{message}; it goes on when the node is back, or deleted"));
+        let text = format!("{message}; it goes on when the node is back, or deleted");
+        self.stopped(Stop::trouble("lost-node", text));
         Progress::Running(message)
     }
 

@@ -100,6 +100,19 @@ impl Stop {
         Stop::Failed { reason: reason.into(), message: message.into() }
     }
 
+    /// Is it the end?
+    pub(super) fn is_failure(&self) -> bool {
+        matches!(self, Stop::Failed { .. })
+    }
+
+    /// What is waited for; anything else ends more than that.
+    pub(super) fn waits_for(self) -> Result<String, Stop> {
+        match self {
+            Stop::Waiting { what, .. } => Ok(what.unwrap_or_default()),
+            other => Err(other),
+        }
+    }
+
     /// What went wrong is told by its message alone.
     pub(super) fn unrecoverable(message: impl Into<String>) -> Self {
         Stop::failed(UNRECOVERABLE, message)

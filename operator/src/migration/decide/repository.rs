@@ -39,10 +39,7 @@ pub(super) fn init(d: &mut Draft<'_>) -> Result<(), Stop> {
         }
         Progress::Running(why) => Err(Stop::waiting(format!("Making the repository: {why}"))),
         Progress::Again => Err(Stop::as_said()),
-        Progress::Failed(why) => {
-            disks::copy_failed(d, None, Side::Source, "init", why);
-            Err(Stop::as_said())
-        }
+        Progress::Failed(why) => Err(disks::copy_failed(d, None, Side::Source, "init", why)),
     }
 }
 

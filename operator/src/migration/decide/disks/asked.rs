@@ -1,7 +1,10 @@
 //! What a cloud was asked for and is neither there nor in progress any more came to nothing: the cloud is asked why,
 //! and a few times for another one; then it is given up. Without that a cloud that cannot make it is asked for ever.
 
-use super::{super::clock, Draft, import, refused};
+use super::{
+    super::{clock, next::Stop},
+    Draft, import, refused,
+};
 use crate::{
     contract::FailureReason,
     crd::v1alpha1::{AskedRow, DiskStatus, VmMigrationStatus},
@@ -44,7 +47,7 @@ impl<'a> Asked<'a> {
 
     /// It is not there, and nothing that could become it is in progress: may it be asked for? Otherwise: what is waited
     /// for, or the failure.
-    pub(super) fn may_be_asked_for(&self, d: &mut Draft<'_>, i: usize, what: &str) -> Result<(), String> {
+    pub(super) fn may_be_asked_for(&self, d: &mut Draft<'_>, i: usize, what: &str) -> Result<(), Stop> {
         let (now, n) = (d.now(), d.status.disks[i].index);
         let row = row(&mut d.status.disks[i], self.side, self.role, self.attempt);
         if let Some(id) = row.id.clone() {
@@ -54,35 +57,33 @@ impl<'a> Asked<'a> {
         let (lost, why, since) = (row.lost, row.why.clone().unwrap_or_default(), row.missed_at.clone());
         if let Some(refused) = self.volume_id.and_then(|_| refused::upload(d, self.side, &why)) {
             let reason = FailureReason::DiskRefused.to_string();
-            d.fail(&reason, format!("{what}: it came to nothing: {refused}"));
-            return Err(String::new());
+            return Err(Stop::failed(reason, format!("{what}: it came to nothing: {refused}")));
         }
         if lost >= ATTEMPTS {
             let hint = refused::hint(d, self.side, &why);
             let text = format!("{what}: asked for {lost} times, it came to nothing: {why}{hint}");
-            d.fail("UnrecoverableError", text);
-            return Err(String::new());
+            return Err(Stop::unrecoverable(text));
         }
         let pause = SignedDuration::from_secs(PAUSE_SECONDS * i64::from(lost));
         match since.and_then(|since| since.0.checked_add(pause).ok()) {
             Some(next) if next > d.input.now => {
-                Err(format!("{what}: it came to nothing ({why}); asked for again at {}", clock(next)))
+                let text = format!("{what}: it came to nothing ({why}); asked for again at {}", clock(next));
+                Err(Stop::waiting(text))
             }
             _ => Ok(()),
         }
     }
 
     /// It was there, or was promised.
-    fn find(&self, d: &mut Draft<'_>, disk: i32, what: &str, id: String, since: Timestamp) -> String {
+    fn find(&self, d: &mut Draft<'_>, disk: i32, what: &str, id: String, since: Timestamp) -> Stop {
         if d.overdue(since, d.step_bound(0)) {
-            d.fail("UnrecoverableError", format!("{what}: {id} is in no list of the cloud since {since}"));
-            return String::new();
+            return Stop::unrecoverable(format!("{what}: {id} is in no list of the cloud since {since}"));
         }
         let (side, role, attempt) = (self.side, self.role, self.attempt);
         let volume_id = self.volume_id.map(String::from);
         let waiting = format!("{what}: {id} is gone; asking the cloud why");
         d.step(Step::FindLost { side, role, disk, attempt, id, volume_id });
-        waiting
+        Stop::waiting(waiting)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     migration::{
         decide::{
             jobs::{Progress, Wanted},
+            next::Stop,
             warm,
         },
         names::{Role, Side, Tagged},
@@ -20,13 +21,13 @@ use crate::{
 };
 
 /// In the source: until the disk's bytes are in the repository.
-pub(in crate::migration::decide) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
+pub(in crate::migration::decide) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Stop {
     if volume_device::travels(d, i, Side::Source) {
         return volume_export::export(d, i, view);
     }
     let image = match export_image(d, i, view) {
         Ok(image) => image,
-        Err(waiting) => return waiting,
+        Err(stop) => return stop,
     };
     let n = d.status.disks[i].index;
     if !image.tags.contains(&d.input.me.tag()) && d.status.disks[i].kind == DiskKind::Volume {
@@ -37,7 +38,7 @@ pub(in crate::migration::decide) fn export(d: &mut Draft<'_>, i: usize, view: &S
 }
 
 /// The image that the backup reads; or what it waits for.
-fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image, String> {
+fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image, Stop> {
     let (n, attempt) = (d.status.disks[i].index, d.status.disks[i].export.attempt());
     let cloud = d.input.spec.source.cloud.clone();
     let asked = Asked::new(Side::Source, Role::ExportImage, attempt);
@@ -55,7 +56,7 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
         let what = format!("Making an image of the local root disk in {cloud}");
         asked.may_be_asked_for(d, i, &what)?;
         d.step(Step::CreateServerImage { disk: n });
-        return Err(what);
+        return Err(Stop::waiting(what));
     }
     let copy = copy(d, i, view)?;
     let what = format!("{cloud}: temporary volume {} of disk {n}", copy.id);
@@ -69,11 +70,11 @@ fn export_image(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Image,
         attempt,
         volume_id: copy.id.clone(),
     });
-    Err(what)
+    Err(Stop::waiting(what))
 }
 
 /// An encrypted volume is uploaded as it lies on the storage: longer than the volume, and of no use in another cloud.
-fn fits(d: &mut Draft<'_>, i: usize, image: &Image) -> Result<(), String> {
+fn fits(d: &mut Draft<'_>, i: usize, image: &Image) -> Result<(), Stop> {
     let (disk, bytes) = (&d.status.disks[i], image.size.unwrap_or(0));
     if disk.kind == DiskKind::Image || bytes <= disk.size_gib << 30 {
         return Ok(());
@@ -83,12 +84,11 @@ fn fits(d: &mut Draft<'_>, i: usize, image: &Image) -> Result<(), String> {
          not carried: retype it to an unencrypted type",
         d.input.spec.source.cloud, image.id, disk.index, disk.size_gib
     );
-    d.fail("UnrecoverableError", text);
-    Err(String::new())
+    Err(Stop::unrecoverable(text))
 }
 
 /// The temporary volume, as it was asked for; or what it waits for.
-pub(super) fn copy(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Volume, String> {
+pub(super) fn copy(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Volume, Stop> {
     let (n, attempt) = (d.status.disks[i].index, d.status.disks[i].export.attempt());
     let cloud = d.input.spec.source.cloud.clone();
     let busy = view.found().and_then(|s| s.task_state.clone());
@@ -98,14 +98,15 @@ pub(super) fn copy(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Vol
         let made = d.phase() == Phase::Transferring;
         let image = d.status.disks.iter().find(|k| made && k.kind == DiskKind::Image).map(|k| k.index);
         if image.is_some_and(|k| find(&view.images, Role::ExportImage, k).is_none()) || busy.is_some() {
-            return Err(format!("The snapshot of volume {volume_id} follows the image of the root disk"));
+            let text = format!("The snapshot of volume {volume_id} follows the image of the root disk");
+            return Err(Stop::waiting(text));
         }
         let what = format!("Taking a snapshot of volume {volume_id} in {cloud}");
         Asked::new(Side::Source, Role::Snapshot, attempt)
             .made_of(&volume_id)
             .may_be_asked_for(d, i, &what)?;
         d.step(Step::CreateSnapshot { disk: n, attempt, volume_id: volume_id.clone() });
-        return Err(what);
+        return Err(Stop::waiting(what));
     };
     Asked::new(Side::Source, Role::Snapshot, attempt).seen(d, i, &snapshot.id);
     d.status.disks[i].export.snapshot_id = Some(snapshot.id.clone());
@@ -116,7 +117,7 @@ pub(super) fn copy(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<Vol
         let what = format!("Making a temporary volume from snapshot {} in {cloud}", snapshot.id);
         asked.may_be_asked_for(d, i, &what)?;
         d.step(Step::CreateExportVolume { disk: n, attempt, snapshot_id: snapshot.id.clone() });
-        return Err(what);
+        return Err(Stop::waiting(what));
     };
     asked.seen(d, i, &copy.id);
     d.status.disks[i].export.volume_id = Some(copy.id.clone());
@@ -149,7 +150,7 @@ pub(super) fn task(d: &Draft<'_>, i: usize) -> Backup {
     }
 }
 
-fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> String {
+fn backup(d: &mut Draft<'_>, i: usize, n: i32, image: &Image) -> Stop {
     let purpose = format!("backup-{n}");
     let wanted = Wanted {
         side: Side::Source,
@@ -175,15 +176,14 @@ pub(super) fn backed_up(
     i: usize,
     progress: Progress,
     complete: impl Fn(&Digest) -> bool,
-) -> String {
+) -> Stop {
     let n = d.status.disks[i].index;
     match progress {
         Progress::Succeeded(result) => {
             let digest = digest(&result, d.now());
             if digest.snapshot_id.is_none() || !complete(&digest) {
                 let text = format!("the backup of disk {n} gave no usable result: {result}");
-                d.fail("UnrecoverableError", text);
-                return String::new();
+                return Stop::unrecoverable(text);
             }
             d.recheck = Some(AT_ONCE);
             let told = result.read::<BackupResult>().ok();
@@ -197,13 +197,12 @@ pub(super) fn backed_up(
                 d.status.disks[i].backup = Some(digest);
                 d.status.disks[i].progress = None;
             }
-            format!("Disk {n} is in the repository")
+            Stop::waiting(format!("Disk {n} is in the repository"))
         }
-        Progress::Running(why) => format!("Backing up disk {n}: {}", with_progress(d, i, &why)),
-        Progress::Again => format!("Backing up disk {n} again"),
-        Progress::Failed(why) => {
-            copy_failed(d, Some(i), Side::Source, &format!("backup-{n}"), why);
-            String::new()
+        Progress::Running(why) => {
+            Stop::waiting(format!("Backing up disk {n}: {}", with_progress(d, i, &why)))
         }
+        Progress::Again => Stop::waiting(format!("Backing up disk {n} again")),
+        Progress::Failed(why) => copy_failed(d, Some(i), Side::Source, &format!("backup-{n}"), why),
     }
 }

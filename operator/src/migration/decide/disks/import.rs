@@ -12,6 +12,7 @@ use crate::{
         decide::{
             deletions,
             jobs::{Progress, Wanted},
+            next::Stop,
         },
         names::{Role, Side},
         observed::{DestinationView, find_attempt},
@@ -21,37 +22,51 @@ use crate::{
 
 /// In the destination: until the image service holds exactly the bytes that were read in the source. It begins while
 /// they are still read there.
-pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> String {
+pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stop {
     if volume_device::travels(d, i, Side::Destination) {
         return volume_import::import(d, i, view);
     }
+    match image(d, i, view) {
+        Ok(image) => restore(d, i, image),
+        Err(stop) => stop,
+    }
+}
+
+fn purpose(d: &Draft<'_>, i: usize) -> String {
+    format!("restore-{}", d.status.disks[i].index)
+}
+
+/// The image of this attempt.
+fn image<'v>(d: &mut Draft<'_>, i: usize, view: &'v DestinationView) -> Result<&'v Image, Stop> {
     let n = d.status.disks[i].index;
-    let purpose = format!("restore-{n}");
-    let attempt = d.job_record(&purpose).attempt;
+    let attempt = d.job_record(&purpose(d, i)).attempt;
     let role = role(d.status.disks[i].kind);
     drop_failed_images(d, n, role, attempt, view);
     let asked = Asked::new(Side::Destination, role, attempt);
     let Some(image) = find_attempt(&view.images, role, n, attempt) else {
         let what = format!("Making an image for disk {n} in {}", d.input.spec.destination.cloud);
-        if let Err(waiting) = asked.may_be_asked_for(d, i, &what) {
-            return waiting;
-        }
+        asked.may_be_asked_for(d, i, &what)?;
         let like = d.status.disks[i].export.image_id.clone();
         d.step(Step::CreateImportImage { disk: n, attempt, like });
-        return what;
+        return Err(Stop::waiting(what));
     };
     asked.seen(d, i, &image.id);
     d.status.disks[i].import.image_id = Some(image.id.clone());
+    Ok(image)
+}
+
+fn restore(d: &mut Draft<'_>, i: usize, image: &Image) -> Stop {
+    let (n, purpose) = (d.status.disks[i].index, purpose(d, i));
     let backup = d.status.disks[i].backup.clone();
-    let job = d.input.me.job(&purpose, attempt);
+    let job = d.input.me.job(&purpose, d.job_record(&purpose).attempt);
     let started = d.input.seen.destination_cluster.view().is_some_and(|c| c.jobs.contains_key(&job));
     if d.input.seen.destination_cluster.view().is_some() && !started && used(image) {
         // The Job is gone and its image was begun: only a new image can be filled.
         d.next_attempt(&purpose, None);
-        return format!("Restoring disk {n} again");
+        return Stop::waiting(format!("Restoring disk {n} again"));
     }
     if let Some(waiting) = send_again(d, i, &purpose) {
-        return waiting;
+        return Stop::waiting(waiting);
     }
     let wanted = Wanted {
         side: Side::Destination,
@@ -94,35 +109,36 @@ pub(super) fn restored(
     progress: Progress,
     place: &str,
     verb: &str,
-    holds: impl FnOnce(&mut Draft<'_>, &Digest, &Digest) -> Result<bool, String>,
-) -> String {
+    holds: impl FnOnce(&mut Draft<'_>, &Digest, &Digest) -> Result<bool, Stop>,
+) -> Stop {
     let (n, cloud) = (d.status.disks[i].index, d.input.spec.destination.cloud.clone());
     let result = match progress {
         Progress::Succeeded(result) => result,
-        Progress::Running(why) => return format!("Restoring disk {n}: {}", with_progress(d, i, &why)),
-        Progress::Again => return format!("Restoring disk {n} again"),
+        Progress::Running(why) => {
+            return Stop::waiting(format!("Restoring disk {n}: {}", with_progress(d, i, &why)));
+        }
+        Progress::Again => return Stop::waiting(format!("Restoring disk {n} again")),
         Progress::Failed(why) => {
-            copy_failed(d, Some(i), Side::Destination, &format!("restore-{n}"), why);
-            return String::new();
+            return copy_failed(d, Some(i), Side::Destination, &format!("restore-{n}"), why);
         }
     };
     let Some(backup) = d.status.disks[i].backup.clone() else {
-        return format!("Disk {n} was restored; waiting for its backup's own end");
+        return Stop::waiting(format!("Disk {n} was restored; waiting for its backup's own end"));
     };
     let restore = digest(&result, d.now());
     let held = match holds(d, &backup, &restore) {
         Ok(held) => held,
-        Err(waiting) => return waiting,
+        Err(stop) => return stop,
     };
     if !held || restore.snapshot_id != backup.snapshot_id || restore.agrees(&backup) != Some(true) {
-        d.fail("DigestMismatch", format!("disk {n}: {place} in {cloud} is not what was read in the source"));
-        return String::new();
+        let text = format!("disk {n}: {place} in {cloud} is not what was read in the source");
+        return Stop::failed("DigestMismatch", text);
     }
     d.note(format!("disk {n}: {place} {verb} the source's digest"));
     d.status.disks[i].restore = Some(restore);
     d.status.disks[i].progress = None;
     d.recheck = Some(AT_ONCE);
-    format!("Disk {n} is in {cloud}")
+    Stop::waiting(format!("Disk {n} is in {cloud}"))
 }
 
 /// A segment that is wrong in the store was condemned there by the restore: the next backup sends it again.

@@ -16,7 +16,7 @@ pub(super) use {
     volume_import::fill_volume,
 };
 
-use super::{AT_ONCE, Draft, PROGRESS};
+use super::{AT_ONCE, Draft, PROGRESS, next::Stop};
 use crate::{
     cloud::Volume,
     contract::{Answer, DiskDigest, FailureReason, Outcome, Transfer},
@@ -30,45 +30,47 @@ const SAVING: [&str; 4] = ["queued", "saving", "uploading", "importing"];
 /// States of a volume that becomes available by itself.
 const MAKING: [&str; 3] = ["creating", "downloading", "uploading"];
 
-/// What one disk waits for; `None`: it is proven in the destination.
-type Stage = Option<String>;
-
-/// Takes every disk one step further. True when all are proven in the destination.
-pub(super) fn all(d: &mut Draft<'_>) -> bool {
+/// Takes every disk one step further, until all are proven in the destination.
+pub(super) fn all(d: &mut Draft<'_>) -> Result<(), Stop> {
     each(d, one)
 }
 
 /// Only the Jobs were looked at, and they run: how far they are.
-pub(super) fn follow(d: &mut Draft<'_>) {
-    each(d, in_hand);
-    d.recheck = Some(PROGRESS);
+pub(super) fn follow(d: &mut Draft<'_>) -> Stop {
+    let followed = each(d, |d, i| in_hand(d, i).map_or(Ok(()), |stage| Err(Stop::waiting(stage))));
+    followed.err().unwrap_or_else(Stop::as_said).again(PROGRESS)
 }
 
-fn each(d: &mut Draft<'_>, stage: fn(&mut Draft<'_>, usize) -> Stage) -> bool {
+fn each(d: &mut Draft<'_>, one: fn(&mut Draft<'_>, usize) -> Result<(), Stop>) -> Result<(), Stop> {
     let mut waiting: Vec<(bool, String)> = vec![];
     for i in 0..d.status.disks.len() {
-        let stage = stage(d, i);
+        let stage = match one(d, i) {
+            Ok(()) => None,
+            Err(stop) => Some(stop.waits_for()?),
+        };
         if d.status.failure.is_some() {
-            return false;
+            // Trouble that has lasted too long.
+            return Err(Stop::as_said());
         }
         d.status.disks[i].stage = stage.clone().unwrap_or_else(|| "Verified".into());
         waiting.extend(stage.map(|stage| (held_up(d, i).is_some(), stage)));
     }
     let count = d.status.disks.len();
+    let done = count - waiting.len();
     // What does not move is told first.
-    if let Some((_, first)) = waiting.iter().find(|(held_up, _)| *held_up).or(waiting.first()) {
-        let done = count - waiting.len();
-        let since = d.status.phase_since.as_ref().map(|t| super::clock(t.0)).unwrap_or_default();
-        d.say(format!(
-            "{first} ({done}/{count} disks done, in this phase since {since}){}",
-            d.where_source_is()
-        ));
-    }
-    count > 0 && waiting.is_empty()
+    let first = waiting.iter().find(|(held_up, _)| *held_up).or(waiting.first());
+    let Some((_, first)) = first else {
+        return if count > 0 { Ok(()) } else { Err(Stop::as_said()) };
+    };
+    let since = d.status.phase_since.as_ref().map(|t| super::clock(t.0)).unwrap_or_default();
+    Err(Stop::waiting(format!(
+        "{first} ({done}/{count} disks done, in this phase since {since}){}",
+        d.where_source_is()
+    )))
 }
 
 /// How far the Job is that has a disk in hand.
-pub(super) fn in_hand(d: &mut Draft<'_>, i: usize) -> Stage {
+pub(super) fn in_hand(d: &mut Draft<'_>, i: usize) -> Option<String> {
     show_progress(d, i);
     let disk = &d.status.disks[i];
     let (verb, side, what) = match (&disk.backup, &disk.restore) {
@@ -81,39 +83,37 @@ pub(super) fn in_hand(d: &mut Draft<'_>, i: usize) -> Stage {
     Some(format!("{verb} disk {}: {}", disk.index, with_progress(d, i, why)))
 }
 
-fn one(d: &mut Draft<'_>, i: usize) -> Stage {
+fn one(d: &mut Draft<'_>, i: usize) -> Result<(), Stop> {
     if d.status.disks[i].backup.is_some() && volume_device::travels(d, i, Side::Source) {
         // Nothing waits for it here; clean-up does.
         let _ = volume_device::release(d, i, Side::Source);
     }
     show_progress(d, i);
-    let exporting = match (d.status.disks[i].backup.is_some(), d.input.seen.source.view()) {
+    let mut exporting = match (d.status.disks[i].backup.is_some(), d.input.seen.source.view()) {
         (true, _) => None,
-        (false, None) => return Some("Waiting for the source cloud".into()),
+        (false, None) => return Err(Stop::waiting("Waiting for the source cloud")),
         (false, Some(view)) => Some(export::export(d, i, view)),
     };
-    if d.status.failure.is_some() || exporting.is_some() && !begun(d, i) {
-        return exporting;
+    if d.status.failure.is_some() {
+        return exporting.map_or(Ok(()), Err);
+    }
+    if let Some(stop) = exporting.take_if(|stop| stop.is_failure() || !begun(d, i)) {
+        return Err(stop);
     }
     let Some(view) = d.input.seen.destination.view() else {
-        let p = d.input.seen.destination.problem().cloned();
-        if let Some(p) = p {
-            d.trouble(&p.id, &p.message);
+        if let Some(problem) = d.input.seen.destination.problem() {
+            d.stopped(problem.into());
         }
-        return Some("Waiting for the destination cloud".into());
+        return Err(Stop::waiting("Waiting for the destination cloud"));
     };
     let Some(restore) = d.status.disks[i].restore.clone() else {
         let importing = import::import(d, i, view);
-        return Some(exporting.unwrap_or(importing));
+        return Err(exporting.filter(|_| !importing.is_failure()).unwrap_or(importing));
     };
     match d.status.disks[i].kind {
         // An image-backed root's proof is the image's bytes.
-        DiskKind::Image => {
-            if d.status.disks[i].readback.is_none() {
-                proof::read_back(d, i, restore);
-            }
-            None
-        }
+        DiskKind::Image if d.status.disks[i].readback.is_some() => Ok(()),
+        DiskKind::Image => proof::read_back(d, i, restore),
         DiskKind::Volume if volume_device::travels(d, i, Side::Destination) => {
             volume_import::prove(d, i, view)
         }
@@ -150,29 +150,29 @@ fn usable(
     (status, wanted): (&str, &str),
     passing: &[&str],
     created_at: &str,
-) -> Result<(), String> {
+) -> Result<(), Stop> {
     if status == wanted {
         d.status.disks[i].wait.take_if(|w| w.what == what);
         return Ok(());
     }
     if !passing.contains(&status) {
-        d.fail("UnrecoverableError", format!("{what} went to state {status:?} instead of {wanted}"));
-        return Err(String::new());
+        return Err(Stop::unrecoverable(format!("{what} went to state {status:?} instead of {wanted}")));
     }
     let since = super::parse_time(created_at).unwrap_or_else(|| waited_since(d, i, what));
     let bound = d.step_bound(d.status.disks[i].size_gib);
     if d.overdue(since, bound) {
-        d.fail("UnrecoverableError", format!("{what} is still {status} since {since} (bound {bound} s)"));
-        return Err(String::new());
+        let text = format!("{what} is still {status} since {since} (bound {bound} s)");
+        return Err(Stop::unrecoverable(text));
     }
     d.wait_calmly(since);
     let until = since.checked_add(SignedDuration::from_secs(bound)).map(super::clock).unwrap_or_default();
-    Err(format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since)))
+    let text = format!("Waiting for {what}: {status} since {} (gives up {until})", super::clock(since));
+    Err(Stop::waiting(text))
 }
 
 /// A finished volume in the destination gets its own name and attributes, once its id is in status: until then its name
-/// is what tells that it is ours. `Err`: what is waited for.
-fn dress(d: &mut Draft<'_>, i: usize, volume: &Volume) -> Result<(), String> {
+/// is what tells that it is ours.
+fn dress(d: &mut Draft<'_>, i: usize, volume: &Volume) -> Result<(), Stop> {
     if d.status.disks[i].import.dressed {
         return Ok(());
     }
@@ -181,11 +181,11 @@ fn dress(d: &mut Draft<'_>, i: usize, volume: &Volume) -> Result<(), String> {
     } else {
         d.recheck = Some(AT_ONCE);
     }
-    Err(format!("Setting name and attributes of volume {}", volume.id))
+    Err(Stop::waiting(format!("Setting name and attributes of volume {}", volume.id)))
 }
 
 /// Is a volume there for use? Since when an upload lasts the cloud does not tell: what it tells is when it was made.
-fn available(d: &mut Draft<'_>, i: usize, what: &str, volume: &Volume) -> Result<(), String> {
+fn available(d: &mut Draft<'_>, i: usize, what: &str, volume: &Volume) -> Result<(), Stop> {
     let uploads = volume.status == "uploading";
     let created_at = if uploads { "" } else { &volume.created_at };
     usable(d, i, what, (&volume.status, "available"), &MAKING, created_at)
@@ -289,18 +289,24 @@ fn failed_for(d: &Draft<'_>, side: Side, purpose: &str) -> Option<FailureReason>
 
 /// A Job has ended badly for the last time. What somebody must change at the store, or in a cloud for the disk, has a reason
 /// of its own.
-pub(super) fn copy_failed(d: &mut Draft<'_>, disk: Option<usize>, side: Side, purpose: &str, why: String) {
+pub(super) fn copy_failed(
+    d: &Draft<'_>,
+    disk: Option<usize>,
+    side: Side,
+    purpose: &str,
+    why: String,
+) -> Stop {
     let said = failed_for(d, side, purpose);
     if said == Some(FailureReason::StoreFull) {
         let text = format!("ObjectStore {}: {why}", store_name(d));
-        d.fail(&FailureReason::StoreFull.to_string(), text);
-    } else if let Some(i) = disk
+        return Stop::failed(FailureReason::StoreFull.to_string(), text);
+    }
+    if let Some(i) = disk
         && said == Some(FailureReason::DiskRefused)
     {
         let ways_out = refused::ways_out(d, Side::Destination, d.status.disks[i].kind);
         let text = format!("{}: {why}. {ways_out}", d.input.spec.destination.cloud);
-        d.fail(&FailureReason::DiskRefused.to_string(), text);
-    } else {
-        d.fail("UnrecoverableError", why);
+        return Stop::failed(FailureReason::DiskRefused.to_string(), text);
     }
+    Stop::unrecoverable(why)
 }

@@ -1,6 +1,6 @@
 //! A volume as a block device of a Job: PersistentVolume and claim come and go one after the other, each as seen.
 
-use super::{Draft, usable, waited_since};
+use super::{super::next::Stop, Draft, usable, waited_since};
 use crate::{
     crd::v1alpha1::*,
     migration::{
@@ -24,13 +24,13 @@ pub(super) fn handed_over(d: &Draft<'_>, i: usize, side: Side) -> bool {
 }
 
 /// The claim through which a Job gets the volume, once it is bound; or what it waits for.
-pub(super) fn attach(d: &mut Draft<'_>, i: usize, side: Side, volume_id: &str) -> Result<String, String> {
+pub(super) fn attach(d: &mut Draft<'_>, i: usize, side: Side, volume_id: &str) -> Result<String, Stop> {
     let cluster = cluster(d, side)?;
     if !cluster.anchor || !d.input.seen.vault_exists {
         if !d.steps.contains(&Step::PrepareSecrets) {
             d.step(Step::PrepareSecrets);
         }
-        return Err("preparing the cluster".into());
+        return Err(Stop::waiting("preparing the cluster"));
     }
     let (n, size_gib) = (d.status.disks[i].index, d.status.disks[i].size_gib);
     let name = d.input.me.device(side, n);
@@ -38,7 +38,7 @@ pub(super) fn attach(d: &mut Draft<'_>, i: usize, side: Side, volume_id: &str) -
     match (&device.volume, &device.claim) {
         (None, None) => {
             d.step(Step::CreatePersistentVolume { side, disk: n, volume_id: volume_id.into(), size_gib });
-            Err(format!("Giving volume {volume_id} to the cluster near the {side} cloud"))
+            Err(Stop::waiting(format!("Giving volume {volume_id} to the cluster near the {side} cloud")))
         }
         // What is left of another volume, or of an earlier claim, binds no more.
         (Some(v), claim)
@@ -48,15 +48,16 @@ pub(super) fn attach(d: &mut Draft<'_>, i: usize, side: Side, volume_id: &str) -
                 || claim.as_ref().is_some_and(|c| c.deleting) =>
         {
             take_away(d, side, &name, &device);
-            Err(format!("Waiting for the former PersistentVolume {name} to go"))
+            Err(Stop::waiting(format!("Waiting for the former PersistentVolume {name} to go")))
         }
         (None, Some(_)) => {
             take_away(d, side, &name, &device);
-            Err(format!("Waiting for PersistentVolumeClaim {name}, which lost its volume, to go"))
+            let text = format!("Waiting for PersistentVolumeClaim {name}, which lost its volume, to go");
+            Err(Stop::waiting(text))
         }
         (Some(_), None) => {
             d.step(Step::CreateClaim { side, disk: n, size_gib });
-            Err(format!("Claiming volume {volume_id} for a Job near the {side} cloud"))
+            Err(Stop::waiting(format!("Claiming volume {volume_id} for a Job near the {side} cloud")))
         }
         (Some(_), Some(claim)) => {
             let what = format!("PersistentVolumeClaim {name} of volume {volume_id}");
@@ -68,7 +69,7 @@ pub(super) fn attach(d: &mut Draft<'_>, i: usize, side: Side, volume_id: &str) -
 
 /// The volume is taken out of the cluster: Jobs and pods first, then claim, then PersistentVolume, each seen gone
 /// before the next. `Ok`: nothing of it is there.
-pub(in super::super) fn release(d: &mut Draft<'_>, i: usize, side: Side) -> Result<(), String> {
+pub(in super::super) fn release(d: &mut Draft<'_>, i: usize, side: Side) -> Result<(), Stop> {
     let n = d.status.disks[i].index;
     let purpose = match side {
         Side::Source => format!("backup-{n}"),
@@ -89,9 +90,10 @@ pub(in super::super) fn release(d: &mut Draft<'_>, i: usize, side: Side) -> Resu
     }
     let since = waited_since(d, i, &name);
     if d.overdue(since, d.step_bound(0)) && side == Side::Destination {
-        d.fail("UnrecoverableError", format!("PersistentVolume {name} is still there since {since}"));
+        let text = format!("PersistentVolume {name} is still there since {since}");
+        return Err(Stop::unrecoverable(text));
     }
-    Err(format!("Waiting for the cluster near the {side} cloud to let go of {name}"))
+    Err(Stop::waiting(format!("Waiting for the cluster near the {side} cloud to let go of {name}")))
 }
 
 /// Names the deletes that are due for one device.
@@ -105,13 +107,14 @@ pub(in super::super) fn take_away(d: &mut Draft<'_>, side: Side, name: &str, dev
     }
 }
 
-fn cluster<'a>(d: &mut Draft<'a>, side: Side) -> Result<&'a ClusterView, String> {
+/// The cluster as seen. Trouble with it is recorded here: other disks go on.
+fn cluster<'a>(d: &mut Draft<'a>, side: Side) -> Result<&'a ClusterView, Stop> {
     match d.input.seen.cluster(side) {
         Seen::View(c) => Ok(c),
         Seen::Unseen(p) => {
-            d.trouble(&p.id, &p.message);
-            Err(p.message.clone())
+            d.stopped(p.into());
+            Err(Stop::waiting(&p.message))
         }
-        Seen::NotLooked => Err("the cluster was not looked at".into()),
+        Seen::NotLooked => Err(Stop::waiting("the cluster was not looked at")),
     }
 }

@@ -3,19 +3,23 @@
 use super::{Draft, MAKING, export, refused, transfer_seconds, usable, volume_device as device};
 use crate::{
     contract::{Backup, Task, paths},
-    migration::{decide::jobs::Wanted, names::Side, observed::SourceView},
+    migration::{
+        decide::{jobs::Wanted, next::Stop},
+        names::Side,
+        observed::SourceView,
+    },
 };
 
 /// In the source: until the disk's bytes are in the repository.
-pub(super) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> String {
+pub(super) fn export(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Stop {
     match claimed(d, i, view) {
         Ok((volume_id, claim)) => backup(d, i, &volume_id, claim),
-        Err(waiting) => waiting,
+        Err(stop) => stop,
     }
 }
 
 /// The temporary volume and the claim through which the Job gets it.
-fn claimed(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<(String, String), String> {
+fn claimed(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<(String, String), Stop> {
     let copy = export::copy(d, i, view)?;
     if !device::handed_over(d, i, Side::Source) {
         let cloud = d.input.spec.source.cloud.clone();
@@ -26,7 +30,7 @@ fn claimed(d: &mut Draft<'_>, i: usize, view: &SourceView) -> Result<(String, St
     Ok((copy.id, claim))
 }
 
-fn backup(d: &mut Draft<'_>, i: usize, volume_id: &str, claim: String) -> String {
+fn backup(d: &mut Draft<'_>, i: usize, volume_id: &str, claim: String) -> Stop {
     // Segments of another copy are never taken for this one's: it may be younger.
     let task = Backup {
         device: Some(paths::DEVICE.into()),

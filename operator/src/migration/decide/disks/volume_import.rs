@@ -1,7 +1,7 @@
 //! In the destination cloud, as a block device: the restore Job writes the new volume, and reads it back.
 
 use super::{
-    AT_ONCE, Draft, MAKING, Stage, asked::Asked, digest, dress, import, proof, show_progress, usable,
+    AT_ONCE, Draft, MAKING, asked::Asked, digest, dress, import, proof, show_progress, usable,
     volume_device as device, with_progress,
 };
 use crate::{
@@ -9,7 +9,10 @@ use crate::{
     crd::v1alpha1::*,
     migration::{
         block_storage::pinned,
-        decide::jobs::{Progress, Wanted},
+        decide::{
+            jobs::{Progress, Wanted},
+            next::Stop,
+        },
         names::{Role, Side},
         observed::{DestinationView, find},
         step::Step,
@@ -20,15 +23,15 @@ use crate::{
 const LEAVING: [&str; 4] = ["in-use", "attaching", "detaching", "reserved"];
 
 /// In the destination: until the volume holds exactly the bytes that were read in the source, as read back from it.
-pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> String {
+pub(super) fn import(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stop {
     match claimed(d, i, view) {
         Ok(claim) => restore(d, i, claim),
-        Err(waiting) => waiting,
+        Err(stop) => stop,
     }
 }
 
 /// The claim through which the Job gets the new volume.
-fn claimed(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Result<String, String> {
+fn claimed(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Result<String, Stop> {
     let n = d.status.disks[i].index;
     let cloud = d.input.spec.destination.cloud.clone();
     let asked = Asked::new(Side::Destination, Role::Volume, 1);
@@ -39,7 +42,7 @@ fn claimed(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Result<String
         let asked = std::mem::take(&mut d.status.disks[i].import.asked);
         d.status.disks[i].import = ImportStatus { asked, ..Default::default() };
         d.step(Step::CreateVolume { disk: n, image_id: None });
-        return Err(what);
+        return Err(Stop::waiting(what));
     };
     asked.seen(d, i, &volume.id);
     d.status.disks[i].import.volume_id = Some(volume.id.clone());
@@ -51,11 +54,11 @@ fn claimed(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Result<String
     device::attach(d, i, Side::Destination, &volume.id)
 }
 
-fn restore(d: &mut Draft<'_>, i: usize, claim: String) -> String {
+fn restore(d: &mut Draft<'_>, i: usize, claim: String) -> Stop {
     let n = d.status.disks[i].index;
     let backup = d.status.disks[i].backup.clone();
     if let Some(waiting) = import::send_again(d, i, &purpose(n)) {
-        return waiting;
+        return Stop::waiting(waiting);
     }
     let pass = d.status.disks[i].pass;
     let progress = fill(d, i, claim, pass, backup.as_ref(), true);
@@ -105,25 +108,24 @@ fn found(d: &Draft<'_>, i: usize, task: Restore) -> Restore {
 }
 
 /// While passes are made: the volume is there early, and gets what each pass has found once that is complete: patches
-/// of a pass that is given up would stay in it. `None`: it holds the last pass.
+/// of a pass that is given up would stay in it. It is through when it holds the last pass.
 pub(in crate::migration::decide) fn fill_volume(
     d: &mut Draft<'_>,
     i: usize,
     view: &DestinationView,
-) -> Stage {
+) -> Result<(), Stop> {
     let claim = claimed(d, i, view);
-    let (n, row) = (d.status.disks[i].index, d.status.disks[i].base()?.clone());
-    if d.status.disks[i].followed() {
-        return None;
-    }
-    let claim = match claim {
-        Ok(claim) => claim,
-        Err(waiting) => return Some(waiting),
+    let n = d.status.disks[i].index;
+    let row = d.status.disks[i].base().filter(|_| !d.status.disks[i].followed()).cloned();
+    let (claim, row) = match (claim, row) {
+        (Err(stop), _) if stop.is_failure() => return Err(stop),
+        (_, None) => return Ok(()),
+        (claim, Some(row)) => (claim?, row),
     };
     let snapshot_id = Some(row.snapshot_id.clone());
     let known = Digest { bytes: row.bytes_read, snapshot_id, ..Default::default() };
     let wrong = import::wrong_segment(d, &purpose(n));
-    let waiting = match fill(d, i, claim, row.pass, Some(&known), false) {
+    let text = match fill(d, i, claim, row.pass, Some(&known), false) {
         // It may have been asked for before this pass was complete.
         Progress::Succeeded(result) => {
             let held = digest(&result, d.now()).snapshot_id;
@@ -142,11 +144,10 @@ pub(in crate::migration::decide) fn fill_volume(
             if wrong {
                 begin_anew(&mut d.status.disks[i]);
             }
-            d.fail("UnrecoverableError", why);
-            String::new()
+            return Err(Stop::unrecoverable(why));
         }
     };
-    Some(waiting)
+    Err(Stop::waiting(text))
 }
 
 /// What an earlier pass sent is wrong in the store and cannot be read any more: the next pass builds on none.
@@ -156,28 +157,21 @@ fn begin_anew(disk: &mut DiskStatus) {
 }
 
 /// In the destination: the volume leaves the cluster and gets its attributes. The mover's own reading is the proof.
-pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Stage {
+pub(super) fn prove(d: &mut Draft<'_>, i: usize, view: &DestinationView) -> Result<(), Stop> {
     if d.status.disks[i].readback.is_some() {
-        return None;
+        return Ok(());
     }
-    if let Err(waiting) = device::release(d, i, Side::Destination) {
-        return Some(waiting);
-    }
+    device::release(d, i, Side::Destination)?;
     let n = d.status.disks[i].index;
     let cloud = d.input.spec.destination.cloud.clone();
     let Some(volume) = find(&view.volumes, Role::Volume, n) else {
-        d.fail("UnrecoverableError", format!("{cloud}: the volume of disk {n} is gone"));
-        return Some(String::new());
+        return Err(Stop::unrecoverable(format!("{cloud}: the volume of disk {n} is gone")));
     };
     let what = format!("{cloud}: volume {} of disk {n}, after it was written", volume.id);
-    if let Err(waiting) = usable(d, i, &what, (&volume.status, "available"), &LEAVING, "") {
-        return Some(waiting);
-    }
-    if let Err(waiting) = dress(d, i, volume) {
-        return Some(waiting);
-    }
+    usable(d, i, &what, (&volume.status, "available"), &LEAVING, "")?;
+    dress(d, i, volume)?;
     // The mover has read back what it wrote.
     let read = d.status.disks[i].restore.clone().unwrap_or_default();
-    proof::read_back(d, i, read);
-    Some(format!("Disk {n} was read back"))
+    proof::read_back(d, i, read)?;
+    Err(Stop::waiting(format!("Disk {n} was read back")))
 }

@@ -29,9 +29,7 @@ pub(super) fn next(d: &mut Draft<'_>) -> Result<Next, Stop> {
         return built(d, server);
     }
     let source = source::untouched(d)?;
-    if !disks::all(d) || d.status.failure.is_some() {
-        return Err(Stop::as_said());
-    }
+    disks::all(d)?;
     let view = seen(&d.input.seen.destination)?;
     // What was not looked for must not be made.
     if !view.whole {

@@ -11,11 +11,11 @@ use crate::{
 
 pub(super) fn next(d: &mut Draft<'_>) -> Result<Next, Stop> {
     if d.left_clouds_alone() {
-        disks::follow(d);
-        return Err(Stop::as_said());
+        return Err(disks::follow(d));
     }
     source::untouched(d)?;
-    disks::all(d);
+    let travelled = disks::all(d);
+    d.is_through(travelled);
     if d.status.failure.is_none() && d.status.disks.iter().all(|k| k.restore.is_some()) {
         return Ok(Next::enter(Phase::Creating, "all disks are in the destination"));
     }

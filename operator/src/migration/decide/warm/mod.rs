@@ -88,11 +88,8 @@ pub(super) fn pass(d: &mut Draft<'_>) -> Result<(), Stop> {
     };
     source_is_there(d)?;
     give_up_in_time(d);
-    let reading = read(d, view);
-    if d.status.failure.is_some() {
-        return Err(Stop::as_said());
-    }
-    let filling = fill_volumes(d);
+    let reading = read(d, view)?;
+    let filling = fill_volumes(d)?;
     d.removing = !past_is_written(d) || remove(d, view);
     if reading.is_none() && filling.is_none() && !d.removing {
         return end(d);
@@ -123,67 +120,67 @@ fn give_up_in_time(d: &mut Draft<'_>) {
 }
 
 /// Reads each volume that was not read in this pass. Returns what is waited for.
-fn read(d: &mut Draft<'_>, view: &SourceView) -> Option<String> {
-    let mut waiting = vec![];
+fn read(d: &mut Draft<'_>, view: &SourceView) -> Result<Option<String>, Stop> {
+    let mut waiting = None;
     for i in 0..d.status.disks.len() {
         if !is_volume(&d.status.disks[i]) || d.status.disks[i].copied {
             continue;
         }
         show_progress(d, i);
-        let stage = export::export(d, i, view);
-        if given_up(d) {
-            return None;
-        }
+        let stage = match export::export(d, i, view).waits_for() {
+            Ok(stage) => stage,
+            Err(stop) => return given_up(d, stop).map(|()| None),
+        };
         d.status.disks[i].stage = stage.clone();
         if !d.status.disks[i].copied {
-            waiting.push(stage);
+            waiting = waiting.or(Some(stage));
         }
     }
-    waiting.into_iter().next()
+    Ok(waiting)
 }
 
 /// Brings the volumes in the destination to the last complete pass. Returns what is waited for.
-fn fill_volumes(d: &mut Draft<'_>) -> Option<String> {
+fn fill_volumes(d: &mut Draft<'_>) -> Result<Option<String>, Stop> {
     let problem = d.status.copying.as_ref().is_some_and(|c| c.problem.is_some());
     if problem || !fills_while_copying(&d.status) {
-        return None;
+        return Ok(None);
     }
     let view = match &d.input.seen.destination {
         Seen::View(view) => view,
         Seen::Unseen(p) => {
             d.stopped(p.into());
-            return Some(p.message.clone());
+            return Ok(Some(p.message.clone()));
         }
-        Seen::NotLooked => return Some("looking at the destination cloud".into()),
+        Seen::NotLooked => return Ok(Some("looking at the destination cloud".into())),
     };
-    let mut waiting = vec![];
+    let mut waiting = None;
     for i in 0..d.status.disks.len() {
         if !is_volume(&d.status.disks[i]) {
             continue;
         }
-        let stage = disks::fill_volume(d, i, view);
-        if given_up(d) {
-            return None;
-        }
-        if let Some(stage) = stage {
-            d.status.disks[i].stage = stage.clone();
-            waiting.push(stage);
-        }
+        let stage = match disks::fill_volume(d, i, view).map_err(Stop::waits_for) {
+            Ok(()) => continue,
+            Err(Ok(stage)) => stage,
+            Err(Err(stop)) => return given_up(d, stop).map(|()| None),
+        };
+        d.status.disks[i].stage = stage.clone();
+        waiting = waiting.or(Some(stage));
     }
-    waiting.into_iter().next()
+    Ok(waiting)
 }
 
 /// What would end the migration ends only this pass; but no later pass carries a disk that a cloud refuses for what it
 /// begins with, and the source still runs.
-fn given_up(d: &mut Draft<'_>) -> bool {
-    let refused = FailureReason::DiskRefused.to_string();
-    let Some(failure) = d.status.failure.take_if(|failure| failure.reason != refused) else {
-        return d.status.failure.is_some();
-    };
-    // Its row in the timeline tells of an end; this is none.
-    d.status.timeline.pop();
-    give_up(d, failure.message);
-    true
+fn given_up(d: &mut Draft<'_>, stop: Stop) -> Result<(), Stop> {
+    match stop {
+        Stop::Failed { reason, message } if reason != FailureReason::DiskRefused.to_string() => {
+            d.steps.clear();
+            d.recheck = Some(AT_ONCE);
+            give_up(d, message);
+            Ok(())
+        }
+        other => Err(other),
+    }
 }
 
 /// Only the Jobs were looked at, and they run: how far they are.
