@@ -316,8 +316,9 @@ fn new_names_are_hashed_as_the_old_ones() {
 #[test]
 fn every_line_is_of_a_test() {
     let lines = LINES.lock().unwrap_or_else(|e| e.into_inner()).clone();
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/migration/decide");
-    let files = std::fs::read_dir(directory).unwrap().map(|f| f.unwrap().path());
+    let decide = concat!(env!("CARGO_MANIFEST_DIR"), "/src/migration/decide");
+    let directories = [decide.to_string(), format!("{decide}/tests")];
+    let files = directories.iter().flat_map(|d| std::fs::read_dir(d).unwrap().map(|f| f.unwrap().path()));
     let rust = files.filter(|f| f.extension().is_some_and(|e| e == "rs"));
     let all: String = rust.map(|f| std::fs::read_to_string(f).unwrap()).collect();
     let seeds = lines.keys().filter(|name| name.starts_with("seed-")).count() as u64;
