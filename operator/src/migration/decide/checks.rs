@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, path::Path};
 
 /// How long a check is asked when it does not say so, in seconds.
 const TIMEOUT_SECONDS: i32 = 300;
-/// The reason of a failure that they are.
+/// The reason of the failure when one does not pass.
 const FAILED: &str = "VerificationFailed";
 
 /// Whom to ask.
