@@ -347,9 +347,9 @@ async fn a_self_signed_certificate_is_its_own_ca() {
     let fake = Fake::start().await;
     let here = "-addext subjectAltName=IP:127.0.0.1";
     // OpenSSL's default may sign others.
-    let signing = behind_tls(&fake, here).await;
+    let signing = behind_tls(fake.address, here).await;
     connect_by(&signing, Some(&signing)).await.unwrap();
-    let leaf = behind_tls(&fake, &format!("{here} -addext basicConstraints=critical,CA:FALSE")).await;
+    let leaf = behind_tls(fake.address, &format!("{here} -addext basicConstraints=critical,CA:FALSE")).await;
     connect_by(&leaf, Some(&leaf)).await.unwrap();
     for (front, ca, told) in [
         (&signing, None, "the CA is missing or wrong"),
@@ -360,7 +360,7 @@ async fn a_self_signed_certificate_is_its_own_ca() {
         assert!(error.kind == ErrorKind::Unreachable && error.message.contains(told), "{error}");
     }
     // It counts for its own names only.
-    let elsewhere = behind_tls(&fake, "-addext subjectAltName=DNS:elsewhere.example").await;
+    let elsewhere = behind_tls(fake.address, "-addext subjectAltName=DNS:elsewhere.example").await;
     let error = connect_by(&elsewhere, Some(&elsewhere)).await.unwrap_err();
     assert!(error.message.contains("is not for this name"), "{error}");
 }

@@ -107,7 +107,8 @@ async fn session(cluster: &MoverCluster, credentials: &Credentials) -> Result<Cl
 #[tokio::test]
 async fn the_platform_vouches_only_for_its_own_cloud() {
     let (real, played) = (Fake::start().await, Fake::start().await);
-    let (front, own) = (behind_tls(&real, OWN_AUTHORITY).await, behind_tls(&played, OWN_AUTHORITY).await);
+    let (front, own) =
+        (behind_tls(real.address, OWN_AUTHORITY).await, behind_tls(played.address, OWN_AUTHORITY).await);
     let here = format!("{}/identity/v3", front.address);
     let bound = |url: &str| platform(json!({"identityURL": url, "region": "R", "ca": front.certificate}));
     let cluster = Cluster::default().mover(&[], Ok(bound(&here)));

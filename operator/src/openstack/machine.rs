@@ -2,22 +2,16 @@
 //! user's own file may say besides counts on that user's machine only.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_name;
-use rustls::crypto::CryptoProvider;
+use rustls::ClientConfig;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use rustls_platform_verifier::Verifier;
 
 use super::session::Timeouts;
-use crate::net::{EndpointPolicy, GuardedResolver};
+use crate::net::{EndpointPolicy, GuardedResolver, Trust, certificates, trusting};
 
 /// A machine that clouds are reached from. The default is the operator's.
 #[derive(Clone)]
@@ -95,83 +89,11 @@ impl Machine {
     }
 
     fn tls(&self, ca: Option<&[u8]>) -> Result<ClientConfig, String> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let given = certificates(ca.unwrap_or_default())?;
-        let usual = self.verify.then(|| Verifier::new_with_extra_roots(given.clone(), provider.clone()));
-        let usual = usual.transpose().map_err(|e| e.to_string())?;
-        let verifier = Arc::new(Trusting { provider: provider.clone(), given, usual });
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
+        let trust = if self.verify { Trust::AlsoPublic } else { Trust::Anybody };
+        let builder = trusting(trust, given)?;
         let Some(pem) = &self.identity else { return Ok(builder.with_no_client_auth()) };
         let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| "the client's key is no PEM key")?;
         builder.with_client_auth_cert(certificates(pem)?, key).map_err(|e| format!("the client's key: {e}"))
     }
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|_| "a certificate is no PEM".into())
-}
-
-/// Trusts the public CAs and those that were given, and a server that presents a certificate that was given itself:
-/// OpenSSL makes self-signed ones that may sign others, and rustls refuses such a one as a server's.
-#[derive(Debug)]
-struct Trusting {
-    provider: Arc<CryptoProvider>,
-    given: Vec<CertificateDer<'static>>,
-    /// `None`: anybody is trusted, by `verify: false` of a user's own file.
-    usual: Option<Verifier>,
-}
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        server: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let Some(usual) = &self.usual else { return Ok(ServerCertVerified::assertion()) };
-        match usual.verify_server_cert(server, others, name, ocsp, now) {
-            Err(error) if only_for_its_kind(&error) && self.given.iter().any(|given| given == server) => {
-                verify_server_name(&ParsedCertificate::try_from(server)?, name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            judged => judged,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        server: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, server, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        server: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, server, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// The dates are judged before the kind, the name after it. rustls keeps the type of this error to itself.
-fn only_for_its_kind(error: &Error) -> bool {
-    matches!(error, Error::InvalidCertificate(_)) && format!("{error:?}").contains("CaUsedAsEndEntity")
 }

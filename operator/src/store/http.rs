@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
+use reqwest::{Client, RequestBuilder, Response, redirect};
+use rustls::ClientConfig;
 use url::{Host, Url};
 
 use super::{
     clock::Ahead,
     error::{StoreError, shown},
 };
-use crate::net::{AddressCheck, policy_resolver};
+use crate::net::{AddressCheck, Trust, certificates, policy_resolver, trusting};
 
 /// Answers to our own small calls are never larger.
 pub(super) const MAX_ANSWER: usize = 8 << 20;
@@ -44,18 +45,19 @@ pub(super) fn client(endpoint: &Url, options: &StoreOptions) -> Result<Client, S
         .timeout(options.timeout)
         .dns_resolver(policy_resolver(options.address_check.clone()));
     if let Some(pem) = &options.ca_pem {
-        let invalid = |error: reqwest::Error| {
-            StoreError::Invalid(format!("cacert of the credentials Secret is no PEM certificate: {error}"))
-        };
-        let certificates = Certificate::from_pem_bundle(pem).map_err(invalid)?;
-        if certificates.is_empty() {
-            return Err(StoreError::Invalid(
-                "cacert of the credentials Secret holds no certificate".to_owned(),
-            ));
-        }
-        builder = builder.tls_certs_only(certificates);
+        builder = builder.tls_backend_preconfigured(only(pem).map_err(StoreError::Invalid)?);
     }
     builder.build().map_err(|error| StoreError::Invalid(error.to_string()))
+}
+
+/// A TLS configuration that trusts the CA of the credentials Secret and no other.
+fn only(pem: &[u8]) -> Result<ClientConfig, String> {
+    let invalid = |error| format!("cacert of the credentials Secret is no PEM certificate: {error}");
+    let given = certificates(pem).map_err(invalid)?;
+    if given.is_empty() {
+        return Err("cacert of the credentials Secret holds no certificate".to_owned());
+    }
+    Ok(trusting(Trust::OnlyGiven, given).map_err(invalid)?.with_no_client_auth())
 }
 
 /// Addresses in the URL itself never pass the resolver, so they are looked at here.

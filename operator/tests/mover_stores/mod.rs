@@ -9,6 +9,7 @@ use crate::{
         rest::FakeRest,
         s3::{Full, Lock, Sight},
         swift::FakeSwift,
+        tls::behind_tls,
     },
     ready,
 };
@@ -287,4 +288,17 @@ async fn a_keystone_that_is_not_there_is_no_missing_object() {
         let ended = bed.run(line).await;
         assert!(ended.failed("InvalidConfiguration", 2).contains("OS_AUTH_URL"), "{ended:?}");
     }
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_its_own_ca_for_us_as_for_restic() {
+    let (server, mut bed) = on_rest().await;
+    let tls = behind_tls(server.address, "-addext subjectAltName=IP:127.0.0.1").await;
+    bed.repository = format!("rest:{}/team/{UID}", tls.address);
+    let untrusted = bed.run(&["probe"]).await;
+    assert!(untrusted.outcome["message"].as_str().unwrap().contains("is not trusted"), "{untrusted:?}");
+    bed.secret("store-cacert", &tls.certificate);
+    bed.run(&["probe"]).await.ok();
+    bed.init().await.ok();
+    bed.backup(SOURCE).await.ok();
 }

@@ -5,6 +5,8 @@ mod images;
 pub mod rest;
 pub mod s3;
 pub mod swift;
+#[path = "../common/tls.rs"]
+pub mod tls;
 mod versions;
 
 use std::{

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -28,6 +29,7 @@ const FOLDERS: usize = 2;
 
 #[derive(Clone)]
 pub struct FakeRest {
+    pub address: SocketAddr,
     pub url: String,
     objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
     full: Arc<AtomicBool>,
@@ -36,8 +38,9 @@ pub struct FakeRest {
 impl FakeRest {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let rest = Self { url, objects: Arc::default(), full: Arc::default() };
+        let address = listener.local_addr().unwrap();
+        let rest =
+            Self { address, url: format!("http://{address}"), objects: Arc::default(), full: Arc::default() };
         let app = Router::new().fallback(answer).with_state(rest.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         rest

@@ -1,6 +1,7 @@
 //! A loopback server that plays Keystone, Nova, Cinder, Glance and Neutron, and sessions with it.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+#[path = "../common/tls.rs"]
 pub mod tls;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
-//! TLS in front of the loopback server, by a certificate that openssl makes.
+//! TLS in front of a server on loopback, by a certificate that openssl makes.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,16 +10,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
 
-use super::Fake;
-
 /// The address of a TLS server, and the certificate that vouches for it.
 pub struct Tls {
     pub address: String,
     pub certificate: String,
 }
 
-/// Puts TLS in front of a cloud, by a self-signed certificate that openssl makes with these options.
-pub async fn behind_tls(fake: &Fake, options: &str) -> Tls {
+/// Puts TLS in front of a server, by a self-signed certificate that openssl makes with these options.
+pub async fn behind_tls(behind: SocketAddr, options: &str) -> Tls {
     let folder = tempfile::tempdir().unwrap();
     let (key, certificate) = (folder.path().join("key"), folder.path().join("certificate"));
     let made = format!(
@@ -29,7 +28,7 @@ pub async fn behind_tls(fake: &Fake, options: &str) -> Tls {
     assert!(openssl.output().await.unwrap().status.success());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://{}", listener.local_addr().unwrap());
-    let (acceptor, behind) = (acceptor(&certificate, &key), fake.address);
+    let acceptor = acceptor(&certificate, &key);
     tokio::spawn(async move {
         loop {
             let (outer, _) = listener.accept().await.unwrap();
