@@ -8,7 +8,7 @@ use std::fmt;
 
 use aes::{
     Aes128, Aes256,
-    cipher::{BlockEncrypt, KeyInit, KeyIvInit, StreamCipher},
+    cipher::{BlockCipherEncrypt, KeyInit, KeyIvInit, StreamCipher},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use poly1305::Poly1305;
@@ -109,7 +109,7 @@ impl KeyFile {
             return Err(malformed(&format_args!("{} with N={} r={} p={}", self.kdf, self.n, self.r, self.p)));
         }
         let salt = BASE64.decode(&self.salt).map_err(|error| malformed(&error))?;
-        let params = Params::new(log_n, self.r, self.p, 64).map_err(|error| malformed(&error))?;
+        let params = Params::new(log_n, self.r, self.p).map_err(|error| malformed(&error))?;
         let mut derived = [0; 64];
         scrypt::scrypt(password, &salt, &params, &mut derived).map_err(|error| malformed(&error))?;
         Ok(Keys::new(&derived))

@@ -15,7 +15,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, ObjectMeta, PostParams},
 };
-use rand::Rng;
+use rand::RngExt;
 use serde_json::json;
 use std::{
     collections::BTreeMap,

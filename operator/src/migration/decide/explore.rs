@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{crd::v1alpha1::*, migration::names::MARK_CLAIM};
 use k8s_openapi::jiff::ToSpan;
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use std::collections::BTreeMap;
 

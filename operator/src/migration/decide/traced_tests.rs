@@ -8,7 +8,7 @@ use crate::{
     migration::observed::{JobState, JobView},
 };
 use k8s_openapi::jiff::SignedDuration;
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Value, json};
 
 /// One of several.
