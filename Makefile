@@ -109,11 +109,11 @@ lint: ## clippy, warnings are errors
 	cargo clippy --workspace $(FEATURES) --all-targets --locked -- -D warnings
 
 .PHONY: crds
-crds: ## write crds/ and the chart's copy from the code
+crds: ## write crds/, the chart's copy and docs/reference.md from the code
 	cargo build -q -p vmmigration $(FEATURES) --locked
 	mkdir -p crds $(CHART)/files/crds
 	rm -f crds/*.yaml $(CHART)/files/crds/*.yaml
-	cargo run -q -p vmmigration $(FEATURES) --locked -- crd --dir crds
+	cargo run -q -p vmmigration $(FEATURES) --locked -- crd --dir crds --reference docs/reference.md
 	cp crds/*.yaml $(CHART)/files/crds/
 
 .PHONY: screens

@@ -28,7 +28,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the operator in a cluster
     Run(Box<RunArgs>),
-    /// Print the custom resource definitions, or write one file each
+    /// Print the custom resource definitions, or write one file each and the reference of their fields
     Crd(CrdArgs),
     /// What runs inside of a Job
     Mover(MoverArgs),
@@ -40,6 +40,9 @@ pub struct CrdArgs {
     /// Write `vmmigration.io_<plural>.yaml` into this directory
     #[arg(long)]
     pub dir: Option<PathBuf>,
+    /// Write the reference of all fields, as Markdown, into this file
+    #[arg(long)]
+    pub reference: Option<PathBuf>,
 }
 
 /// `vmmigration run`

@@ -1,15 +1,30 @@
-//! `vmmigration crd`: the definitions of the custom resources, as YAML in files or on stdout.
+//! `vmmigration crd`: the definitions of the custom resources, as YAML in files or on stdout, and the page about them.
 
-use crate::crd::{all, file_name};
+use crate::{
+    cli::CrdArgs,
+    crd::{all, file_name},
+    reference,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use std::fs;
 
-/// Writes all of them into the directory, or to stdout without one.
-pub fn write(dir: Option<&std::path::Path>) -> anyhow::Result<()> {
-    for crd in all() {
-        let yaml = to_yaml(&crd)?;
-        match dir {
-            Some(dir) => std::fs::write(dir.join(file_name(&crd)), yaml)?,
-            None => print!("---\n{yaml}"),
+/// Writes what the arguments name; the definitions to stdout, if they name nothing.
+pub fn write(args: &CrdArgs) -> anyhow::Result<()> {
+    let definitions = all();
+    if let Some(file) = &args.reference {
+        fs::write(file, reference::markdown(&definitions))?;
+    }
+    match &args.dir {
+        Some(dir) => {
+            for crd in &definitions {
+                fs::write(dir.join(file_name(crd)), to_yaml(crd)?)?;
+            }
+        }
+        None if args.reference.is_some() => {}
+        None => {
+            for crd in &definitions {
+                print!("---\n{}", to_yaml(crd)?);
+            }
         }
     }
     Ok(())

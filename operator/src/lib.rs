@@ -19,6 +19,7 @@ pub mod mover;
 pub mod net;
 pub mod openstack;
 pub mod operator;
+pub mod reference;
 pub mod restic;
 pub mod server;
 pub mod signals;

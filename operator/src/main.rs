@@ -11,7 +11,7 @@ use vmmigration::{
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Mover(args) => return mover::cli::run(args).await,
-        Command::Crd(args) => definitions::write(args.dir.as_deref()),
+        Command::Crd(args) => definitions::write(&args),
         Command::Run(args) => operator::run(*args).await,
     };
     match done {

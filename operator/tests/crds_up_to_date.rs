@@ -1,4 +1,4 @@
-//! The generated definitions in `crds/`, and the chart's copy of them, say what the code says.
+//! The generated definitions in `crds/`, the chart's copy of them and `docs/reference.md` say what the code says.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -39,6 +39,13 @@ fn crds_are_what_the_code_says() {
         expected,
         "crds/ holds other files than the code makes: run `make crds`"
     );
+}
+
+#[test]
+fn the_reference_is_what_the_code_says() {
+    let page = fs::read_to_string(repository().join("docs/reference.md")).unwrap_or_default();
+    let same = page == vmmigration::reference::markdown(&vmmigration::crd::all());
+    assert!(same, "docs/reference.md is out of date: run `make crds`");
 }
 
 #[test]
