@@ -54,7 +54,8 @@ golden: ## write anew what is decided and built (TESTS=name: only of those tests
 	GOLDEN=write cargo test -p vmmigration $(FEATURES) --locked --lib -- $(or $(TESTS),decide::)
 
 .PHONY: test-long
-test-long: ## hours: random sequences against the model of both clouds (SEEDS=number), fuzz, the long tests on the test bed (TESTS=name), test-busy, the demo in all modes
+test-long: ## hours: licences and bans, random sequences against the model of both clouds (SEEDS=number), fuzz, the long tests on the test bed (TESTS=name), test-busy, the demo in all modes
+	$(MAKE) deny
 	EXPLORE_SEEDS=$(or $(SEEDS),200000) cargo test -p vmmigration $(FEATURES) --lib --locked -- explore
 	$(MAKE) fuzz
 	E2E_THREADS=1 tests/e2e/run --ignored $(TESTS)
@@ -83,6 +84,14 @@ fuzz: ## search for bytes that break what is read from elsewhere, a minute for e
 	  $(FUZZ)/debug/$$target fuzz/corpus/$$target fuzz/seeds/$$target -max_total_time=$(or $(SECONDS),60) -timeout=20 \
 	    -rss_limit_mb=1024 -artifact_prefix=fuzz/artifacts/$$target- -print_final_stats=1 || failed+=" $$target"; \
 	done; [ -z "$$failed" ] || { echo "broken:$$failed; what broke them is in fuzz/artifacts"; exit 1; }
+
+# Compiled once, without optimisation: that is half of the minutes, and the checks take seconds either way.
+DENY_VERSION := 0.20.2
+
+.PHONY: deny
+deny: ## licences, banned and duplicate crates, sources, by cargo-deny (CHECKS=advisories: known holes, by GitHub's list)
+	cargo install --locked --debug --root target/tools --target-dir target/tools/build cargo-deny@$(DENY_VERSION)
+	target/tools/bin/cargo-deny check $(or $(CHECKS),bans licenses sources)
 
 .PHONY: bench
 bench: ## our movers beside nbdcopy, qemu-img, rsync, zstd and restic on shaped links; writes docs/benchmarks.md (needs root, 65 minutes)
