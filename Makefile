@@ -14,7 +14,8 @@ UNIT := --workspace --exclude e2e
 
 CHART := charts/vmmigration-operator
 CONTAINER ?= docker
-IMAGE ?= localhost/vmmigration:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+IMAGE ?= localhost/vmmigration:$(VERSION)
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -137,6 +138,18 @@ chart-lint: tools ## helm lint, in both modes (what the chart renders is tested 
 .PHONY: image
 image: ## build the container image (IMAGE=name:tag, CONTAINER=docker|podman)
 	$(CONTAINER) build -t $(IMAGE) .
+
+DIST := target/dist
+
+.PHONY: dist
+dist: chart-lint ## what a release has besides the image (RELEASE.md): programs, chart, definitions, checksums, in target/dist
+	cargo build --release --locked -p vmmigration
+	rm -rf $(DIST)
+	mkdir -p $(DIST)
+	tar -C target/release -czf $(DIST)/vmmigration-$(VERSION)-$$(uname -m).tar.gz vmmigration kubectl-vmmigration
+	target/release/vmmigration crd >$(DIST)/vmmigration-$(VERSION)-crds.yaml
+	helm package $(CHART) --destination $(DIST)
+	cd $(DIST) && sha256sum -- * >SHA256SUMS
 
 .PHONY: testbed-up
 testbed-up: ## install and start the test bed
