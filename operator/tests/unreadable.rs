@@ -117,24 +117,29 @@ fn migration(name: &str, at: &str) -> Value {
     object("VmMigration", name, spec)
 }
 
+fn condition(told: &Value, kind: &str) -> Value {
+    let all = told["status"]["conditions"].as_array().unwrap();
+    all.iter().find(|c| c["type"] == kind).cloned().unwrap_or_default()
+}
+
 #[tokio::test]
 async fn one_object_that_cannot_be_read_blinds_nobody_and_is_told() {
+    let without_secret =
+        json!({"location": "s3:https://s3.example.com/b", "credentialsSecretRef": {"name": "s"}});
     let cluster = Cluster::with(&[
         ("vmmigrations", migration("bad", "9999-12-31T00:00:00Z")),
         ("vmmigrations", migration("good", "2030-01-01T00:00:00Z")),
         ("openstackclouds", object("OpenStackCloud", "bad", json!({"credentialsRef": 7}))),
         ("openstackclouds", object("OpenStackCloud", "good", json!({"credentialsRef": {"secretName": "s"}}))),
         ("objectstores", object("ObjectStore", "bad", json!({"location": 7}))),
+        ("objectstores", object("ObjectStore", "good", without_secret)),
     ]);
     let ctx = Arc::new(Context::new(cluster.client(), settings(), Arc::default()));
     let stop = CancellationToken::new();
     let running = tokio::spawn(controller::run(ctx.clone(), stop.clone()));
 
     let told = cluster.written_to("vmmigrations/bad/status").await;
-    let stalled = |told: &Value| {
-        let all = told["status"]["conditions"].as_array().unwrap().clone();
-        all.into_iter().find(|c| c["type"] == "Stalled").unwrap()
-    };
+    let stalled = |told: &Value| condition(told, "Stalled");
     assert_eq!(
         (stalled(&told)["status"].as_str(), &told["status"]["observedGeneration"]),
         (Some("True"), &json!(2))
@@ -149,8 +154,14 @@ async fn one_object_that_cannot_be_read_blinds_nobody_and_is_told() {
     // The others are worked on: its finalizer comes first, and the cloud's Secret is missing.
     let begun = cluster.written_to("vmmigrations/good").await;
     assert!(begun["metadata"]["finalizers"].is_array(), "{begun}");
-    let looked = cluster.written_to("openstackclouds/good/status").await;
-    assert!(looked.to_string().contains("there is no Secret"), "{looked}");
+    for path in ["openstackclouds/good/status", "objectstores/good/status"] {
+        let looked = cluster.written_to(path).await;
+        assert!(looked.to_string().contains("there is no Secret"), "{looked}");
+        // It may come seconds later, and nobody has to do anything then.
+        let told = ["Ready", "Reconciling", "Stalled"].map(|kind| condition(&looked, kind)["status"].clone());
+        assert_eq!(told, ["False", "True", "False"], "{looked}");
+        assert_eq!(condition(&looked, "Ready")["reason"], "ReferenceNotFound");
+    }
     let sees = async {
         while ctx.watches.blind(Instant::now()).is_some() {
             tokio::task::yield_now().await;

@@ -17,6 +17,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::DropGuard;
 
+/// Nobody has registered a cluster under that name: as a blocker.
+pub const NOT_REGISTERED: &str = "cluster-not-registered";
+
 /// A cluster and the namespace in which movers run.
 #[derive(Clone)]
 pub struct MoverCluster {
@@ -102,7 +105,7 @@ impl Clusters {
         let found =
             api.list(&list).await.map_err(|e| problem(name, format!("cannot be looked up: {e}"), true))?;
         found.items.into_iter().next().ok_or_else(|| Problem {
-            id: "cluster-not-registered".into(),
+            id: NOT_REGISTERED.into(),
             message: format!("no cluster is registered under the name {name:?}"),
             suggestion: Some(
                 "ask the platform to register it, or correct spec.cluster of the OpenStackCloud".into(),

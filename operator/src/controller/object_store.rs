@@ -3,7 +3,7 @@
 use super::{
     Error,
     context::Context,
-    references::{keys, store_secret},
+    references::{Unusable, keys, store_secret},
     watch::current_if_readable,
 };
 use crate::{
@@ -72,7 +72,7 @@ async fn look(
     let due = is_due(status, generation, version.as_deref(), ctx.now());
     (status.observed_generation, status.secret_version) = (generation, version);
     let seen = async {
-        let (files, _) = opened.map_err(|message| (reason::INVALID_CONFIGURATION, message))?;
+        let (files, _) = opened.map_err(Unusable::told)?;
         let store = open(ctx, object, &files)?;
         store.look().await.map_err(sorted)?;
         Ok::<_, (&'static str, String)>(store)

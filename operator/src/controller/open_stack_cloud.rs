@@ -3,7 +3,7 @@
 use super::{
     Error,
     block_storage::{self, Access},
-    clusters::MoverCluster,
+    clusters::{MoverCluster, NOT_REGISTERED},
     context::Context,
     observe::cloud_problem,
     references::credentials,
@@ -15,7 +15,7 @@ use crate::{
         stored::Stored,
         v1alpha1::*,
     },
-    migration::{block_storage::resolve, image_checks, names::Side},
+    migration::{block_storage::resolve, image_checks, names::Side, observed::Problem},
     openstack::{Cloud, CloudError},
 };
 use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
@@ -60,11 +60,11 @@ async fn look(
 ) -> Result<Outcome, Error> {
     let credentials = match credentials(ctx, namespace, object).await? {
         Ok(c) => c,
-        Err(message) => return Ok(Err((reason::INVALID_CONFIGURATION, message))),
+        Err(why) => return Ok(Err(why.told())),
     };
     let cluster = match ctx.clusters.get(object.spec.cluster.as_deref()).await {
         Ok(cluster) => cluster,
-        Err(problem) => return Ok(Err((reason::INVALID_CONFIGURATION, problem.message))),
+        Err(problem) => return Ok(Err((why_no_cluster(&problem), problem.message))),
     };
     let name = object.name_any();
     let answer = async {
@@ -96,6 +96,14 @@ async fn look(
             let why = if problem.transient { reason::TRANSIENT_ERROR } else { reason::INVALID_CONFIGURATION };
             Ok(Err((why, problem.message)))
         }
+    }
+}
+
+fn why_no_cluster(problem: &Problem) -> &'static str {
+    match problem.id.as_str() {
+        _ if problem.transient => reason::TRANSIENT_ERROR,
+        NOT_REGISTERED => reason::REFERENCE_NOT_FOUND,
+        _ => reason::INVALID_CONFIGURATION,
     }
 }
 

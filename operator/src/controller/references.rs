@@ -6,6 +6,7 @@ use crate::{
     build::secret::{Files, digest, of_side, vault},
     contract::paths,
     crd::{
+        conditions::reason,
         stored::Stored,
         v1alpha1::{
             KeyRef, ObjectStore, OpenStackCloud, Transfer, UserData, VmMigration, VmMigrationSpec,
@@ -36,6 +37,36 @@ pub struct SideRef {
     pub credentials: Credentials,
     /// How disks are to leave or enter it.
     pub transfer: Option<Transfer>,
+}
+
+/// Why what a Secret holds cannot be used.
+pub enum Unusable {
+    /// There is no such Secret; it may come later.
+    Missing(String),
+    /// What is in it has to be corrected.
+    Wrong(String),
+}
+
+impl Unusable {
+    fn missing(name: &str, namespace: &str) -> Self {
+        Unusable::Missing(format!("there is no Secret {name:?} in namespace {namespace}"))
+    }
+
+    /// What is told of it.
+    pub fn message(self) -> String {
+        match self {
+            Unusable::Missing(message) | Unusable::Wrong(message) => message,
+        }
+    }
+
+    /// The same with the reason for conditions.
+    pub fn told(self) -> (&'static str, String) {
+        let why = match self {
+            Unusable::Missing(_) => reason::REFERENCE_NOT_FOUND,
+            Unusable::Wrong(_) => reason::INVALID_CONFIGURATION,
+        };
+        (why, self.message())
+    }
 }
 
 /// What the references of a migration lead to.
@@ -196,7 +227,9 @@ async fn side(
             credentials,
             transfer: cloud.spec.transfer,
         })
-        .map_err(|message| problem(&id, format!("OpenStackCloud {name}: {message}"), "correct the Secret")))
+        .map_err(|why| {
+            problem(&id, format!("OpenStackCloud {name}: {}", why.message()), "correct the Secret")
+        }))
 }
 
 /// The credentials of an `OpenStackCloud`, or what is wrong with them.
@@ -204,18 +237,18 @@ pub async fn credentials(
     ctx: &Context,
     namespace: &str,
     cloud: &OpenStackCloud,
-) -> Result<Result<Credentials, String>, Error> {
+) -> Result<Result<Credentials, Unusable>, Error> {
     let r = &cloud.spec.credentials_ref;
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(secret) = secrets.get_opt(&r.secret_name).await.map_err(Error::kube("read a Secret"))? else {
-        return Ok(Err(format!("there is no Secret {:?} in namespace {namespace}", r.secret_name)));
+        return Ok(Err(Unusable::missing(&r.secret_name, namespace)));
     };
     let data = files(secret);
     let Some(yaml) = data.get("clouds.yaml") else {
-        return Ok(Err(format!("Secret {} has no key clouds.yaml", r.secret_name)));
+        return Ok(Err(Unusable::Wrong(format!("Secret {} has no key clouds.yaml", r.secret_name))));
     };
     let parsed = Credentials::parse(yaml, r.cloud_name.as_deref(), data.get("cacert").map(Vec::as_slice));
-    Ok(parsed.map_err(|e| format!("Secret {}: {e}", r.secret_name)))
+    Ok(parsed.map_err(|e| Unusable::Wrong(format!("Secret {}: {e}", r.secret_name))))
 }
 
 /// The user data that the new server is to get, or what is wrong with what they refer to. Read in preflight and again
@@ -307,7 +340,7 @@ async fn store(
     };
     let keys = match store_files(ctx, namespace, &found).await? {
         Ok(keys) => keys,
-        Err(message) => return Ok(Err(problem("store-credentials", message, "correct the Secret"))),
+        Err(why) => return Ok(Err(problem("store-credentials", why.message(), "correct the Secret"))),
     };
     let repository =
         ObjectStoreLocation::parse(&found.spec.location).and_then(|l| l.repository(namespace, &me.uid));
@@ -329,7 +362,7 @@ pub async fn store_files(
     ctx: &Context,
     namespace: &str,
     store: &ObjectStore,
-) -> Result<Result<Files, String>, Error> {
+) -> Result<Result<Files, Unusable>, Error> {
     Ok(store_secret(ctx, namespace, store).await?.map(|(files, _)| files))
 }
 
@@ -338,11 +371,11 @@ pub async fn store_secret(
     ctx: &Context,
     namespace: &str,
     store: &ObjectStore,
-) -> Result<Result<(Files, Option<String>), String>, Error> {
+) -> Result<Result<(Files, Option<String>), Unusable>, Error> {
     let name = &store.spec.credentials_secret_ref.name;
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(secret) = secrets.get_opt(name).await.map_err(Error::kube("read a Secret"))? else {
-        return Ok(Err(format!("there is no Secret {name:?} in namespace {namespace}")));
+        return Ok(Err(Unusable::missing(name, namespace)));
     };
     let version = secret.metadata.resource_version.clone();
     let data = files(secret);
@@ -356,7 +389,7 @@ pub async fn store_secret(
     if let Ok(location) = ObjectStoreLocation::parse(&store.spec.location)
         && let Err(e) = keys(&location, &out)
     {
-        return Ok(Err(format!("Secret {name}: {e}")));
+        return Ok(Err(Unusable::Wrong(format!("Secret {name}: {e}"))));
     }
     if let Some(ca) = data.get("cacert") {
         out.insert(paths::STORE_CACERT.into(), ca.clone());

@@ -39,6 +39,8 @@ pub mod reason {
     pub const TRANSIENT_ERROR: &str = "TransientError";
     /// The spec, a Secret or a cloud has to be changed.
     pub const INVALID_CONFIGURATION: &str = "InvalidConfiguration";
+    /// Something that it refers to is not there, such as a Secret. It goes on as soon as it is.
+    pub const REFERENCE_NOT_FOUND: &str = "ReferenceNotFound";
     /// It ended without success.
     pub const UNRECOVERABLE_ERROR: &str = "UnrecoverableError";
     /// A person has to say something.
@@ -99,7 +101,8 @@ pub fn set(
 /// What a look at something outside gave: good, or why not.
 pub type Outcome = Result<(), (&'static str, String)>;
 
-/// Sets `Ready`, `Reconciling` and `Stalled` from one outcome. True: ready.
+/// Sets `Ready`, `Reconciling` and `Stalled` from one outcome. What passes without a change of the object, as something
+/// that comes later in the same rollout, is not `Stalled`: a tool that waits would give up. True: ready.
 pub fn set_outcome(
     conditions: &mut Vec<Condition>,
     outcome: Outcome,
@@ -111,7 +114,7 @@ pub fn set_outcome(
         Ok(()) => (true, reason::SUCCESS, good.to_string()),
         Err((why, message)) => (false, why, message),
     };
-    let passing = why == reason::TRANSIENT_ERROR;
+    let passing = [reason::TRANSIENT_ERROR, reason::REFERENCE_NOT_FOUND].contains(&why);
     let rows =
         [(kind::READY, ready), (kind::RECONCILING, !ready && passing), (kind::STALLED, !ready && !passing)];
     for (kind, status) in rows {
@@ -142,5 +145,20 @@ mod tests {
         assert_eq!((c.len(), c[0].last_transition_time.0, c[0].reason.as_str()), (1, t1, "B"));
         set(&mut c, kind::READY, Some(true), "C", "", Some(2), t2);
         assert_eq!((c[0].last_transition_time.0, status(&c, kind::READY)), (t2, Some(true)));
+    }
+
+    #[test]
+    fn what_comes_later_by_itself_is_not_stalled() {
+        for (why, wanted) in [
+            (reason::TRANSIENT_ERROR, false),
+            (reason::REFERENCE_NOT_FOUND, false),
+            (reason::INVALID_CONFIGURATION, true),
+            (reason::STORE_FULL, true),
+        ] {
+            let mut c = vec![];
+            set_outcome(&mut c, Err((why, "x".into())), "", Some(1), Timestamp::UNIX_EPOCH);
+            let found = [kind::READY, kind::STALLED, kind::RECONCILING].map(|kind| status(&c, kind));
+            assert_eq!(found, [Some(false), Some(wanted), Some(!wanted)], "{why}");
+        }
     }
 }

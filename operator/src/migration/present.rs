@@ -156,7 +156,8 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
             }
             _ => (false, false, true, reason::STUCK),
         },
-        Phase::Blocked => (false, false, true, reason::INVALID_CONFIGURATION),
+        // It looks again by itself: what is missing may come with the same rollout.
+        Phase::Blocked => (false, true, false, reason::INVALID_CONFIGURATION),
         Phase::Held | Phase::AwaitingCutover => (false, true, false, reason::WAITING_FOR_YOU),
         _ if status.trouble.as_ref().is_some_and(|t| t.stalled) => {
             (false, false, true, reason::WAITING_FOR_YOU)
@@ -350,7 +351,7 @@ mod tests {
             (with(Phase::Preflight), [Some(false), Some(true), Some(false), None], reason::PROGRESSING),
             (
                 with(Phase::Blocked),
-                [Some(false), Some(false), Some(true), None],
+                [Some(false), Some(true), Some(false), None],
                 reason::INVALID_CONFIGURATION,
             ),
             (
