@@ -172,3 +172,32 @@ async fn one_object_that_cannot_be_read_blinds_nobody_and_is_told() {
     stop.cancel();
     running.await.unwrap();
 }
+
+/// Whoever waits for the end of a migration that is deleted is told before the object goes.
+#[tokio::test]
+async fn an_object_that_is_deleted_has_finished_before_it_goes() {
+    let deleted = |name: &str, status: Value| {
+        let mut object = migration(name, "2030-01-01T00:00:00Z");
+        object["metadata"]["finalizers"] = json!(["vmmigration.io/cleanup"]);
+        object["metadata"]["deletionTimestamp"] = json!("2026-11-30T20:00:00Z");
+        object["status"] = status;
+        ("vmmigrations", object)
+    };
+    let cluster = Cluster::with(&[
+        deleted("going", json!({"phase": "AwaitingCutover"})),
+        deleted("told", json!({"phase": "Deleting", "finishedAt": "2026-11-30T20:00:01Z"})),
+        deleted("failed", json!({"phase": "Failed", "finishedAt": "2026-11-30T20:00:01Z"})),
+    ]);
+    let ctx = Arc::new(Context::new(cluster.client(), settings(), Arc::default()));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(controller::run(ctx.clone(), stop.clone()));
+    let last = cluster.written_to("vmmigrations/going/status").await;
+    let finished = condition(&last, "Finished");
+    assert_eq!((&finished["status"], &finished["reason"]), (&json!("True"), &json!("Deleting")), "{last}");
+    for name in ["told", "failed"] {
+        let let_go = cluster.written_to(&format!("vmmigrations/{name}")).await;
+        assert_eq!(let_go["metadata"]["finalizers"], json!([]), "{let_go}");
+    }
+    stop.cancel();
+    running.await.unwrap();
+}

@@ -9,7 +9,7 @@ use crate::{
     migration::{
         decide::{Decision, Input, decide, record},
         names::{ANNOTATION_ABANDON, FINALIZER, Identity},
-        present::present,
+        present::{last_word, present},
         step::{Effect, Step, StepFailure},
     },
 };
@@ -76,6 +76,13 @@ pub async fn reconcile(cached: Arc<Stored<VmMigration>>, ctx: Arc<Context>) -> R
         now,
     });
     if decision.release {
+        if let Some(last) = last_word(&decision.status, object.metadata.generation, now) {
+            // Nothing depends on it: what cannot be told does not keep the object.
+            match write_status(&api, &object, &last).await {
+                Ok(()) => return Ok(Action::requeue(Duration::from_millis(20))),
+                Err(error) => tracing::debug!(%error, "the end was not written"),
+            }
+        }
         if abandoned && deleting {
             tell_what_is_left(&ctx, &object, &me).await;
         }
@@ -165,14 +172,16 @@ async fn finish(
     }
     present(&mut status, object.metadata.generation, now);
     if status != before {
-        let mut written = object.clone();
-        written.status = Some(status.clone());
-        api.replace_status(&object.name_any(), &PostParams::default(), &Stored(Ok(written)))
-            .await
-            .map_err(Error::kube("write the status"))?;
+        write_status(api, object, &status).await?;
         announce(ctx, object, &before, &status).await;
     }
     Ok(recheck.map_or_else(Action::await_change, Action::requeue))
+}
+
+async fn write_status(api: &Migrations, object: &VmMigration, status: &VmMigrationStatus) -> Result<()> {
+    let written = Stored(Ok(VmMigration { status: Some(status.clone()), ..object.clone() }));
+    let answer = api.replace_status(&object.name_any(), &PostParams::default(), &written).await;
+    answer.map(drop).map_err(Error::kube("write the status"))
 }
 
 /// An Event for each new row of the timeline. One that cannot be published is logged, no more.

@@ -13,6 +13,8 @@ pub mod kind {
     pub const STALLED: &str = "Stalled";
     /// Unknown until the end, then True or False.
     pub const SUCCEEDED: &str = "Succeeded";
+    /// True at either end, False before it; the reason is the phase.
+    pub const FINISHED: &str = "Finished";
     /// No blocker.
     pub const PREFLIGHT_PASSED: &str = "PreflightPassed";
     /// The source was seen SHUTOFF and locked by us.

@@ -4,7 +4,10 @@ use crate::crd::{
     conditions::{kind, reason, set},
     v1alpha1::*,
 };
-use k8s_openapi::jiff::{Timestamp, Unit};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{Timestamp, Unit},
+};
 
 /// Derives printer columns and conditions. Pure; calling it twice changes nothing.
 pub fn present(status: &mut VmMigrationStatus, generation: Option<i64>, now: Timestamp) {
@@ -127,7 +130,40 @@ fn conditions(status: &mut VmMigrationStatus, generation: Option<i64>, now: Time
     set(&mut c, kind::SOURCE_RETIRED, retired, why, text, generation, now);
     let (cleaned, why, text) = cleaned_up(status);
     set(&mut c, kind::CLEANED_UP, cleaned, why, text, generation, now);
+    let phase = status.phase.unwrap_or_default();
+    set(&mut c, kind::FINISHED, Some(status.finished()), phase.into(), how_it_ended(status), generation, now);
     status.conditions = c;
+}
+
+/// The last status of an object that is deleted before its end: whoever waits for that is told, and waits no longer.
+/// `None`: it has ended.
+pub fn last_word(
+    status: &VmMigrationStatus,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Option<VmMigrationStatus> {
+    if status.finished() {
+        return None;
+    }
+    let mut last = status.clone();
+    (last.phase, last.finished_at) = (Some(Phase::Deleting), Some(Time(now)));
+    present(&mut last, generation, now);
+    Some(last)
+}
+
+fn how_it_ended(status: &VmMigrationStatus) -> String {
+    let phase = status.phase.unwrap_or_default();
+    if !status.finished() {
+        return if phase.gave_up() { "it is to be tried again" } else { "it has not ended yet" }.into();
+    }
+    let why = status.failure.as_ref().map(|f| format!(": {}", f.message)).unwrap_or_default();
+    match phase {
+        Phase::Failed => format!("it has failed{why}"),
+        Phase::Cancelled => "it was cancelled".into(),
+        Phase::RolledBack => "it was rolled back; the source is in use again".into(),
+        Phase::Deleting => "it was deleted before it had succeeded".into(),
+        _ => "it has succeeded".into(),
+    }
 }
 
 type Row = (&'static str, Option<bool>, &'static str, String);
@@ -176,7 +212,7 @@ fn overall(status: &VmMigrationStatus, message: &str) -> Vec<Row> {
     };
     let succeeded = match phase {
         phase if phase.succeeded() => (Some(true), reason::SUCCESS),
-        phase if phase.gave_up() && status.retry_requested_at.is_none() => (Some(false), why),
+        phase if phase.gave_up() && status.finished() => (Some(false), why),
         _ => (None, why),
     };
     vec![
@@ -291,7 +327,6 @@ fn cleaned_up(status: &VmMigrationStatus) -> (Option<bool>, &'static str, String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
     fn numbers_read_well() {
@@ -340,6 +375,39 @@ mod tests {
         assert_eq!(of(Phase::Retired, None, &kinds), [yes, yes, no, no]);
         assert_eq!(of(Phase::RollingBack, Some(reason::ROLLED_BACK), &kinds), [None, no, yes, no]);
         assert_eq!(of(Phase::RolledBack, Some(reason::ROLLED_BACK), &kinds), [no, no, no, yes]);
+    }
+
+    /// `kubectl wait --for=condition=Finished` ends at either end.
+    #[test]
+    fn finished_is_true_at_either_end_and_says_which() {
+        let of = |mut s: VmMigrationStatus| {
+            present(&mut s, Some(7), Timestamp::from_second(100).unwrap());
+            let c = s.conditions.into_iter().find(|c| c.type_ == kind::FINISHED).unwrap();
+            (c.status, c.reason, c.message)
+        };
+        let with = |phase| VmMigrationStatus { phase: Some(phase), ..Default::default() };
+        let told = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
+        for phase in <Phase as strum::IntoEnumIterator>::iter() {
+            let ended = phase.succeeded() || phase.gave_up();
+            let (status, reason, _) = of(with(phase));
+            assert_eq!(status, if ended { "True" } else { "False" }, "{phase}");
+            assert_eq!(reason, phase.to_string());
+        }
+        let failure = Some(Failure { message: "no valid host".into(), ..Default::default() });
+        let failed = VmMigrationStatus { failure, ..with(Phase::Failed) };
+        assert_eq!(of(failed.clone()), told("True", "Failed", "it has failed: no valid host"));
+        let again =
+            VmMigrationStatus { retry_requested_at: Some(Time(Timestamp::UNIX_EPOCH)), ..failed.clone() };
+        assert_eq!(of(again), told("False", "Failed", "it is to be tried again"));
+        assert_eq!(of(with(Phase::Retiring)), told("True", "Retiring", "it has succeeded"));
+        assert_eq!(of(with(Phase::Blocked)), told("False", "Blocked", "it has not ended yet"));
+
+        // Deletion is an end, too: the object goes, and a wait for a condition would not notice.
+        let now = Timestamp::from_second(100).unwrap();
+        let last = last_word(&with(Phase::Transferring), Some(7), now).unwrap();
+        assert_eq!(of(last.clone()), told("True", "Deleting", "it was deleted before it had succeeded"));
+        assert_eq!(last_word(&last, Some(7), now), None, "told once");
+        assert_eq!(last_word(&failed, Some(7), now), None);
     }
 
     #[test]

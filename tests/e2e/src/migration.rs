@@ -236,6 +236,7 @@ pub fn proven(object: &VmMigration) -> Result<()> {
         ("Reconciling", false),
         ("Stalled", false),
         ("Succeeded", true),
+        ("Finished", true),
         ("PreflightPassed", true),
         ("SourceStopped", true),
         ("DataTransferred", true),

@@ -20,6 +20,7 @@ use super::{DiskProof, HookRow, ResolvedTransfer};
     Serialize,
     Deserialize,
     strum::Display,
+    strum::EnumIter,
     strum::IntoStaticStr,
 )]
 pub enum Phase {
@@ -219,6 +220,15 @@ pub struct VmMigrationStatus {
 }
 
 impl VmMigrationStatus {
+    /// It has ended, well or not, and goes on only if somebody asks for it. Clean-up may still be under way.
+    pub fn finished(&self) -> bool {
+        match self.phase.unwrap_or_default() {
+            Phase::Deleting => self.finished_at.is_some(),
+            phase if phase.gave_up() => self.retry_requested_at.is_none(),
+            phase => phase.succeeded(),
+        }
+    }
+
     /// Ids of the snapshots, volumes and images that this migration has made for its disks, as far as they are recorded.
     pub fn made(&self) -> Vec<String> {
         let of = |d: &DiskStatus| {

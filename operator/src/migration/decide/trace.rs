@@ -11,7 +11,10 @@
 //! of two commits are compared by `diff -r`.
 
 use super::{Decision, Input};
-use crate::{crd::v1alpha1::Phase, migration::step::Step};
+use crate::{
+    crd::v1alpha1::{Phase, VmMigrationStatus},
+    migration::step::Step,
+};
 use sha2::{Digest, Sha256};
 use std::{
     cell::RefCell,
@@ -31,6 +34,9 @@ const RENAMES: &[(&str, &str)] = &[];
 
 /// Values that took the place of prose, as they stand in what is hashed: they are left out of it.
 const ADDITIONS: &[&str] = &[];
+
+/// Conditions that came later. They are derived from the rest of the status, and left out of what is hashed.
+const LATER_CONDITIONS: &[&str] = &["Finished"];
 
 /// One line.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -209,7 +215,11 @@ fn write_edges(name: &str, edges: &BTreeSet<String>) {
 
 /// All of a pass but its messages.
 fn text(input: Input<'_>, decision: &Decision) -> String {
-    let json = |status| without_messages(&serde_json::to_string(status).unwrap());
+    let json = |status: &VmMigrationStatus| {
+        let mut status = status.clone();
+        status.conditions.retain(|c| !LATER_CONDITIONS.contains(&c.type_.as_str()));
+        without_messages(&serde_json::to_string(&status).unwrap())
+    };
     let mut text = String::new();
     let Input { spec, generation, deleting, abandoned, annotations, status, seen, now, .. } = input;
     let views = [seen.source.view().is_some(), seen.destination.view().is_some(), seen.inventory.is_some()];
