@@ -153,8 +153,11 @@ async fn list(State(cluster): State<Cluster>, uri: Uri) -> Response {
     let asked = |key: &str| query.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v.as_str());
     if asked("watch") != "true" {
         let version = now["metadata"]["resourceVersion"].clone();
+        let (key, value) = asked("labelSelector").split_once('=').unwrap_or_default();
+        let chosen = key.is_empty() || now["metadata"]["labels"][key] == value;
+        let items: Vec<_> = chosen.then_some(now).into_iter().collect();
         let list = json!({"apiVersion": "vmmigration.io/v1alpha1", "kind": "VmMigrationList",
-            "metadata": {"resourceVersion": version}, "items": [now]});
+            "metadata": {"resourceVersion": version}, "items": items});
         return answer(StatusCode::OK, &list);
     }
     let since = asked("resourceVersion").to_string();
@@ -323,6 +326,38 @@ async fn a_watcher_ends_by_its_time_and_runs_nothing() {
     let (code, _, err) = cluster.call(&["attach", "web-1", "--hook", &format!("AfterStop={script}")]).await;
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("It has: stop (BeforeStop)"), "{err}");
+}
+
+#[tokio::test]
+async fn a_wait_ends_with_the_result_as_exit_code() {
+    let cluster = Cluster::with(json!([]), json!({"phase": "Transferring"})).await;
+    cluster.change(|o| o["metadata"]["labels"] = json!({"app": "shop"}));
+    let (code, out, err) = cluster.call(&["wait", "--all", "--timeout", "3s"]).await;
+    assert_eq!((code, out.as_str()), (4, ""), "{err}");
+    assert!(err.contains("have not ended: web-1 (Transferring)"), "{err}");
+
+    let clients: Vec<Child> = [&["wait", "web-1"][..], &["wait", "-l", "app=shop"], &["wait", "--all"]]
+        .into_iter()
+        .map(|call| cluster.start(call))
+        .collect();
+    cluster.change(|o| o["status"]["phase"] = json!("Verifying"));
+    cluster.change(|o| o["status"] = json!({"phase": "Succeeded", "message": "web-1 runs in site-b"}));
+    for client in clients {
+        let (code, out, err) = end(client).await;
+        assert_eq!((code, out.as_str()), (0, "web-1: Succeeded: web-1 runs in site-b\n"), "{err}");
+    }
+    for (phase, wanted) in [("Failed", 1), ("Cancelled", 3), ("RolledBack", 3), ("Retired", 0)] {
+        cluster.change(|o| o["status"]["phase"] = json!(phase));
+        let (code, out, err) = cluster.call(&["wait", "web-1"]).await;
+        assert_eq!((code, out.lines().count()), (wanted, 1), "{phase}: {out}{err}");
+        assert!(out.starts_with(&format!("web-1: {phase}")), "{out}");
+    }
+    let (code, out, err) = cluster.call(&["wait", "-l", "app=other"]).await;
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("vmmigration list"), "{err}");
+    for nonsense in [&["wait"][..], &["wait", "web-1", "--all"], &["wait", "--all", "-l", "app=shop"]] {
+        assert_eq!(cluster.call(nonsense).await.0, 2, "{nonsense:?}");
+    }
 }
 
 #[tokio::test]

@@ -99,6 +99,23 @@ the watching, never the migration.",
   kubectl vmmigration watch web-1 --plain --timeout 30m"
     )]
     Watch(WatchArgs),
+    /// Wait until migrations have ended, with their result as exit code
+    #[command(
+        long_about = "Waits until migrations have ended, one by its name or several, and prints a line for each when it \
+has. For scripts: the exit code is 0 only if all have succeeded.\n\n\
+With -l and --all those are waited for that are there now. A migration that waits for somebody, Blocked, Held or for its \
+go, has not ended: give a --timeout. What has ended may still be cleaned up after; condition CleanedUp tells.",
+        after_long_help = "Examples:\n  \
+  kubectl vmmigration wait web-1 --timeout 2h\n  \
+  kubectl vmmigration wait -l app=shop\n  \
+  kubectl vmmigration wait --all --timeout 8h\n\n\
+Exit codes:\n  \
+  0  all have succeeded\n  \
+  1  one has failed, or there is none\n  \
+  3  none has failed, but one was cancelled, rolled back or deleted\n  \
+  4  the time was up before all had ended; they go on"
+    )]
+    Wait(WaitArgs),
     /// Follow a migration and run its client hooks on this machine
     #[command(
         long_about = "Follows a migration and runs scripts of this machine for its hooks of kind `client`. A hook that \
@@ -325,6 +342,31 @@ pub struct WatchArgs {
     /// How it is followed.
     #[command(flatten)]
     pub follow: FollowArgs,
+}
+
+/// `wait`
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// Which migrations.
+    #[command(flatten)]
+    pub which: Several,
+    /// Wait no longer than this, such as 90s, 10m, 2h; unset: for ever
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub timeout: Option<Period>,
+}
+
+/// One migration or several.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Several {
+    /// The VmMigration
+    pub name: Option<String>,
+    /// Those with these labels
+    #[arg(long, short = 'l', value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// All of the namespace
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// `attach`

@@ -257,16 +257,8 @@ impl Follower<'_> {
     /// A cluster that does not answer is asked again, for ever: the migration goes on meanwhile. One that refuses is not.
     fn tell_trouble(&mut self, error: watcher::Error, told: &mut String) -> Result<(), Stop> {
         let what = format!("watching VmMigration {}", self.name);
-        let stop = match error {
-            watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e)
-                if answer_is_final(&e) =>
-            {
-                return Err(explain(what)(e));
-            }
-            watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) => explain(what)(e),
-            other => Stop::failed(format!("{what}: {other}")),
-        };
-        self.tell_new(&format!("{stop}; trying again"), told);
+        let trouble = trouble_of_watch(&what, error)?;
+        self.tell_new(&trouble, told);
         Ok(())
     }
 
@@ -289,7 +281,24 @@ fn waits(name: &str, row: &HookRow) -> String {
     )
 }
 
-async fn at(time: Option<Instant>) {
+/// What is told of a watch that is tried again; an error where asking again gives the same answer.
+pub(super) fn trouble_of_watch(what: &str, error: watcher::Error) -> Result<String, Stop> {
+    let stop = match error {
+        watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) => {
+            let is_final = answer_is_final(&e);
+            let stop = explain(what)(e);
+            if is_final {
+                return Err(stop);
+            }
+            stop
+        }
+        other => Stop::failed(format!("{what}: {other}")),
+    };
+    Ok(format!("{stop}; trying again"))
+}
+
+/// At that time, or never.
+pub(super) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,

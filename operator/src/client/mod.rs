@@ -22,6 +22,7 @@ pub mod script;
 pub mod table;
 pub mod text;
 pub mod verbs;
+pub mod wait;
 pub mod watch;
 
 use clap::{CommandFactory, Parser};
@@ -53,6 +54,7 @@ async fn run(cli: Cli) -> Done {
         Command::Create(args) => create::run(&cli.cluster, args).await,
         Command::Run(args) => run::run(session().await?, args).await,
         Command::Watch(args) => watch::run(session().await?, args).await,
+        Command::Wait(args) => wait::run(session().await?, args).await,
         Command::Attach(args) => attach::run(session().await?, args).await,
         Command::Cutover(args) => verbs::cutover(session().await?, args).await,
         Command::Suspend(args) => verbs::suspend(session().await?, args, true).await,

@@ -427,8 +427,17 @@ async fn moved(lab: &Rc<Lab>, desk: &Desk, migration: &Migration, address: &str)
         desk.platform("kubectl -n vmmigration-movers logs POD", &[("POD", &pod)]).await.map(Some)
     })
     .await?;
-    desk.person("kubectl wait --for=condition=Succeeded vmm/web-1 --timeout=2h").await?;
-    desk.person("kubectl -n team-web wait --for=condition=Succeeded vmm/web-1 --timeout=2h").await?;
+    desk.person("kubectl wait --for=condition=Finished vmm/web-1 --timeout=2h").await?;
+    desk.person("kubectl -n team-web wait --for=condition=Finished vmm/web-1 --timeout=2h").await?;
+    for shown in ["kubectl get vmm web-1", "kubectl -n team-web get vmm web-1"] {
+        let shown = desk.person(shown).await?;
+        ensure!(shown.contains("Succeeded"), "{shown}");
+    }
+    for waited in ["kubectl vmmigration wait web-1", "kubectl vmmigration wait web-1 --timeout 2h"] {
+        let waited = desk.person(waited).await?;
+        ensure!(waited.contains(": Succeeded: "), "{waited}");
+    }
+    desk.person("kubectl vmmigration wait --all").await?;
     migration.wait_succeeded().await?;
     for client in clients {
         let out = said(client).await?.with(0)?;
