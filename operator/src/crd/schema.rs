@@ -1,8 +1,9 @@
 //! Bounds of definitions: what the API server lets through, this program can read.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
+use serde_json::json;
 
 /// A date as RFC 3339 has it. The API server's own `date-time` lets zones of 99 hours through, any character in place
 /// of the point, and years that end after the last that can be computed with.
@@ -15,6 +16,22 @@ pub(super) fn bounded(mut crd: CustomResourceDefinition) -> CustomResourceDefini
     for version in &mut crd.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
             bound(schema);
+        }
+    }
+    crd
+}
+
+/// The definition, in which an object has a status from the beginning, of a generation that never was: a tool that waits
+/// by kstatus takes an object without a status for one that is ready.
+pub(super) fn not_looked_at_yet(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut());
+        let status = schema.and_then(|s| s.properties.as_mut()).and_then(|p| p.get_mut("status"));
+        let seen = |s: &&mut JSONSchemaProps| {
+            s.properties.as_ref().is_some_and(|p| p.contains_key("observedGeneration"))
+        };
+        if let Some(status) = status.filter(seen) {
+            status.default = Some(JSON(json!({"observedGeneration": -1})));
         }
     }
     crd
