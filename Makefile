@@ -105,6 +105,7 @@ client: ## build kubectl-vmmigration; in a directory of PATH it is `kubectl vmmi
 .PHONY: build
 build: ## compile everything, tests included
 	cargo test --workspace $(FEATURES) --all-targets --locked --no-run
+	go build -C tests/gitops -o /dev/null .
 
 .PHONY: fmt
 fmt: ## format the code

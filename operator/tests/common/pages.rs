@@ -5,12 +5,13 @@
 use std::{collections::BTreeSet, path::Path};
 
 /// Pages whose commands are run by a test or by CI.
-pub const PAGES: [&str; 7] = [
+pub const PAGES: [&str; 8] = [
     "README.md",
     "docs/checks.md",
     "docs/client.md",
     "docs/cloud-init.md",
     "docs/getting-started.md",
+    "docs/gitops.md",
     "docs/hooks.md",
     "docs/operations.md",
 ];
@@ -42,7 +43,7 @@ pub enum Instead {
 }
 
 /// All commands that none of [`TESTS`] runs.
-pub const ELSEWHERE: [(&str, Instead); 10] = [
+pub const ELSEWHERE: [(&str, Instead); 11] = [
     ("make client", Instead::Ci("tests/e2e/pages", "make client")),
     ("make demo", Instead::Ci("Makefile", "make demo")),
     ("make demo-client", Instead::Ci("Makefile", "make demo-client")),
@@ -58,6 +59,10 @@ pub const ELSEWHERE: [(&str, Instead); 10] = [
     (
         "make image IMAGE=registry.example.com/vmmigration:0.1.0",
         Instead::Nothing("needs a container engine, and a registry for what the image begins with"),
+    ),
+    (
+        "kubectl -n argocd patch configmap argocd-cm --patch-file config/argocd/argocd-cm.yaml",
+        Instead::Nothing("needs Argo CD; the scripts in the file are run by `decide/gitops_tests.rs`"),
     ),
     ("docker push registry.example.com/vmmigration:0.1.0", Instead::Nothing("needs a registry")),
 ];

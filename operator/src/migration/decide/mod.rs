@@ -49,6 +49,9 @@ mod edges_tests;
 mod explore;
 
 #[cfg(test)]
+mod gitops_tests;
+
+#[cfg(test)]
 mod gone_tests;
 
 #[cfg(test)]
