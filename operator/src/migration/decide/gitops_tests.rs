@@ -31,7 +31,8 @@ fn object(kind: &str, spec: Value, status: Value, generation: i64) -> Value {
 /// As the API server has it after the operator's write.
 fn written(w: &World) -> Value {
     let mut status = w.status.clone();
-    present(&mut status, status.observed_generation, w.now);
+    let generation = status.observed_generation;
+    present(&mut status, generation, w.now);
     object("VmMigration", json!(w.spec), json!(status), w.generation)
 }
 
