@@ -2,10 +2,10 @@
 
 use super::{
     edges::{EDGES, Edge, GAVE_UP, UNDER_WAY},
-    tests::{World, ask},
+    tests::{Mirage, World, ask, settle},
     trace::{edge, taken},
 };
-use crate::crd::v1alpha1::*;
+use crate::{cloud::Proof, crd::v1alpha1::*};
 use serde_json::json;
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -91,4 +91,36 @@ fn what_was_never_looked_at_is_deleted_with_its_secrets() {
     (w.vault, w.anchors, w.deleting) = (true, true, true);
     w.run(100, |w| w.released, || false);
     assert!(!w.vault && !w.anchors);
+}
+
+/// Given up by request after the stop, in this way.
+fn given_up(w: &mut World, verb: &str) {
+    w.run(400, |w| w.phase() == Some(Phase::Transferring), || false);
+    ask(w, json!({"requests": {verb: "1"}}));
+}
+
+#[test]
+fn however_it_was_given_up_a_source_that_comes_back_is_given_back() {
+    for (verb, end) in [("cancel", Phase::Cancelled), ("rollback", Phase::RolledBack)] {
+        let mut w = World::new();
+        given_up(&mut w, verb);
+        w.mirage_in_a = Some(Mirage::Gone(Proof::Deleted));
+        settle(&mut w, end);
+        assert!(w.source.locked, "{verb}: it was not seen");
+        w.mirage_in_a = None;
+        w.run(10, |w| w.phase() == Some(Phase::RollingBack), || false);
+        settle(&mut w, end);
+        w.assert_given_back();
+        w.assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_was_rolled_back_before_success_may_be_tried_again() {
+    let mut w = World::new();
+    given_up(&mut w, "rollback");
+    settle(&mut w, Phase::RolledBack);
+    ask(&mut w, json!({"requests": {"retry": "2"}}));
+    settle(&mut w, Phase::Succeeded);
+    assert_eq!(w.status.attempts, 2);
 }
