@@ -84,6 +84,15 @@ restic() {
   cd /; rm -rf "$a"
   "$BIN/restic" version
 }
+# Python packages by the hashes of their files, in a venv of Debian's Python.
+openstack_2026_2() {
+  local venv=$CACHE/openstack-2026.2
+  rm -rf "$venv"
+  /usr/bin/python3 -m venv "$venv"
+  "$venv/bin/pip" install --no-deps --require-hashes --use-pep517 -r "$I/openstack-2026.2.txt"
+  # Debian's binding fits its libvirtd exactly, and its Python.
+  ln -s /usr/lib/python3/dist-packages/libvirt*.{py,so} /usr/lib/python3/dist-packages/libvirt_python*.egg-info "$venv"/lib/python3.*/site-packages/
+}
 # one private CA signs cloud B's APIs and the store; the SSH key is the tenants' key pair. Kept, so that ids and trust stay the same.
 pki() {
   mkdir -p "$CACHE/pki"; cd "$CACHE/pki"
@@ -112,6 +121,7 @@ if [ $fail = 0 ]; then
   make_part restic 0.19 restic "$BIN/restic" || fail=1
   make_part pki 1 pki "$CACHE/pki/ca.pem" "$CACHE/pki/id_ed25519" || fail=1
   make_part guest "$h_guest" guest "$CACHE/guest/guest.qcow2" || fail=1
+  [ "$RELEASE_B" != 2026.2 ] || make_part openstack-2026.2 "$(hash_of install/openstack-2026.2.txt)" openstack_2026_2 "$CACHE/openstack-2026.2/bin/python" || fail=1
   make_part helm $HELM_PACKAGE helm "$BIN/helm" || fail=1
   [ $fail != 0 ] || make_part images "$h_images" images "$CACHE/images/pause.tar" "$CACHE/images/base.tar" || fail=1
 fi

@@ -3,7 +3,6 @@
 # A name is site-a/SERVICE or site-b/SERVICE (of the cloud or of the cluster), or one of: store mariadb rabbitmq libvirtd virtlogd
 set -euo pipefail
 . "$(dirname "$0")/settings.sh"
-CLOUD_SERVICES="haproxy keystone placement glance-api neutron-server neutron-lb neutron-dhcp neutron-l3 cinder-api cinder-scheduler cinder-volume nova-api nova-conductor nova-scheduler nova-compute"
 CLUSTER_SERVICES="etcd apiserver controller-manager scheduler containerd kubelet proxy csi"
 
 # locate NAME: sets kind, PIDFILE and LOGS
@@ -19,13 +18,13 @@ locate() {
   libvirtd | virtlogd) kind=infra PIDFILE=$CLOUDS/infra/run/$n.pid LOGS=/var/log/libvirt/qemu/*.log ;;
   site-[ab]/*)
     s=$(site_letter "${n%%/*}") svc=${n#*/} SVCNAME=$svc SITE=$s
-    if [[ " $CLOUD_SERVICES " == *" $svc "* ]]; then kind=cloud PIDFILE=$CLOUDS/$s/run/$svc.pid LOGS="$CLOUDS/$s/log/$svc.log $CLOUDS/$s/log/$svc.out"
+    if cloud_services $s | grep -qx "$svc"; then kind=cloud PIDFILE=$CLOUDS/$s/run/$svc.pid LOGS="$CLOUDS/$s/log/$svc.log $CLOUDS/$s/log/$svc.out"
     elif [[ " $CLUSTER_SERVICES " == *" $svc "* ]]; then kind=cluster PIDFILE=$K8S/$s/pid/$svc LOGS=$K8S/$s/log/$svc.log
     else die "no component $n (testbed logs lists them)"; fi ;;
   *) die "no component '$n' (testbed logs lists them)" ;;
   esac
 }
-names() { echo store mariadb rabbitmq libvirtd; local s x; for s in site-a site-b; do for x in $CLOUD_SERVICES $CLUSTER_SERVICES; do echo $s/$x; done; done; }
+names() { echo store mariadb rabbitmq libvirtd; local s x; for s in site-a site-b; do for x in $(cloud_services $s) $CLUSTER_SERVICES; do echo $s/$x; done; done; }
 # a service's process is the leader of its group; libvirtd's group is its own too
 signal() { local p; p=$(cat "$PIDFILE"); kill "-$1" -- "-$p" 2>/dev/null || kill "-$1" "$p" 2>/dev/null || true; }
 gone() { ! live "$PID"; }

@@ -53,7 +53,7 @@ lab_left() { # what of the lab is still on the machine; prints nothing when clea
   # shellcheck disable=SC2086
   for x in $(ls -d $OUR_CGROUPS 2>/dev/null); do echo "cgroup $x"; done
   grep -E "$STATE|$LAB_RUN" /proc/mounts | sed 's/^/mount /' || true
-  ip -br link | grep -E '^(os[ab]x?(host|phy)|site-[ab]|brq|tap|cni)' | sed 's/^/link /' || true
+  ip -br link | grep -E '^(os[ab]x?(host|phy|br)|site-[ab]|brq|br-int|ovs-|tap|cni)' | sed 's/^/link /' || true
   # restic and helm of the test bed are also run outside of the lab, by other tests: those are not the lab's.
   for p in /proc/[0-9]*; do
     { grep -qsaF "$STATE" "$p/cmdline" || { [[ $(readlink "$p/exe") == "$BIN"/* ]] && [ "$(readlink "$p/ns/pid")" != "$own" ]; }; } && [ "${p#/proc/}" != $$ ] && [ -e "$p/exe" ] && echo "process ${p#/proc/} $(tr '\0' ' ' <"$p/cmdline" | cut -c1-120)"

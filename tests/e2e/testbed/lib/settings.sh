@@ -28,6 +28,11 @@ site_letter() {
   esac
 }
 
+# Which OpenStack each cloud runs: a file of openstack/releases. A lab that is up keeps what it was started with.
+RELEASE_A=zed
+RELEASE_B=${TESTBED_SITE_B:-zed}
+[ ! -s "$CLOUDS/release-b" ] || RELEASE_B=$(<"$CLOUDS/release-b")
+
 # Where half.py listens, which gives half answers (faults.sh).
 HALF_PORT=8790
 
@@ -35,11 +40,18 @@ HALF_PORT=8790
 cloud_vars() {
   C=$(site_letter "$1")
   case $C in
-  a) IP=10.99.0.11 BE=127.0.1.11 NET=10.231.11 EXT=10.231.21 REGION=RegionA SCHEME=http ;;
-  b) IP=10.99.0.12 BE=127.0.1.12 NET=10.231.12 EXT=10.231.22 REGION=RegionB SCHEME=https ;;
+  a) IP=10.99.0.11 BE=127.0.1.11 NET=10.231.11 EXT=10.231.21 REGION=RegionA SCHEME=http RELEASE=$RELEASE_A ;;
+  b) IP=10.99.0.12 BE=127.0.1.12 NET=10.231.12 EXT=10.231.22 REGION=RegionB SCHEME=https RELEASE=$RELEASE_B ;;
   esac
   D=$CLOUDS/$C ETC=$CLOUDS/$C/etc LOG=$CLOUDS/$C/log RUN=$CLOUDS/$C/run
+  FORKSERVERS=$CLOUDS/infra/forkservers/$RELEASE
+  # shellcheck source=/dev/null
+  . "$TB/openstack/releases/$RELEASE.sh"
 }
+# The names of a cloud's services.
+cloud_services() { (cloud_vars "$1"; echo haproxy; awk 'NF {print $1}' <<<"$PROGRAMS"); }
+# The projects whose services are forked from one process.
+forked_projects() { awk '$3 == "fork" {print $4}' <<<"$PROGRAMS" | sort -u; }
 
 # The variables of cluster a or b.
 cluster_vars() {

@@ -17,7 +17,8 @@ cloud() {
     case $code in 200 | 300) ;; *) echo -n "${s%:*} answers $code; " ;; esac
   done
   [ -s "$STATE/site-$C.json" ] || echo -n "no tenant; "
-  p=$(/usr/bin/python3 "$TB/openstack/waitup.py" $BE $REGION $SVCPW 0 2>&1 >/dev/null) || echo -n "$p"
+  # shellcheck disable=SC2086
+  p=$(/usr/bin/python3 "$TB/openstack/waitup.py" $BE $REGION $SVCPW 0 $NETWORK_AGENTS 2>&1 >/dev/null) || echo -n "$p"
 }
 cluster() {
   local c k; c=$(site_letter "$1"); k=(kubectl --kubeconfig "$K8S/$c/admin.conf" --request-timeout 5s)

@@ -20,9 +20,9 @@ for c in a b; do
 done
 # shellcheck disable=SC2046
 {
-  total "fork servers, helpers" $(group "$CLOUDS"/infra/forkservers/*.pid)
+  total "fork servers, helpers" $(group "$CLOUDS"/infra/forkservers/*/*.pid)
   total "MariaDB" $(group "$CLOUDS/infra/run/mysql.pid"); total "RabbitMQ" $(pgrep -x beam.smp)
-  total "libvirt" $(head -qn1 "$CLOUDS"/infra/run/libvirtd.pid) $(cat "$CLOUDS/infra/run/virtlogd.pid"); total "store" $(group "$STORE/pid")
+  total "libvirt" $(head -qn1 "$CLOUDS"/infra/run/libvirtd.pid) $(cat "$CLOUDS/infra/run/virtlogd.pid"); total "Open vSwitch" $(cat "$CLOUDS"/infra/run/{ovsdb,vswitchd}.pid 2>/dev/null); total "store" $(group "$STORE/pid")
 }
 printf 'tmpfs of the clouds: %s; disk: %s\n' "$(df -h --output=used "$CLOUDS" | tail -n1 | tr -d ' ')" "$(du -shx "$STATE" 2>/dev/null | cut -f1)"
 free -m | head -2

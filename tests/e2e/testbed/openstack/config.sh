@@ -45,6 +45,8 @@ max_pool_size = 5
 max_overflow = 20
 S
 }
+# Lines of the release for a file, at its end: sections may come again.
+of_release() { awk -v f="$1" '$1 == f {printf "[%s]\n%s =", $2, $3; for (i = 4; i <= NF; i++) printf " %s", $i; print ""}' <<<"$SETTINGS"; }
 # ---------------------------------------------------------------- keystone
 cat > $ETC/keystone/keystone.conf <<S
 [DEFAULT]
@@ -89,7 +91,6 @@ bind_port = 9292
 workers = 0
 log_file = $LOG/glance.log
 enabled_backends = file:file
-enabled_import_methods = [glance-direct,web-download]
 # clouds differ; and Python needs twice as long for the default as for this
 $([ "$C" = b ] || echo hashing_algorithm = sha256)
 transport_url = $MQ
@@ -104,9 +105,10 @@ filesystem_store_datadir = $D/glance/staging
 filesystem_store_datadir = $D/glance/tasks
 [paste_deploy]
 flavor = keystone
-config_file = /etc/glance/glance-api-paste.ini
+config_file = $PASTE/glance/glance-api-paste.ini
 $(dbsec database glance)
 $(mw image)
+$(of_release glance-api.conf)
 S
 mkdir -p $D/glance/tasks
 # ---------------------------------------------------------------- nova
@@ -147,7 +149,7 @@ ram = 20480
 [api]
 auth_strategy = keystone
 [wsgi]
-api_paste_config = /etc/nova/api-paste.ini
+api_paste_config = $PASTE/nova/api-paste.ini
 [conductor]
 workers = 1
 [scheduler]
@@ -175,7 +177,6 @@ catalog_info = volumev3:cinderv3:internalURL
 [neutron]
 $(auth)
 valid_interfaces = internal
-ovs_bridge = br-none
 [libvirt]
 virt_type = qemu
 cpu_mode = none
@@ -193,8 +194,10 @@ use_ipv6 = false
 [workarounds]
 disable_libvirt_livesnapshot = false
 skip_cpu_compare_on_dest = true
-[privsep]
+$(of_release nova.conf)
 S
+# under uwsgi it wants this beside nova.conf
+cp $PASTE/nova/api-paste.ini $ETC/nova/
 # nova-compute must not see the databases (it then tries all cells and logs "No DB access allowed")
 awk '/^\[/{skip=($0=="[database]"||$0=="[api_database]")} !skip' $ETC/nova/nova.conf > $ETC/nova/nova-compute.conf
 # ---------------------------------------------------------------- neutron
@@ -208,7 +211,7 @@ bind_host = $BE
 bind_port = 9696
 transport_url = $MQ
 log_dir = $LOG
-api_paste_config = /etc/neutron/api-paste.ini
+api_paste_config = $PASTE/neutron/api-paste.ini
 api_workers = 0
 rpc_workers = 1
 rpc_state_report_workers = 0
@@ -236,14 +239,13 @@ quota_router = 20
 quota_floatingip = 50
 quota_security_group = 200
 quota_security_group_rule = 1000
-[experimental]
-linuxbridge = true
+$(of_release neutron.conf)
 S
 cat > $ETC/neutron/ml2_conf.ini <<S
 [ml2]
 type_drivers = flat,local
 tenant_network_types = local
-mechanism_drivers = linuxbridge
+mechanism_drivers = $SWITCH
 extension_drivers = port_security
 [ml2_type_flat]
 flat_networks = physnet1,physnet2
@@ -263,9 +265,20 @@ enable_ipset = false
 [agent]
 polling_interval = 1
 S
+cat > $ETC/neutron/openvswitch_agent.ini <<S
+[ovs]
+bridge_mappings = physnet1:os${C}br,physnet2:os${C}xbr
+datapath_type = netdev
+[securitygroup]
+firewall_driver = noop
+enable_security_group = false
+enable_ipset = false
+[agent]
+polling_interval = 1
+S
 cat > $ETC/neutron/dhcp_agent.ini <<S
 [DEFAULT]
-interface_driver = linuxbridge
+interface_driver = $SWITCH
 dhcp_driver = neutron.agent.linux.dhcp.Dnsmasq
 enable_isolated_metadata = false
 force_metadata = false
@@ -275,7 +288,7 @@ num_sync_threads = 1
 S
 cat > $ETC/neutron/l3_agent.ini <<S
 [DEFAULT]
-interface_driver = linuxbridge
+interface_driver = $SWITCH
 agent_mode = legacy
 enable_metadata_proxy = false
 [agent]
@@ -292,13 +305,13 @@ log_dir = $LOG
 auth_strategy = keystone
 osapi_volume_listen = $BE
 osapi_volume_workers = 1
-api_paste_config = /etc/cinder/api-paste.ini
-rootwrap_config = /etc/cinder/rootwrap.conf
+api_paste_config = $PASTE/cinder/api-paste.ini
+rootwrap_config = $PASTE/cinder/rootwrap.conf
 enabled_backends = nfs
 default_volume_type = nfs
 glance_api_servers = http://$BE:9292
 image_conversion_dir = $D/cinder/conversion
-resource_query_filters_file = /etc/cinder/resource_filters.json
+resource_query_filters_file = $PASTE/cinder/resource_filters.json
 volume_usage_audit_period = month
 quota_volumes = 100
 quota_snapshots = 100
@@ -336,6 +349,9 @@ mountpoint -q $D/nova/mnt || mount -t tmpfs -o size=1m osmnt $D/nova/mnt
 # neutron's bridge.  physnet1: the tenant's provider network; physnet2: the external network of the routers (floating IPs)
 veth() { ip link show $1host >/dev/null 2>&1 && return; ip link add $1host type veth peer name $1phy; ip addr add $2.1/24 dev $1host; ip link set $1host up; ip link set $1phy up; }
 veth os${C} $NET; veth os${C}x $EXT
+# Open vSwitch: each physical network is a bridge of the userspace datapath with the other end as a port
+bridge() { ovs-vsctl --may-exist add-br $1 -- set Bridge $1 datapath_type=netdev fail_mode=secure; }
+[ $SWITCH != openvswitch ] || { bridge br-int; for x in os${C} os${C}x; do bridge ${x}br; ovs-vsctl --may-exist add-port ${x}br ${x}phy; done; }
 # ---------------------------------------------------------------- public side: haproxy, plain (A) or TLS with a private CA (B), with switchable faults
 H=$D/haproxy; mkdir -p $H; : > $H/fault.map
 [ $SCHEME = http ] || [ -s $H/crt.pem ] || "$TB/lib/certificate.sh" "$H/crt.pem" "$H/key.pem" "cloud-$C" "IP:$IP,DNS:cloud-$C.test"

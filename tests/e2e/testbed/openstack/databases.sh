@@ -1,11 +1,11 @@
 #!/bin/bash
-# Makes the databases of one cloud: databases.sh a|b. The schemas are synced once, dumped, and loaded for each cloud (a sync per cloud
+# Makes the databases of one cloud: databases.sh a|b. The schemas of a release are synced once, dumped, and loaded for each cloud (a sync per cloud
 # costs minutes of CPU).
 set -euo pipefail
-. "$(dirname "$0")/env.sh"; cloud_vars "$1"
+. "$(dirname "$0")/env.sh"; cloud_env "$1"
 SQL="mysql --socket=$CLOUDS/infra/run/mysql.sock"
 DBS="keystone glance placement nova_api nova nova_cell0 neutron cinder"
-DUMP=$CLOUDS/infra/schema.sql.gz
+DUMP=$CLOUDS/infra/schema-$RELEASE.sql.gz
 if [ ! -s $DUMP ]; then
   T=$CLOUDS/template; rm -rf $T; mkdir -p $T/log
   for d in $DBS; do $SQL -e "DROP DATABASE IF EXISTS os${C}_$d; CREATE DATABASE os${C}_$d CHARACTER SET utf8mb3"; done

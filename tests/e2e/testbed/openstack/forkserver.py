@@ -1,29 +1,20 @@
 #!/usr/bin/python3
-"""Fork server: imports one project's code once and forks every service of both clouds from it (a third of the CPU time of a
+"""Fork server: imports one project's code once and forks every service of the clouds of its release from it (a third of the CPU time of a
 start is imports; shared pages save memory as well).  The children run the packages' own main() with their own arguments.
-forkserver.py PROJECT DIR   reads jobs, one JSON object a line, from DIR/PROJECT.fifo:
+forkserver.py PROJECT DIR MODULE...   imports the modules; reads jobs, one JSON object a line, from DIR/PROJECT.fifo:
   {"main": "nova.cmd.compute:main", "argv": [...], "env": {...}, "out": FILE, "pid": FILE}   a service: new session, pid file
   {"main": ..., "argv": [...], "reply": FIFO}                                                 a helper: its exit status is written to FIFO
-DIR/PROJECT.preload: modules imported beforehand; if there is none, what the children import is appended to it."""
+DIR/PROJECT.preload: more modules imported beforehand; if there is none, what the children import is appended to it."""
 import gc, importlib, json, os, signal, sys, time
 read, fork, waitpid, clock = os.read, os.fork, os.waitpid, time.time      # the real ones, before eventlet replaces them
-project, d = sys.argv[1:3]
-BASE = {
-    'nova': ['nova.cmd.compute', 'nova.cmd.api', 'nova.cmd.conductor', 'nova.cmd.scheduler'],
-    'cinder': ['cinder.cmd.volume', 'cinder.cmd.api', 'cinder.cmd.scheduler'],
-    'glance': ['glance.cmd.api'],
-    'neutron': ['neutron.cmd.eventlet.server', 'neutron.cmd.eventlet.agents.dhcp', 'neutron.cmd.eventlet.agents.l3', 'neutron.cmd.eventlet.plugins.linuxbridge_neutron_agent'],
-    # oslo.privsep's helpers run without eventlet
-    'privsep-neutron': ['oslo_privsep.daemon', 'neutron.privileged', 'neutron.privileged.agent.linux.ip_lib', 'neutron.privileged.agent.linux.dhcp', 'neutron.privileged.agent.linux.netlink_lib'],
-    'privsep-nova': ['oslo_privsep.daemon', 'nova.privsep', 'nova.privsep.path', 'nova.privsep.fs', 'nova.privsep.qemu', 'vif_plug_linux_bridge.privsep', 'vif_plug_linux_bridge.linux_net', 'os_brick.privileged.rootwrap'],
-}[project]
+project, d, *modules = sys.argv[1:]
 fifo, lst = '%s/%s.fifo' % (d, project), '%s/%s.preload' % (d, project)
 if not os.path.exists(fifo): os.mkfifo(fifo, 0o600)
 fd = os.open(fifo, os.O_RDWR)
 t0 = clock(); bad = []
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'py'))      # cinder's repaired NFS driver
 record = not os.path.exists(lst)
-for m in BASE + ([] if record else open(lst).read().split()):
+for m in modules + ([] if record else open(lst).read().split()):
     # never the managers (nor what imports one): their periodic tasks read the configuration while they are imported
     if m in sys.modules or m.endswith('manager') or m.startswith('cinder.scheduler.') or m == 'cinder.opts': continue
     try: importlib.import_module(m)

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What both clouds share: shims, MariaDB, RabbitMQ, virtlogd and libvirtd. Idempotent. MariaDB starts on a saved state if saved.sh unpacked one.
+# What both clouds share: shims, MariaDB, RabbitMQ, virtlogd, libvirtd and Open vSwitch. Idempotent. MariaDB starts on a saved state if saved.sh unpacked one.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 I=$CLOUDS/infra; mkdir -p $I/{rabbit,log,run,libvirt} $CLOUDS/bin
@@ -76,6 +76,20 @@ S
   rm -f /etc/libvirt/qemu/networks/autostart/default.xml
   live_f $I/run/virtlogd.pid || virtlogd -d -p $I/run/virtlogd.pid
   libvirtd -d -p $I/run/libvirtd.pid
+fi
+# --- Open vSwitch, where a cloud's release wants it: its userspace datapath carries taps, veth ends and the routers' ports
+if [[ "$(for c in a b; do (cloud_vars $c; echo $SWITCH); done)" == *openvswitch* ]]; then
+  mkdir -p $I/ovs /run/openvswitch
+  if ! live_f $I/run/ovsdb.pid; then
+    [ -e $I/ovs/conf.db ] || ovsdb-tool create $I/ovs/conf.db /usr/share/openvswitch/vswitch.ovsschema
+    ovsdb-server $I/ovs/conf.db --remote=punix:/run/openvswitch/db.sock --remote=ptcp:6640:127.0.0.1 --pidfile=$I/run/ovsdb.pid --log-file=$I/log/ovsdb.log --detach --no-chdir >/dev/null 2>&1
+  fi
+  if ! live_f $I/run/vswitchd.pid; then
+    ovs-vsctl --no-wait init
+    # the guests' packets have partial checksums: without this they would reach nobody
+    ovs-vsctl --no-wait set Open_vSwitch . external_ids:system-id=testbed external_ids:hostname=testbed other_config:userspace-tso-enable=true
+    ovs-vswitchd unix:/run/openvswitch/db.sock --pidfile=$I/run/vswitchd.pid --log-file=$I/log/vswitchd.log --detach --no-chdir >/dev/null 2>&1
+  fi
 fi
 # --- wait
 wait_for $PATIENCE mysqladmin --socket=$I/run/mysql.sock ping

@@ -3,8 +3,8 @@
 # saved.sh save | restore | key     The archive's name carries a hash of the scripts and package versions: a change makes a new one.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"; I=$CLOUDS/infra
-key() { { cat "$TB"/openstack/{infra.sh,config.sh,databases.sh,catalog.py,tenant.py} "$TB/lib/certificate.sh" "$CACHE"/pki/{ca.pem,id_ed25519.pub} "$CACHE/guest/guest.qcow2"
-  echo $CLOUDS $INFRA_IP $SVCPW; for c in a b; do cloud_vars $c; echo $IP $BE $NET $EXT $REGION $SCHEME; done
+key() { { cat "$TB"/openstack/{infra.sh,config.sh,databases.sh,catalog.py,tenant.py,releases/"$RELEASE_A".*,releases/"$RELEASE_B".*} "$TB/lib/certificate.sh" "$CACHE"/pki/{ca.pem,id_ed25519.pub} "$CACHE/guest/guest.qcow2"
+  echo $CLOUDS $INFRA_IP $SVCPW; for c in a b; do cloud_vars $c; echo $IP $BE $NET $EXT $REGION $SCHEME $RELEASE; done
   dpkg-query -W -f '${Package} ${Version}\n' mariadb-server rabbitmq-server keystone glance-api placement-api nova-api neutron-server cinder-api; } | sha256sum | cut -c1-16; }
 F=$CACHE/clouds/saved-$(key).tar.zst; mkdir -p $CACHE/clouds
 case ${1:-} in
@@ -25,7 +25,9 @@ save)
     $(for c in a b; do ls -d $c/{fernet,credential,glance,haproxy,tenant.json,share} ; done) -C $S/t infra) | zstd -1 -T2 -q > $F.tmp
   mv $F.tmp $F; ls -t $CACHE/clouds/saved-*.tar.zst | tail -n +3 | xargs -r rm -f; rm -rf $S; ls -la --block-size=M $F | awk '{print "saved", $5, $9}'
   # what the services imported, for the fork servers of the next start
-  for p in nova neutron cinder glance privsep-neutron privsep-nova; do f=$I/forkservers/$p.preload.new; [ -s $f ] && awk '!s[$0]++' $f > $CACHE/preload/$p.preload; done; true ;;
+  for f in $I/forkservers/*/*.preload.new; do
+    [ -s $f ] || continue
+    p=$CACHE/preload/${f#"$I/forkservers/"}; mkdir -p "${p%/*}"; awk '!s[$0]++' $f > "${p%.new}"; done ;;
 key) key ;;
 *) sed -n 2,3p "$0"; exit 2 ;;
 esac

@@ -1,43 +1,54 @@
 #!/bin/bash
 # Starts the services of one cloud that do not run: services.sh a|b [SERVICE]. RESTORED=1: the databases already hold the catalog.
 set -euo pipefail
-. "$(dirname "$0")/env.sh"; cloud_vars "$1"; only=${2:-}; Z=$CLOUDS/infra/forkservers
+. "$(dirname "$0")/env.sh"; cloud_env "$1"; only=${2:-}
 alive() { live_f $RUN/$1.pid; }
 wanted() { [ -z "$only" ] || [ "$only" = "$1" ] || return 1; ! alive $1; }
-start() { local n=$1; shift; wanted $n || return 0; setsid "$@" </dev/null >>$LOG/$n.out 2>&1 & echo $! > $RUN/$n.pid; }
-uw() { # uwsgi app: name port wsgi-file [threads]
-  start $1 uwsgi_python3 --http-socket $BE:$2 --wsgi-file $3 --master --processes 1 --threads ${4:-4} --enable-threads --lazy-apps \
-    --buffer-size 65535 --die-on-term --no-orphans --disable-logging --add-header "Connection: close" --rem-header Content-Length --need-app; }
-py() { # service in Python: name project module arguments...; forked from the project's fork server
-  local n=$1 p=$2 m=$3 a cmd=$1; shift 3; case $n in neutron-lb) cmd=neutron-linuxbridge-agent ;; neutron-dhcp|neutron-l3) cmd=$n-agent ;; esac; wanted $n || return 0
-  if [ ! -p $Z/$p.fifo ] || ! live_f $Z/$p.pid; then PYTHONPATH=$TB/openstack/py start $n $cmd "$@"; return; fi
-  for _ in $(seq $((PATIENCE * 10))); do [ -e $Z/$p.ready ] && break; live_f $Z/$p.pid || { py "$n" none x "$@"; return; }; sleep 0.1; done
-  rm -f $RUN/$n.pid; a=$(printf ', "%s"' "$@" --log-file $LOG/$n.log)
-  echo "{\"main\": \"$m:main\", \"argv\": [\"$n\"$a], \"env\": {\"PATH\": \"$PATH\"}, \"out\": \"$LOG/$n.out\", \"pid\": \"$RUN/$n.pid\"}" > $Z/$p.fifo
+start() { local n=$1; shift; setsid "$@" </dev/null >>$LOG/$n.out 2>&1 & echo $! > $RUN/$n.pid; }
+wsgi() { # NAME PORT FILE-OR-MODULE UWSGI-OPTION...
+  local n=$1 port=$2 app=(--module "$3"); shift 3; [[ ${app[1]} != /* ]] || app[0]=--wsgi-file
+  # shellcheck disable=SC2086
+  OS_DEFAULT__LOG_FILE=$LOG/$n.log start $n uwsgi_python3 $UWSGI --http-socket $BE:$port "${app[@]}" --master --processes 1 --threads 4 --enable-threads --lazy-apps \
+    --buffer-size 65535 --die-on-term --no-orphans --disable-logging --add-header "Connection: close" --need-app --procname $n "$@"; }
+fork() { # NAME PROJECT COMMAND MODULE:FUNCTION CONFIGURATION-FILE...; from the project's fork server
+  local n=$1 p=$2 cmd=$3 main=$4 a f; shift 4
+  a=(); for f in "$@"; do a+=(--config-file "$ETC/$p/$f"); done; a+=(--log-file "$LOG/$n.log")
+  if ! forkserver $p; then start $n $cmd "${a[@]}"; return; fi
+  rm -f $RUN/$n.pid; f=$(printf ', "%s"' "${a[@]}")
+  echo "{\"main\": \"$main\", \"argv\": [\"$n\"$f], \"env\": {\"PATH\": \"$PATH\"}, \"out\": \"$LOG/$n.out\", \"pid\": \"$RUN/$n.pid\"}" > $FORKSERVERS/$p.fifo
   for _ in $(seq $((PATIENCE * 20))); do [ -s $RUN/$n.pid ] && return; sleep 0.05; done; echo "$n was not forked" >&2; return 1; }
-port() { local ip=${3:-$BE}; for i in $(seq $((PATIENCE * 10))); do (exec 3<>/dev/tcp/$ip/$1) 2>/dev/null && return 0; [ -n "${3:-}" ] || alive $2 || { echo "$2 of cloud $C died:"; tail -n 5 $LOG/$2.out; return 1; }; sleep 0.1; done; echo "port $1 ($2) of cloud $C never opened" >&2; return 1; }
-N="--config-file $ETC/neutron/neutron.conf"; M="$N --config-file $ETC/neutron/ml2_conf.ini"
-export OS_KEYSTONE_CONFIG_DIR=$ETC/keystone OS_PLACEMENT_CONFIG_DIR=$ETC/placement
-uw keystone 5000 /usr/bin/keystone-wsgi-public 4
-uw placement 8778 /usr/bin/placement-api 2
-start haproxy haproxy -db -f $D/haproxy/haproxy.cfg
-[ -n "$only" ] || port 5672 rabbitmq $INFRA_IP
-py neutron-server neutron neutron.cmd.eventlet.server $M
-py glance-api glance glance.cmd.api --config-file $ETC/glance/glance-api.conf
-py cinder-api cinder cinder.cmd.api --config-file $ETC/cinder/cinder.conf
-[ -n "$only" ] || { port 5000 keystone; for i in $(seq $((PATIENCE * 10))); do curl -sf http://$BE:5000/v3 >/dev/null && break; sleep 0.1; done; say "keystone answers"; }
-[ -n "$only" ] || [ -n "${RESTORED:-}" ] || { /usr/bin/python3 "$TB/openstack/catalog.py" $BE $REGION $SVCPW $SCHEME://$IP; say "catalog registered"; }
-py nova-conductor nova nova.cmd.conductor --config-file $ETC/nova/nova.conf
-py nova-api nova nova.cmd.api --config-file $ETC/nova/nova.conf
-py cinder-volume cinder cinder.cmd.volume --config-file $ETC/cinder/cinder.conf
-py cinder-scheduler cinder cinder.cmd.scheduler --config-file $ETC/cinder/cinder.conf
-py nova-scheduler nova nova.cmd.scheduler --config-file $ETC/nova/nova.conf
-[ -n "$only" ] || port 8778 placement
-py nova-compute nova nova.cmd.compute --config-file $ETC/nova/nova-compute.conf
-[ -n "$only" ] || port 9696 neutron-server
-py neutron-lb neutron neutron.cmd.eventlet.plugins.linuxbridge_neutron_agent $M --config-file $ETC/neutron/linuxbridge_agent.ini
-py neutron-dhcp neutron neutron.cmd.eventlet.agents.dhcp $N --config-file $ETC/neutron/dhcp_agent.ini
-py neutron-l3 neutron neutron.cmd.eventlet.agents.l3 $N --config-file $ETC/neutron/l3_agent.ini
+forkserver() { # PROJECT: true when its fork server is ready
+  [ -e $FORKSERVERS/$1.pid ] || return 1
+  for _ in $(seq $((PATIENCE * 10))); do
+    live_f $FORKSERVERS/$1.pid || return 1
+    [ ! -e $FORKSERVERS/$1.ready ] || return 0; sleep 0.1; done; return 1; }
+answers() { # SERVICE PORT: uwsgi opens the port before the application is there, hence over HTTP
+  for _ in $(seq $((PATIENCE * 10))); do
+    ! curl -s -o /dev/null -m 20 http://$BE:$2/ || return 0
+    alive $1 || { echo "$1 of cloud $C died:"; tail -n 15 $LOG/$1.out; return 1; }; sleep 0.1; done
+  echo "$1 of cloud $C never answered" >&2; return 1; }
+there=" - "
+after() { # WHAT: waits until it is there
+  [ -z "$only" ] || return 0
+  [[ $there != *" $1 "* ]] || return 0; there+="$1 "
+  case $1 in
+  rabbitmq) wait_for $PATIENCE tcp_open $INFRA_IP 5672 ;;
+  placement) answers placement 8778 ;;
+  neutron) answers neutron-server 9696 ;;
+  keystone)
+    answers keystone 5000; say "keystone answers"
+    [ -n "${RESTORED:-}" ] || { /usr/bin/python3 "$TB/openstack/catalog.py" $BE $REGION $SVCPW $SCHEME://$IP; say "catalog registered"; } ;;
+  esac; }
+for p in keystone placement nova glance cinder neutron; do export "OS_${p^^}_CONFIG_DIR=$ETC/$p"; done
+export OS_NEUTRON_CONFIG_FILES="neutron.conf;ml2_conf.ini"
+! wanted haproxy || start haproxy haproxy -db -f $D/haproxy/haproxy.cfg
+while read -r name need how args; do
+  [ -n "$name" ] || continue
+  after $need
+  # shellcheck disable=SC2086
+  ! wanted $name || $how $name $args
+done <<<"$PROGRAMS"
 [ -n "$only" ] && exit 0
-port 9292 glance-api; port 8776 cinder-api; port 8774 nova-api; say "all API ports open"
-/usr/bin/python3 "$TB/openstack/waitup.py" $BE $REGION $SVCPW; say "agents and services report up"
+answers glance-api 9292; answers cinder-api 8776; answers nova-api 8774; say "all APIs answer"
+# shellcheck disable=SC2086
+/usr/bin/python3 "$TB/openstack/waitup.py" $BE $REGION $SVCPW $PATIENCE $NETWORK_AGENTS; say "agents and services report up"

@@ -8,6 +8,8 @@ tenant() {
   cloud_vars "$1"; local ca=; [ $SCHEME = http ] || ca=$STATE/ca.pem
   /usr/bin/python3 ./tenant.py $C $BE $REGION $NET $EXT $SVCPW "$CLOUDS" $SCHEME://$IP "$ca" "$CACHE/pki/id_ed25519.pub" "$CACHE/guest/guest.qcow2"
 }
+[ "${TESTBED_SITE_B:-$RELEASE_B}" = "$RELEASE_B" ] || die "cloud B of this lab is OpenStack $RELEASE_B: testbed down"
+echo "$RELEASE_B" >"$CLOUDS/release-b"
 ./forkservers.sh
 if [ -e "$CLOUDS/ready" ]; then export RESTORED=1 # already set up in this lab
 elif [ -e "$CLOUDS/restored" ]; then export RESTORED=1 # an earlier "up" was cut off after this point
