@@ -18,7 +18,7 @@ locate() {
   libvirtd | virtlogd) kind=infra PIDFILE=$CLOUDS/infra/run/$n.pid LOGS=/var/log/libvirt/qemu/*.log ;;
   site-[ab]/*)
     s=$(site_letter "${n%%/*}") svc=${n#*/} SVCNAME=$svc SITE=$s
-    if cloud_services $s | grep -qx "$svc"; then kind=cloud PIDFILE=$CLOUDS/$s/run/$svc.pid LOGS="$CLOUDS/$s/log/$svc.log $CLOUDS/$s/log/$svc.out"
+    if [[ " $(cloud_services $s) " == *" $svc "* ]]; then kind=cloud PIDFILE=$CLOUDS/$s/run/$svc.pid LOGS="$CLOUDS/$s/log/$svc.log $CLOUDS/$s/log/$svc.out"
     elif [[ " $CLUSTER_SERVICES " == *" $svc "* ]]; then kind=cluster PIDFILE=$K8S/$s/pid/$svc LOGS=$K8S/$s/log/$svc.log
     else die "no component $n (testbed logs lists them)"; fi ;;
   *) die "no component '$n' (testbed logs lists them)" ;;

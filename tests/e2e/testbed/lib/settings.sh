@@ -49,7 +49,7 @@ cloud_vars() {
   . "$TB/openstack/releases/$RELEASE.sh"
 }
 # The names of a cloud's services.
-cloud_services() { (cloud_vars "$1"; echo haproxy; awk 'NF {print $1}' <<<"$PROGRAMS"); }
+cloud_services() { (cloud_vars "$1"; awk 'BEGIN {printf "haproxy"} NF {printf " %s", $1} END {print ""}' <<<"$PROGRAMS"); }
 # The projects whose services are forked from one process.
 forked_projects() { awk '$3 == "fork" {print $4}' <<<"$PROGRAMS" | sort -u; }
 

@@ -34,7 +34,7 @@ after() { # WHAT: waits until it is there
   case $1 in
   rabbitmq) wait_for $PATIENCE tcp_open $INFRA_IP 5672 ;;
   placement) answers placement 8778 ;;
-  neutron) answers neutron-server 9696 ;;
+  neutron) answers neutron-server 9696; /usr/bin/python3 "$TB/openstack/consumed.py" $INFRA_IP os$C $SVCPW q-plugin $PATIENCE ;;
   keystone)
     answers keystone 5000; say "keystone answers"
     [ -n "${RESTORED:-}" ] || { /usr/bin/python3 "$TB/openstack/catalog.py" $BE $REGION $SVCPW $SCHEME://$IP; say "catalog registered"; } ;;
