@@ -79,7 +79,7 @@ node() {
     ip route add "$PODS" via "$NODE" # pods are routed, not translated
   fi
   for c in cpu cpuacct cpuset memory devices freezer blkio pids systemd; do
-    d=/sys/fs/cgroup/$c/testbed-$C; [ -d "$d" ] || mkdir "$d"
+    d=/sys/fs/cgroup/$c/$CGROUP-$C; [ -d "$d" ] || mkdir "$d"
     [ $c != cpuset ] || for f in cpus mems; do cat "/sys/fs/cgroup/cpuset/cpuset.$f" >"$d/cpuset.$f"; done
   done
 
@@ -109,7 +109,7 @@ apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 failCgroupV1: false
 cgroupDriver: cgroupfs
-cgroupRoot: /testbed-$C
+cgroupRoot: /$CGROUP-$C
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 authentication: {x509: {clientCAFile: $D/pki/ca.crt}, webhook: {enabled: true}, anonymous: {enabled: false}}
 authorization: {mode: Webhook}

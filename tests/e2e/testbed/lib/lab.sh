@@ -1,7 +1,7 @@
 # The lab: one process tree in its own pid, mount, net, ipc and uts namespaces (sourced). Its end is the end of everything in it.
 # shellcheck shell=bash disable=SC2034,SC2045,SC2154
 LAB_ADDRESSES="10 11 12 20 31 32" # 10.99.0.x: infrastructure, cloud A, cloud B, store, API servers A and B
-OUR_CGROUPS='/sys/fs/cgroup/*/testbed-[ab]'
+OUR_CGROUPS="/sys/fs/cgroup/*/$CGROUP-[ab]"
 OUR_SYSCTLS='vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes'
 
 lab_pid() { local p; [ -s "$LAB_RUN/pid" ] && p=$(cat "$LAB_RUN/pid") && [ -d "/proc/$p/ns" ] && live "$p" && echo "$p"; }

@@ -9,6 +9,7 @@ LAB_RUN=${TESTBED_RUN:-/run/vmmigration-testbed}       # outside the lab: pid fi
 CLOUDS=$STATE/clouds                                   # a tmpfs inside the lab: MariaDB, images, volumes (a real disk's fsync costs minutes)
 K8S=$STATE/kubernetes                                  # on disk: containerd's images would only fill memory
 STORE=$STATE/store
+CGROUP=${STATE##*/} # a cluster's is CGROUP-a or CGROUP-b
 BIN=$CACHE/bin
 export TB CACHE STATE LAB_RUN CLOUDS K8S STORE BIN
 
