@@ -1,6 +1,6 @@
 #!/bin/bash
 # Components by name, inside the lab: components.sh list | logs [COMPONENT [TAIL-OPTION...]] | restart COMPONENT | kill | start | freeze COMPONENT [SECONDS]
-# A name is site-a/SERVICE or site-b/SERVICE (of the cloud or of the cluster), or one of: store mariadb rabbitmq libvirtd virtlogd
+# A name is site-a/SERVICE or site-b/SERVICE (of the cloud or of the cluster), or one of: store mariadb rabbitmq libvirtd virtlogd openvswitch
 set -euo pipefail
 . "$(dirname "$0")/settings.sh"
 CLUSTER_SERVICES="etcd apiserver controller-manager scheduler containerd kubelet proxy csi"
@@ -16,6 +16,7 @@ locate() {
     PIDFILE=$CLOUDS/infra/run/rabbit-beam.pid; pgrep -ox beam.smp >"$PIDFILE" || rm -f "$PIDFILE"
     kind=infra LOGS="$CLOUDS/infra/log/rabbit.out $CLOUDS/infra/log/ostack@localhost.log" ;;
   libvirtd | virtlogd) kind=infra PIDFILE=$CLOUDS/infra/run/$n.pid LOGS=/var/log/libvirt/qemu/*.log ;;
+  openvswitch) kind=infra PIDFILE=$CLOUDS/infra/run/vswitchd.pid LOGS="$CLOUDS/infra/log/vswitchd.log $CLOUDS/infra/log/ovsdb.log" ;;
   site-[ab]/*)
     s=$(site_letter "${n%%/*}") svc=${n#*/} SVCNAME=$svc SITE=$s
     if [[ " $(cloud_services $s) " == *" $svc "* ]]; then kind=cloud PIDFILE=$CLOUDS/$s/run/$svc.pid LOGS="$CLOUDS/$s/log/$svc.log $CLOUDS/$s/log/$svc.out"
@@ -24,7 +25,7 @@ locate() {
   *) die "no component '$n' (testbed logs lists them)" ;;
   esac
 }
-names() { echo store mariadb rabbitmq libvirtd; local s x; for s in site-a site-b; do for x in $(cloud_services $s) $CLUSTER_SERVICES; do echo $s/$x; done; done; }
+names() { echo store mariadb rabbitmq libvirtd; [ ! -d "$CLOUDS/infra/ovs" ] || echo openvswitch; local s x; for s in site-a site-b; do for x in $(cloud_services $s) $CLUSTER_SERVICES; do echo $s/$x; done; done; }
 # a service's process is the leader of its group; libvirtd's group is its own too
 signal() { local p; p=$(cat "$PIDFILE"); kill "-$1" -- "-$p" 2>/dev/null || kill "-$1" "$p" 2>/dev/null || true; }
 gone() { ! live "$PID"; }

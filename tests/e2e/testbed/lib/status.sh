@@ -32,7 +32,7 @@ store() {
   local code; code=$(curl -s -m 5 --cacert "$STATE/ca.pem" --aws-sigv4 aws:amz:us-east-1:s3 --user "$S3_ACCESS_KEY:$S3_SECRET_KEY" -o /dev/null -w '%{http_code}' -H "x-amz-content-sha256: UNSIGNED-PAYLOAD" "https://$STORE_ADDR/$S3_BUCKET")
   [ "$code" = 200 ] || echo -n "bucket $S3_BUCKET answers $code"
 }
-shared() { processes '^(mariadb|rabbitmq|libvirtd)$'; tcp_open $INFRA_IP 5672 || echo -n "RabbitMQ does not answer; "; }
+shared() { processes '^(mariadb|rabbitmq|libvirtd|openvswitch)$'; tcp_open $INFRA_IP 5672 || echo -n "RabbitMQ does not answer; "; }
 check() { local n=$1; "${@:2}" >"$t/$n" 2>&1; }
 L="infrastructure cloud-site-a cloud-site-b cluster-site-a cluster-site-b store"
 check infrastructure shared & check cloud-site-a cloud a & check cloud-site-b cloud b &
