@@ -109,7 +109,7 @@ h_guest=$(cd guest && find . -type f | sort | xargs cat | sha256sum | cut -c1-16
 h_images=$(hash_of images/build.sh images/libs.sh images/layer.sh images/oci-image.sh images/pause.c)
 # The Go builds take longest and need nothing but Go: they run beside apt.
 if stale kubelab "$h_kubelab" "$BIN/kubelab" || stale versitygw $VERSITYGW "$BIN/versitygw"; then command -v go >/dev/null || die "install needs Go in PATH"; fi
-fail=0
+fail=0 j2=
 progress & watch=$!
 trap 'kill $watch 2>/dev/null || true' EXIT
 make_part kubelab "$h_kubelab" kubelab "$BIN/kubelab" "$BIN/kubectl" & j1=$!
@@ -121,11 +121,13 @@ if [ $fail = 0 ]; then
   make_part restic 0.19 restic "$BIN/restic" || fail=1
   make_part pki 1 pki "$CACHE/pki/ca.pem" "$CACHE/pki/id_ed25519" || fail=1
   make_part guest "$h_guest" guest "$CACHE/guest/guest.qcow2" || fail=1
-  [ "$RELEASE_B" != 2026.2 ] || make_part openstack-2026.2 "$(hash_of install/openstack-2026.2.txt)" openstack_2026_2 "$CACHE/openstack-2026.2/bin/python" || fail=1
+  # minutes of waiting for downloads: beside the others
+  [ "$RELEASE_B" != 2026.2 ] || { make_part openstack-2026.2 "$(hash_of install/openstack-2026.2.txt)" openstack_2026_2 "$CACHE/openstack-2026.2/bin/python" & j2=$!; }
   make_part helm $HELM_PACKAGE helm "$BIN/helm" || fail=1
   [ $fail != 0 ] || make_part images "$h_images" images "$CACHE/images/pause.tar" "$CACHE/images/base.tar" || fail=1
 fi
 make_part versitygw $VERSITYGW versitygw "$BIN/versitygw" || fail=1
 wait $j1 || fail=1
+[ -z "$j2" ] || wait "$j2" || fail=1
 [ $fail = 0 ] || die "install failed"
 say "installed; $(du -sh "$CACHE" | cut -f1) in $CACHE"
