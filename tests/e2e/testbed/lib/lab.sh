@@ -44,7 +44,12 @@ in_lab() {
 }
 
 # Loop devices outlive processes and mounts; once their mount namespace is gone most show "/" as their file.
-lab_loops() { losetup -l -n -O NAME,BACK-FILE | awk -v v="$STATE/" '$2 == "/" || $2 ~ "/volumeDevices/|/csi-cinder/" || index($2, v) {print $1}'; }
+lab_loops() {
+  losetup -l -n -O NAME,BACK-FILE | awk -v v="$STATE/" -v shared="$(another_lab && echo 1)" \
+    'index($2, v) || !shared && ($2 == "/" || $2 ~ "/volumeDevices/|/csi-cinder/") {print $1}'
+}
+# Seen from the end of our own: to remove a directory that another lab has mounts on takes the mounts away there.
+another_lab() { pgrep -x kubelet >/dev/null; }
 
 lab_left() { # what of the lab is still on the machine; prints nothing when clean
   local p x own
@@ -58,10 +63,11 @@ lab_left() { # what of the lab is still on the machine; prints nothing when clea
   for p in /proc/[0-9]*; do
     { grep -qsaF "$STATE" "$p/cmdline" || { [[ $(readlink "$p/exe") == "$BIN"/* ]] && [ "$(readlink "$p/ns/pid")" != "$own" ]; }; } && [ "${p#/proc/}" != $$ ] && [ -e "$p/exe" ] && echo "process ${p#/proc/} $(tr '\0' ' ' <"$p/cmdline" | cut -c1-120)"
   done
-  if [ -e "$LAB_RUN/sysctl" ]; then
+  if [ -e "$LAB_RUN/sysctl" ] && ! another_lab; then
     while IFS='= ' read -r p x; do [ "$(sysctl -n "$p" 2>/dev/null)" = "$x" ] || echo "sysctl $p is $(sysctl -n "$p"), was $x"; done <"$LAB_RUN/sysctl"
   fi
-  for x in "$STATE" /var/lib/kubelet /var/lib/cni /var/log/pods; do [ ! -e "$x" ] || echo "directory $x"; done
+  [ ! -e "$STATE" ] || echo "directory $STATE"
+  another_lab || for x in /var/lib/kubelet /var/lib/cni /var/log/pods; do [ ! -e "$x" ] || echo "directory $x"; done
 }
 
 lab_down() {
@@ -80,8 +86,8 @@ lab_down() {
     ls -d $OUR_CGROUPS >/dev/null 2>&1 || break; sleep 0.1
   done
   for ((i = 0; i < 50; i++)); do rm -rf "$STATE" 2>/dev/null && break; sleep 0.1; done
-  for d in /var/lib/kubelet /var/lib/cni /etc/cni/net.d /etc/cni /var/log/pods /var/log/containers; do rmdir "$d" 2>/dev/null || true; done
-  [ ! -e "$LAB_RUN/sysctl" ] || sysctl -qp "$LAB_RUN/sysctl" 2>/dev/null || true
+  another_lab || for d in /var/lib/kubelet /var/lib/cni /etc/cni/net.d /etc/cni /var/log/pods /var/log/containers; do rmdir "$d" 2>/dev/null || true; done
+  [ ! -e "$LAB_RUN/sysctl" ] || another_lab || sysctl -qp "$LAB_RUN/sysctl" 2>/dev/null || true
   for ((i = 0; i < 30; i++)); do l=$(lab_left); [ -n "$l" ] || break; sleep 0.1; done # an "exec" that was cut off takes a moment to end
   if [ -n "$l" ]; then echo "left behind:"; echo "$l"; return 1; fi
   rm -rf "$LAB_RUN"
