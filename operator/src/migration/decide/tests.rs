@@ -1135,7 +1135,13 @@ impl World {
     }
 
     /// One reconcile. `crash`: killed after the steps, before the status was written.
+    /// One reconcile; with a crash after all of its steps, what they brought back is lost.
     pub(super) fn pass(&mut self, crash: bool) {
+        self.pass_with(crash.then_some(u64::MAX));
+    }
+
+    /// The same; a crash may come after some of the steps, of which each has a bit: the first the lowest.
+    pub(super) fn pass_with(&mut self, crash_after: Option<u64>) {
         let seen = self.observe();
         self.cloud_looks += u32::from(seen.source.view().is_some());
         self.inventories += u32::from(seen.inventory.is_some());
@@ -1160,11 +1166,13 @@ impl World {
         self.recheck = decision.recheck;
         let mut status = decision.status;
         let before = std::mem::replace(&mut self.status, status.clone());
-        for step in &decision.steps {
-            let result = self.apply(step);
-            record(&mut status, step, result, self.now);
+        for (n, step) in decision.steps.iter().enumerate() {
+            if crash_after.is_none_or(|done| done >> n & 1 == 1) {
+                let result = self.apply(step);
+                record(&mut status, step, result, self.now);
+            }
         }
-        self.status = if crash { before } else { status };
+        self.status = if crash_after.is_some() { before } else { status };
         assert_eq!(never::two_copies(self), Ok(()), "never 2");
         self.tick();
     }

@@ -121,6 +121,11 @@ impl Trace {
         Trace { name, passes: 0, hash: Sha256::new(), edges: BTreeSet::new() }
     }
 
+    /// Of worlds that are not recorded.
+    pub(super) fn of_nothing() -> Self {
+        Trace { name: UNNAMED.into(), passes: 0, hash: Sha256::new(), edges: BTreeSet::new() }
+    }
+
     /// Adds one pass.
     pub(super) fn pass(&mut self, input: Input<'_>, decision: &Decision) {
         self.edges.append(&mut TOOK.take());
