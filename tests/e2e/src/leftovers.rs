@@ -9,7 +9,10 @@ use k8s_openapi::api::{
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
-use vmmigration::migration::names::{Identity, Role};
+use vmmigration::{
+    cloud::Port,
+    migration::names::{Identity, Role},
+};
 
 /// An object of a cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub(crate) async fn mentioning(site: &Site, words: &[String]) -> Result<Vec<Foun
         c.list_images(),
         c.list_ports()
     )?;
+    // Neutron's own: it becomes ACTIVE a moment after its server does.
+    let ports: Vec<_> = ports.iter().map(|p| Port { status: String::new(), ..p.clone() }).collect();
     let mut all = vec![];
     macro_rules! take {
         ($list:ident, $kind:literal, $me:ident, $o:ident, $role:expr) => {

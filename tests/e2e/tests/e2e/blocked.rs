@@ -303,16 +303,16 @@ async fn bad_clouds_are_not(lab: &Lab) -> Result<()> {
     wrong.entry["auth"]["application_credential_secret"] = json!("this-is-not-the-secret");
     lab.secret(&lab.name, "wrong-cloud", &lab.cloud_secret(&wrong)?).await?;
     let clouds = lab.api::<OpenStackCloud>(&lab.name);
-    for (name, secret, cluster, word) in [
-        ("wrong-secret", "wrong-cloud", None, ""),
-        ("no-secret", "nowhere", None, "nowhere"),
-        ("no-cluster", "site-a", Some("nowhere"), "nowhere"),
+    for (name, secret, cluster, word, reason) in [
+        ("wrong-secret", "wrong-cloud", None, "", "InvalidConfiguration"),
+        ("no-secret", "nowhere", None, "nowhere", "ReferenceNotFound"),
+        ("no-cluster", "site-a", Some("nowhere"), "nowhere", "ReferenceNotFound"),
     ] {
         let credentials_ref = CloudCredentialsRef { secret_name: secret.into(), cloud_name: None };
         let spec = OpenStackCloudSpec { credentials_ref, cluster: cluster.map(String::from), transfer: None };
         clouds.create(&PostParams::default(), &OpenStackCloud::new(name, spec)).await?;
         let refused = ready(lab, "OpenStackCloud", name, "False", 60).await?;
-        ensure!(refused.reason == "InvalidConfiguration", "{name}: {refused:?}");
+        ensure!(refused.reason == reason, "{name}: {refused:?}");
         ensure!(refused.message.contains(word), "{name} does not say what is wrong: {refused:?}");
         ensure!(!refused.message.contains("this-is-not-the-secret"), "the secret is in the status");
     }
