@@ -137,7 +137,7 @@ fn init_logging() {
 async fn run_probe(pod: &Pod, task: Probe) -> ExitCode {
     let place = Place { pod, repository: &task.repository };
     let work = async |_| Ok(probe::probe(&place.store()?, place.images()).await?);
-    job(&pod.termination_log, place.config().secrets(), Duration::ZERO, work).await
+    place.job(Duration::ZERO, work).await
 }
 
 async fn run_init(pod: &Pod, task: Init) -> ExitCode {
@@ -148,13 +148,13 @@ async fn run_init(pod: &Pod, task: Init) -> ExitCode {
         let owner = Owner { uid: &task.migration_uid, object: &task.object, password: &password };
         Ok(init::init(&store, &restic, &owner, &cancel).await?)
     };
-    job(&pod.termination_log, place.config().secrets(), TERM_GRACE, work).await
+    place.job(TERM_GRACE, work).await
 }
 
 async fn run_backup(pod: &Pod, task: Backup) -> ExitCode {
     let place = Place { pod, repository: &task.repository };
     let work = async |cancel: CancellationToken| Ok(backup_with(&place, &task, &cancel).await?);
-    job(&pod.termination_log, place.config().secrets(), TERM_GRACE, work).await
+    place.job(TERM_GRACE, work).await
 }
 
 async fn backup_with(
@@ -195,7 +195,7 @@ async fn backup_with(
 async fn run_restore(pod: &Pod, task: Restore) -> ExitCode {
     let place = Place { pod, repository: &task.repository };
     let work = async |cancel: CancellationToken| Ok(restore_with(&place, &task, &cancel).await?);
-    job(&pod.termination_log, place.config().secrets(), TERM_GRACE, work).await
+    place.job(TERM_GRACE, work).await
 }
 
 async fn restore_with(
@@ -239,7 +239,7 @@ async fn run_seal(pod: &Pod, task: Seal) -> ExitCode {
         let pass = place.saved_pass(task.disk, task.pass, &task.transfer)?;
         Ok(seal::seal(&pass, &manifest, &request, &cancel).await?)
     };
-    job(&pod.termination_log, place.config().secrets(), TERM_GRACE, work).await
+    place.job(TERM_GRACE, work).await
 }
 
 async fn run_purge(pod: &Pod, task: Purge) -> ExitCode {
@@ -248,7 +248,7 @@ async fn run_purge(pod: &Pod, task: Purge) -> ExitCode {
         let password = place.config().password()?;
         Ok(purge::purge(&place.store()?, &task.migration_uid, &password).await?)
     };
-    job(&pod.termination_log, place.config().secrets(), Duration::ZERO, work).await
+    place.job(Duration::ZERO, work).await
 }
 
 async fn run_check(pod: &Pod, task: Checks) -> ExitCode {

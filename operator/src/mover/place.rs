@@ -1,10 +1,13 @@
 //! Where a task works: the pod's files, the repository in its store, the image service of its cloud.
 
-use std::{path::PathBuf, sync::atomic::AtomicU64};
+use std::{path::PathBuf, process::ExitCode, sync::atomic::AtomicU64, time::Duration};
 
-use super::{config::ConfigDir, error::MoverError, glance, repository::Repository};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio_util::sync::CancellationToken;
+
+use super::{config::ConfigDir, ended, error::MoverError, glance, repository::Repository};
 use crate::{
-    contract::{FailureReason, Pod, Transfer, paths},
+    contract::{Failure, FailureReason, Pod, Transfer, paths},
     net::{AddressCheck, EndpointPolicy, address_check},
     openstack::Cloud,
     restic::{Complaints, Restic, Traffic, program_from_environment},
@@ -64,6 +67,15 @@ pub(super) fn self_exe() -> Result<PathBuf, MoverError> {
 }
 
 impl Place<'_> {
+    /// Runs a task's work here, and tells how it ended.
+    pub async fn job<T, F>(&self, grace: Duration, work: impl FnOnce(CancellationToken) -> F) -> ExitCode
+    where
+        T: Clone + Serialize + DeserializeOwned,
+        F: Future<Output = Result<T, Failure<T>>>,
+    {
+        ended::job(&self.pod.termination_log, self.config().secrets(), grace, work).await
+    }
+
     /// The mounted Secret.
     pub fn config(&self) -> ConfigDir {
         ConfigDir::new(&self.pod.config_dir)
