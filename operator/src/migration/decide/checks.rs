@@ -4,7 +4,7 @@
 use super::{
     Draft, clock, downtime,
     jobs::{Progress, Wanted},
-    next::Stop,
+    next::{Stop, VERIFICATION_FAILED},
     parse_time,
 };
 use crate::{
@@ -23,8 +23,6 @@ use std::{collections::BTreeMap, path::Path};
 
 /// How long a check is asked when it does not say so, in seconds.
 const TIMEOUT_SECONDS: i32 = 300;
-/// The reason of the failure when one does not pass.
-const FAILED: &str = "VerificationFailed";
 
 /// Whom to ask.
 pub(super) struct Asked {
@@ -52,7 +50,7 @@ pub(super) struct Answer {
 pub(super) fn of_destination(d: &mut Draft<'_>, server: &Server) -> Result<(), Stop> {
     if server.status != "ACTIVE" {
         let why = format!("server {} is {}, not ACTIVE", server.id, server.status);
-        return Err(Stop::failed(FAILED, why));
+        return Err(Stop::failed(VERIFICATION_FAILED, why));
     }
     let wanted = d.input.spec.verification.as_ref().map(|v| v.checks.as_slice()).unwrap_or_default();
     let mut rows = vec![row("active", true, "ACTIVE")];
@@ -62,7 +60,10 @@ pub(super) fn of_destination(d: &mut Draft<'_>, server: &Server) -> Result<(), S
         return Ok(());
     }
     let Some(address) = server.addresses.iter().find(|a| a.fixed).map(|a| a.address.clone()) else {
-        return Err(Stop::failed(FAILED, format!("server {} has no fixed address to check", server.id)));
+        return Err(Stop::failed(
+            VERIFICATION_FAILED,
+            format!("server {} has no fixed address to check", server.id),
+        ));
     };
     let not_read = || Err("the console was not read".to_string());
     let console = d.input.seen.destination.view().and_then(|v| v.console.clone()).unwrap_or_else(not_read);
@@ -94,7 +95,7 @@ fn judge(answers: &[Answer], what: &str, since: &Time, seconds: i32) -> Result<(
     let failed: Vec<_> = answers.iter().filter(|a| a.over && !a.row.passed).map(|a| &a.row).collect();
     if !failed.is_empty() {
         let text = format!("{} of {} checks did not pass: {}", failed.len(), answers.len(), list(failed));
-        return Err(Stop::failed(FAILED, text));
+        return Err(Stop::failed(VERIFICATION_FAILED, text));
     }
     let open: Vec<_> = answers.iter().filter(|a| !a.over).map(|a| &a.row).collect();
     if open.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::{AT_ONCE, CALM, Decision, Input, LATER, PROGRESS, SOON, clock, pause, record, requests};
 use crate::{
-    crd::v1alpha1::*,
+    crd::{conditions::reason, v1alpha1::*},
     migration::{
         looks,
         names::Side,
@@ -125,7 +125,7 @@ impl<'a> Draft<'a> {
         let lasted = self.input.now.duration_since(since).as_secs();
         let bound = self.input.limits.trouble_seconds;
         if self.may_give_up() && lasted > bound {
-            self.fail("UnrecoverableError", format!("{message} (for {lasted} s, bound {bound} s)"));
+            self.fail(reason::UNRECOVERABLE_ERROR, format!("{message} (for {lasted} s, bound {bound} s)"));
         } else {
             self.say(format!("{message}; trying again since {}{}", clock(since), self.where_source_is()));
             self.recheck = Some(SOON);
@@ -251,7 +251,7 @@ impl<'a> Draft<'a> {
             // A hook has a deadline of its own.
             let bounded = self.steps.iter().any(|s| matches!(s, Step::RunHook(_)) && s.name() == t.what);
             if self.may_give_up() && !bounded && self.past(&t.since, self.input.limits.trouble_seconds) {
-                self.fail("UnrecoverableError", format!("{} (tried {} times)", t.message, t.count));
+                self.fail(reason::UNRECOVERABLE_ERROR, format!("{} (tried {} times)", t.message, t.count));
             }
             if !bounded {
                 self.stall_when_overdue();
@@ -272,6 +272,6 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn past(&self, since: &Option<Time>, seconds: i64) -> bool {
-        since.as_ref().is_some_and(|t| self.input.now.duration_since(t.0).as_secs() > seconds)
+        since.as_ref().is_some_and(|t| self.overdue(t.0, seconds))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{AT_ONCE, SOON};
 use crate::{
-    crd::v1alpha1::Phase,
+    crd::{conditions::reason, v1alpha1::Phase},
     migration::observed::{Problem, Seen},
 };
 use std::time::Duration;
@@ -60,8 +60,8 @@ pub(super) enum Stop {
     Held(String),
 }
 
-/// The reason of most failures.
-const UNRECOVERABLE: &str = "UnrecoverableError";
+/// The reason of a failure: what was compared or asked is not as it has to be.
+pub(super) const VERIFICATION_FAILED: &str = "VerificationFailed";
 
 impl Stop {
     /// Something is waited for; when that is looked at again is known already.
@@ -115,7 +115,7 @@ impl Stop {
 
     /// What went wrong is told by its message alone.
     pub(super) fn unrecoverable(message: impl Into<String>) -> Self {
-        Stop::failed(UNRECOVERABLE, message)
+        Stop::failed(reason::UNRECOVERABLE_ERROR, message)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{deletions, disks, hooks};
 use crate::{
-    crd::v1alpha1::*,
+    crd::{conditions::reason, v1alpha1::*},
     migration::step::{Effect, Step, StepFailure},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -114,7 +114,7 @@ fn record_failure(status: &mut VmMigrationStatus, step: &Step, failure: StepFail
         return;
     }
     status.failure.get_or_insert(Failure {
-        reason: "UnrecoverableError".into(),
+        reason: reason::UNRECOVERABLE_ERROR.into(),
         message: failure.message,
         at: Some(Time(now)),
         cancelled: false,

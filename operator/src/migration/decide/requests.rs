@@ -1,7 +1,10 @@
 //! `spec.requests` and `spec.suspend`: what somebody wants in the middle. A token is answered once, in any phase.
 
 use super::{AT_ONCE, Draft, LATER, ROLLED_BACK, hooks, lock, next::Stop, retry};
-use crate::{crd::v1alpha1::*, migration::step::Step};
+use crate::{
+    crd::{conditions::reason, v1alpha1::*},
+    migration::step::Step,
+};
 
 type Answer = (RequestResult, String);
 
@@ -114,7 +117,7 @@ fn cancel(d: &mut Draft<'_>, token: &str) -> Answer {
     if d.status.failure.is_some() {
         return (RequestResult::Superseded, "the source is being given back already".into());
     }
-    d.fail("Cancelled", format!("cancelled by spec.requests.cancel {token:?}"));
+    d.fail(reason::CANCELLED, format!("cancelled by spec.requests.cancel {token:?}"));
     if let Some(failure) = &mut d.status.failure {
         failure.cancelled = true;
     }

@@ -4,7 +4,10 @@ use super::{AT_ONCE, Draft, SAVING, asked::Asked, available, dress, usable};
 use crate::{
     crd::v1alpha1::*,
     migration::{
-        decide::{deletions, next::Stop},
+        decide::{
+            deletions,
+            next::{Stop, VERIFICATION_FAILED},
+        },
         names::{Role, Side},
         observed::{DestinationView, find},
         step::{ObjectKind, Step},
@@ -101,7 +104,7 @@ pub(super) fn read_back(d: &mut Draft<'_>, i: usize, read: Digest) -> Result<(),
             Err(Stop::failed("DigestMismatch", text))
         }
         Verdict::Open => Err(Stop::failed(
-            "VerificationFailed",
+            VERIFICATION_FAILED,
             format!(
                 "disk {n}: {cloud} read it back as {read}, which no digest of what was read and written can be \
                  compared with; its image service must hash by sha512 or sha256, or its disks travel as block \

@@ -2,7 +2,7 @@
 //! that was made goes; after it only what was on the way.
 
 use crate::{
-    crd::v1alpha1::*,
+    crd::{conditions::reason, v1alpha1::*},
     migration::decide::{
         Draft,
         cleanup::{self, Scope},
@@ -40,7 +40,8 @@ pub(super) fn next(d: &mut Draft<'_>) -> Result<Next, Stop> {
 }
 
 fn begin(d: &mut Draft<'_>) -> Next {
-    let (reason, message, at) = ("Cancelled".into(), "the VmMigration was deleted".into(), Some(d.now()));
+    let (reason, message, at) =
+        (reason::CANCELLED.into(), "the VmMigration was deleted".into(), Some(d.now()));
     d.status.failure.get_or_insert(Failure { reason, message, at, cancelled: true });
     // What had to stay because the source did not run can go if it runs by now.
     if !d.status.retained.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::{
     cloud::{InstanceAction, Server},
-    crd::v1alpha1::*,
+    crd::{conditions::reason, v1alpha1::*},
     migration::{
         block_storage,
         decide::{
@@ -131,7 +131,7 @@ fn look_after_hooks(d: &mut Draft<'_>) -> Result<(), Stop> {
     let bound = d.input.limits.trouble_seconds;
     if d.past(&hooks::last_end(&d.status, HookPhase::BeforeStop), bound) {
         let text = format!("after the hooks, before the stop: {blocked} (for {bound} s)");
-        return Err(Stop::failed("InvalidConfiguration", text));
+        return Err(Stop::failed(reason::INVALID_CONFIGURATION, text));
     }
     Err(Stop::waiting(format!("After the hooks, before the stop: {blocked}; looking again")))
 }

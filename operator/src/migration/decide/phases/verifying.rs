@@ -6,7 +6,7 @@ use crate::{
     migration::{
         decide::{
             Draft, addresses, checks, gone, hooks,
-            next::{Next, Stop, seen},
+            next::{Next, Stop, VERIFICATION_FAILED, seen},
             proven,
         },
         step::Step,
@@ -71,7 +71,7 @@ fn as_stopped_as_before(d: &mut Draft<'_>, server: &Server) -> Result<(), Stop> 
 }
 
 fn succeed(d: &mut Draft<'_>) -> Result<Next, Stop> {
-    proven::all(&d.status).map_err(|why| Stop::failed("VerificationFailed", why))?;
+    proven::all(&d.status).map_err(|why| Stop::failed(VERIFICATION_FAILED, why))?;
     proven::record(&mut d.status.disks);
     let now = d.now();
     d.destination().ready_at.get_or_insert(now.clone());
