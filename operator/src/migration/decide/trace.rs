@@ -112,18 +112,22 @@ impl Trace {
     pub(super) fn of_this_test() -> Self {
         let name =
             std::thread::current().name().and_then(|n| n.rsplit("::").next()).unwrap_or(UNNAMED).into();
-        Trace { name, passes: 0, hash: Sha256::new(), edges: BTreeSet::new() }
+        Trace::named(name)
     }
 
     /// Of one of the explorer's seeds.
     pub(super) fn of_seed(seed: u64) -> Self {
         let name = if seed.is_multiple_of(EVERY) { format!("seed-{seed:03}") } else { UNNAMED.into() };
-        Trace { name, passes: 0, hash: Sha256::new(), edges: BTreeSet::new() }
+        Trace::named(name)
     }
 
     /// Of worlds that are not recorded.
     pub(super) fn of_nothing() -> Self {
-        Trace { name: UNNAMED.into(), passes: 0, hash: Sha256::new(), edges: BTreeSet::new() }
+        Trace::named(UNNAMED.into())
+    }
+
+    fn named(name: String) -> Self {
+        Trace { name, passes: 0, hash: Sha256::new(), edges: BTreeSet::new() }
     }
 
     /// Adds one pass.

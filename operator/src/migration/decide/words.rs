@@ -10,9 +10,13 @@ pub(super) fn of_success(d: &mut Draft<'_>) {
     let address = x.addresses.first().map(|a| format!(" at {a}")).unwrap_or_default();
     let kept = old_server(d);
     let server = x.server_id.unwrap_or_default();
-    let trouble =
-        d.status.trouble.as_ref().map(|t| format!("; clean-up waits: {}", t.message)).unwrap_or_default();
+    let trouble = clean_up_waits(d);
     d.say(format!("{} runs in {to}{address} as {server}, proven; {kept}{trouble}", from.server));
+}
+
+/// Half a sentence about what clean-up waits for.
+fn clean_up_waits(d: &Draft<'_>) -> String {
+    d.status.trouble.as_ref().map(|t| format!("; clean-up waits: {}", t.message)).unwrap_or_default()
 }
 
 /// Half a sentence about the source after success, and what can be asked for.
@@ -35,8 +39,7 @@ fn old_server(d: &Draft<'_>) -> String {
 /// After the end without success.
 pub(super) fn of_failure(d: &mut Draft<'_>, kept: &str) {
     let failure = d.status.failure.clone().unwrap_or_default();
-    let trouble =
-        d.status.trouble.as_ref().map(|t| format!("; clean-up waits: {}", t.message)).unwrap_or_default();
+    let trouble = clean_up_waits(d);
     let next = if failure.cancelled { String::new() } else { format!("; {}", retry::next_command(d)) };
     d.say(format!("{}; {}{kept}{trouble}{next}", failure.message, way_back::source_now(d)));
 }
